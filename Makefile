@@ -1,0 +1,38 @@
+# Two commands: `make demo` runs the pipeline, `make test` the tests. Both set up first.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/installed
+# Told to every program: nothing is sent home.
+export DVC_NO_ANALYTICS := 1
+export DO_NOT_TRACK := 1
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.PHONY: setup demo test lint types clean
+
+setup: $(INSTALLED)
+
+# --no-deps: the lock is complete, and some packages name others that would pull in CUDA.
+$(INSTALLED): requirements/cpu.txt pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --no-deps -r requirements/cpu.txt
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
+	touch $@
+
+demo: setup
+	$(BIN)/dvc repro
+	@$(BIN)/python stages/report.py
+
+test: setup
+	$(BIN)/python -m pytest
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: setup
+	$(BIN)/mypy
+
+# Everything the pipeline wrote; the cache and the environment stay.
+clean:
+	rm -rf data models plots

@@ -1,0 +1,1 @@
+"""tillmap: till receipt lines to a product hierarchy."""
