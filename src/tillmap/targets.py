@@ -1,0 +1,134 @@
+"""How a label path is written as a model's answer, and read back: `json`, `joined` or `short`.
+
+An ordinary label is written as it is. A character that could be mistaken for the format's own is written as JSON
+would write it, `\\u` and four hex digits, so that a separator or stop sequence never occurs inside a label.
+"""
+
+import json
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from functools import cached_property
+from typing import ClassVar
+
+from tillmap.errors import ParamsError
+from tillmap.labels import LEVELS, LabelPath, LabelTree
+
+# The bar is a separator and the stop sequence of the seed's recipe; line ends stop a model, too.
+_RESERVED = r"[\\|\x00-\x1f\x7f\x85\u2028\u2029]"
+_RESERVED_IN_SHORT = re.compile(_RESERVED)
+_RESERVED_IN_JOINED = re.compile(rf"{_RESERVED}|^_|_\Z|_(?=_)|(?<=_)_")
+_ESCAPED = re.compile(r"\\u([0-9a-f]{4})")
+
+
+def unescape(text: str) -> str:
+    r"""Undo the escapes of `joined` and `short`.
+
+    >>> unescape(r"salt \u007c vinegar")
+    'salt | vinegar'
+    """
+    return _ESCAPED.sub(lambda match: chr(int(match[1], 16)), text)
+
+
+def _escape(pattern: re.Pattern[str], label: str) -> str:
+    return pattern.sub(lambda match: f"\\u{ord(match[0]):04x}", label)
+
+
+class Target(ABC):
+    """One way to write paths. `decode(encode(path))` is the path itself, for every path of the tree."""
+
+    name: ClassVar[str]
+
+    def __init__(self, tree: LabelTree) -> None:
+        self.tree = tree
+
+    @abstractmethod
+    def encode(self, path: LabelPath) -> str:
+        """The answer that stands for a path, of the tree or not."""
+
+    @abstractmethod
+    def _labels(self, text: str) -> tuple[str, ...]:
+        """The labels written in a text, the last being the brand; anything at all where it is no answer."""
+
+    def decode(self, text: str) -> LabelPath | None:
+        """The tree's path that is written as exactly this text, or None."""
+        return self.answers.get(text)
+
+    def decode_open(self, text: str) -> LabelPath | None:
+        """As `decode`, but a known chain with any brand will do: the path may then be outside the tree."""
+        known = self.decode(text)
+        if known is not None:
+            return known
+        labels = self._labels(text)
+        chains = self.tree.chains_ending(*labels[:-1])
+        if len(chains) != 1 or not labels[-1].strip():
+            return None
+        path = LabelPath(*chains[0], labels[-1])
+        return path if self.encode(path) == text else None
+
+    @cached_property
+    def answers(self) -> Mapping[str, LabelPath]:
+        """Every answer with its path, in the order of the tree."""
+        return {self.encode(path): path for path in self.tree}
+
+
+class JsonTarget(Target):
+    """`{"supergroup": "baby care", "group": ..., "module": ..., "brand": ...}`."""
+
+    name = "json"
+
+    def encode(self, path: LabelPath) -> str:
+        return json.dumps(path._asdict(), ensure_ascii=False)
+
+    def _labels(self, text: str) -> tuple[str, ...]:
+        try:
+            answer = json.loads(text)
+        except (ValueError, RecursionError):
+            return ("",)
+        labels = tuple(answer.values()) if isinstance(answer, dict) and tuple(answer) == LEVELS else ()
+        return labels if labels and all(isinstance(label, str) for label in labels) else ("",)
+
+
+class JoinedTarget(Target):
+    """`supergroup__group__module__brand`."""
+
+    name = "joined"
+
+    def encode(self, path: LabelPath) -> str:
+        return "__".join(_escape(_RESERVED_IN_JOINED, label) for label in path)
+
+    def _labels(self, text: str) -> tuple[str, ...]:
+        return tuple(unescape(label) for label in text.split("__"))
+
+
+class ShortTarget(Target):
+    """`module | brand` where the tree has one such path, else with the group, or group and supergroup, in front."""
+
+    name = "short"
+
+    def encode(self, path: LabelPath) -> str:
+        return " | ".join(_escape(_RESERVED_IN_SHORT, label) for label in path[-self._length(path) :])
+
+    def _labels(self, text: str) -> tuple[str, ...]:
+        return tuple(unescape(label) for label in text.split(" | "))
+
+    def _length(self, path: LabelPath) -> int:
+        """The fewest labels, counted from the brand, that no other path shares and that name a single chain.
+
+        A path of the tree needs the first condition only; one outside it is known by its chain.
+        """
+        for length in (2, 3):
+            alike = self.tree.ending(*path[-length:])
+            if alike == (path,) or (not alike and self.tree.chains_ending(*path[-length:-1]) == (path[:3],)):
+                return length
+        return len(LEVELS)
+
+
+_TARGETS = {target.name: target for target in (JsonTarget, JoinedTarget, ShortTarget)}
+
+
+def make_target(name: str, tree: LabelTree) -> Target:
+    """The target format of that name. Raises ParamsError for a name that is not `json`, `joined` or `short`."""
+    if name not in _TARGETS:
+        raise ParamsError(f"target: there is no format {name!r}; expected one of {', '.join(_TARGETS)}")
+    return _TARGETS[name](tree)

@@ -1,0 +1,114 @@
+from dataclasses import FrozenInstanceError
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from tillmap.errors import InputError
+from tillmap.labels import LEVELS, Chain, LabelPath, LabelTree
+
+TEA = LabelPath("drinks", "hot", "tea", "tata")
+TEA_TWICE = LabelPath("gourmet", "hot drinks", "tea", "tata")
+SOAP = LabelPath("care", "bath", "soap", "dettol")
+SOAP_LUX = LabelPath("care", "bath", "soap", "lux")
+
+
+def table(*sales: tuple[LabelPath, str | None]) -> pd.DataFrame:
+    return pd.DataFrame([(*path, retailer) for path, retailer in sales], columns=[*LEVELS, "retailer"])
+
+
+@pytest.fixture
+def tree() -> LabelTree:
+    sales = [(SOAP_LUX, "ivymart"), (TEA, "lakeside"), (SOAP, "ivymart"), (TEA, "ivymart"), (TEA, "ivymart")]
+    return LabelTree.from_rows(table(*sales))
+
+
+def test_a_tree_holds_the_sorted_paths_their_rows_and_who_sells_them(tree: LabelTree) -> None:
+    assert list(tree) == [SOAP, SOAP_LUX, TEA]
+    assert len(tree) == 3
+    assert tree.rows == (1, 1, 3)
+    assert tree.retailers_of(TEA) == ("ivymart", "lakeside")
+    assert tree.sold_by("lakeside") == (TEA,)
+    assert tree.sold_by("ivymart") == (SOAP, SOAP_LUX, TEA)
+    assert tree.labels("brand") == ("dettol", "lux", "tata")
+    assert repr(tree) == "LabelTree(3 paths, 5 rows)"
+
+
+def test_what_is_not_of_the_tree_is_empty_and_no_error(tree: LabelTree) -> None:
+    assert TEA in tree
+    assert TEA_TWICE not in tree
+    assert "tea" not in tree
+    assert tree.rows_of(TEA_TWICE) == 0
+    assert tree.retailers_of(TEA_TWICE) == ()
+    assert tree.sold_by("nobody") == ()
+    assert tree.ending("no such brand") == ()
+    assert tree.chains_ending() == ()
+
+
+def test_paths_and_chains_are_found_by_their_last_labels(tree: LabelTree) -> None:
+    assert tree.ending("lux") == (SOAP_LUX,)
+    assert tree.ending("soap", "dettol") == (SOAP,)
+    assert tree.ending(*TEA) == (TEA,)
+    assert tree.ending("bath", "dettol") == ()
+    assert tree.chains_ending("soap") == (Chain("care", "bath", "soap"),)
+
+
+def test_a_module_with_two_parents_makes_the_tree_not_strict(tree: LabelTree) -> None:
+    loose = LabelTree.from_rows(table((TEA, "a"), (TEA_TWICE, "a"), (SOAP, "a")))
+    assert tree.is_strict
+    assert not loose.is_strict
+    assert loose.ending("tea", "tata") == (TEA, TEA_TWICE)
+    assert loose.chains_ending("tea") == (TEA[:3], TEA_TWICE[:3])
+
+
+def test_a_group_with_two_parents_makes_the_tree_not_strict() -> None:
+    assert not LabelTree.from_rows(table((TEA, "a"), (LabelPath("office", "hot", "mugs", "x"), "a"))).is_strict
+
+
+def test_ranked_goes_by_rows_then_by_order(tree: LabelTree) -> None:
+    assert tree.ranked == (TEA, SOAP, SOAP_LUX)
+
+
+def test_rows_without_labels_are_passed_over_and_an_unknown_retailer_sells_nothing() -> None:
+    rows = pd.concat([table((TEA, None), (SOAP, "a")), pd.DataFrame({"retailer": ["b"]})], ignore_index=True)
+    tree = LabelTree.from_rows(rows)
+    assert len(tree) == 2
+    assert tree.retailers_of(TEA) == ()
+
+
+def test_a_tree_comes_back_from_parquet(tree: LabelTree, tmp_path: Path) -> None:
+    file = tmp_path / "tree.parquet"
+    tree.to_table().to_parquet(file)
+    stored = pd.read_parquet(file)
+    assert list(stored.columns) == [*LEVELS, "rows", "retailers"]
+    assert stored["rows"].dtype == "int64"
+    assert LabelTree.from_table(stored) == tree
+
+
+def test_a_tree_cannot_be_changed(tree: LabelTree) -> None:
+    with pytest.raises(FrozenInstanceError):
+        tree.rows = (1, 2, 3)  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        (table((TEA, "a")).drop(columns="brand"), "lacks brand"),
+        (table((TEA, "a"), (SOAP, "a")).assign(module=["tea", None]), "1 rows have only some .* first at index 1"),
+        (table(), "no labelled row"),
+        (table((TEA._replace(brand=" "), "a")), "blank label"),
+    ],
+)
+def test_a_table_that_makes_no_tree_is_refused(rows: pd.DataFrame, said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        LabelTree.from_rows(rows)
+
+
+def test_a_stored_tree_that_was_tampered_with_is_refused(tree: LabelTree) -> None:
+    stored = tree.to_table()
+    with pytest.raises(InputError, match="twice or out of order"):
+        LabelTree.from_table(pd.concat([stored, stored]))
+    with pytest.raises(InputError, match="lacks rows, retailers"):
+        LabelTree.from_table(stored[list(LEVELS)])
+    with pytest.raises(InputError, match="differ in length"):
+        LabelTree(tree.paths, tree.rows[1:], tree.retailers)

@@ -1,0 +1,163 @@
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tillmap.errors import ParamsError
+from tillmap.labels import LabelPath, LabelTree
+from tillmap.targets import make_target, unescape
+
+FORMATS = ("json", "joined", "short")
+CONTEST_LABELS = Path(__file__).parents[2] / "shared/data/indoml-label-space.csv.gz"
+
+BEDS = LabelPath("baby care", "baby care detail unknown total", "baby care", "pure baby")
+TEA = LabelPath("drinks", "hot", "tea", "tata")
+TEA_TWICE = LabelPath("gourmet", "hot drinks", "tea", "tata")
+TEA_OTHER = LabelPath("gourmet", "hot drinks", "tea", "twinings")
+SOAP = LabelPath("care", "bath", "soap", "lux")
+
+
+def tree_of(paths: Sequence[LabelPath]) -> LabelTree:
+    return LabelTree(tuple(sorted(paths)), (1,) * len(paths), (("a",),) * len(paths))
+
+
+labels = st.text(alphabet="ab_|\\\"'/,:{}u05f é\n\u2028你 ", min_size=1, max_size=6).filter(str.strip) | st.text(
+    min_size=1, max_size=8
+).filter(str.strip)
+trees = st.lists(
+    st.builds(LabelPath, *[st.sampled_from(["a", "b", "a_", "_b", "a|b", "a__b", "\\u007c"]) | labels] * 4),
+    min_size=1,
+    max_size=12,
+    unique=True,
+).map(tree_of)
+
+
+@pytest.fixture(scope="module")
+def contest_tree() -> LabelTree:
+    if not CONTEST_LABELS.exists():
+        pytest.skip("the contest's label space is not at hand")
+    return LabelTree.from_rows(pd.read_csv(CONTEST_LABELS))
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_every_contest_path_comes_back(name: str, contest_tree: LabelTree) -> None:
+    tree = contest_tree
+    target = make_target(name, tree)
+    assert len(tree) == 12_885
+    assert tree.is_strict
+    assert [target.decode(target.encode(path)) for path in tree] == list(tree)
+    if name == "joined":
+        assert all(target.encode(path) == "__".join(path) for path in tree)
+    if name == "short":
+        assert all(target.encode(path) == " | ".join(path[2:]) for path in tree)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+@settings(max_examples=40, deadline=None)
+@given(tree=trees)
+def test_any_path_of_any_tree_comes_back(name: str, tree: LabelTree) -> None:
+    target = make_target(name, tree)
+    for path in tree:
+        answer = target.encode(path)
+        assert target.decode(answer) == path
+        assert target.decode_open(answer) == path
+        assert "\n" not in answer
+    assert len(target.answers) == len(tree)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+@settings(max_examples=40, deadline=None)
+@given(tree=trees, brand=labels)
+def test_an_unseen_brand_comes_back_where_its_chain_is_known(name: str, tree: LabelTree, brand: str) -> None:
+    target = make_target(name, tree)
+    for path in tree:
+        unseen = path._replace(brand=brand)
+        answer = target.encode(unseen)
+        assert target.decode_open(answer) == unseen
+        assert target.decode(answer) == (unseen if unseen in tree else None)
+
+
+SMALL = {name: make_target(name, tree_of([TEA, SOAP])) for name in FORMATS}
+
+
+@pytest.mark.parametrize("name", FORMATS)
+@given(text=st.text() | st.text(alphabet='ab_|\\u07c "{}:,'))
+def test_no_text_breaks_the_reading(name: str, text: str) -> None:
+    target = SMALL[name]
+    for path in (target.decode(text), target.decode_open(text)):
+        assert path is None or target.encode(path) == text
+
+
+@settings(max_examples=40, deadline=None)
+@given(tree=trees)
+def test_a_separator_or_stop_sequence_never_occurs_inside_a_label(tree: LabelTree) -> None:
+    joined, short = make_target("joined", tree), make_target("short", tree)
+    for path in tree:
+        assert joined.encode(path).split("__") == [piece for piece in joined.encode(path).split("__") if piece]
+        assert joined.encode(path).count("__") == 3
+        assert "|" not in joined.encode(path)
+        assert 1 <= short.encode(path).count("|") <= 3
+
+
+@pytest.mark.parametrize(
+    ("name", "answer"),
+    [
+        (
+            "json",
+            '{"supergroup": "baby care", "group": "baby care detail unknown total", "module": "baby care", '
+            '"brand": "pure baby"}',
+        ),
+        ("joined", "baby care__baby care detail unknown total__baby care__pure baby"),
+        ("short", "baby care | pure baby"),
+    ],
+)
+def test_an_ordinary_path_is_written_plainly(name: str, answer: str) -> None:
+    assert make_target(name, tree_of([BEDS])).encode(BEDS) == answer
+
+
+@pytest.mark.parametrize(
+    ("brand", "written"),
+    [("a_b", "a_b"), ("a__b", r"a\u005f\u005fb"), ("_a", r"\u005fa"), ("a|b", r"a\u007cb"), ("a\\b", r"a\u005cb")],
+)
+def test_only_what_could_be_mistaken_is_escaped(brand: str, written: str) -> None:
+    path = TEA._replace(brand=brand)
+    assert make_target("joined", tree_of([path])).encode(path) == f"drinks__hot__tea__{written}"
+    assert unescape(written) == brand
+
+
+def test_short_answers_take_as_many_levels_as_it_takes() -> None:
+    short = make_target("short", tree_of([TEA, TEA_TWICE, TEA_OTHER, SOAP]))
+    assert short.encode(SOAP) == "soap | lux"
+    assert short.encode(TEA_OTHER) == "tea | twinings"
+    assert short.encode(TEA) == "hot | tea | tata"
+    assert short.decode("tea | tata") is None
+    assert short.decode("hot drinks | tea | tata") == TEA_TWICE
+
+
+def test_short_answers_name_the_parents_of_an_unseen_brand_that_could_have_two() -> None:
+    short = make_target("short", tree_of([TEA, TEA_OTHER, SOAP]))
+    assert short.encode(SOAP._replace(brand="new")) == "soap | new"
+    assert short.encode(TEA._replace(brand="new")) == "hot | tea | new"
+    assert short.decode_open("tea | new") is None
+
+
+def test_a_path_with_an_unknown_chain_is_written_whole_and_not_read() -> None:
+    stranger = LabelPath("toys", "dolls", "dolls", "x")
+    for name in FORMATS:
+        target = make_target(name, tree_of([TEA]))
+        assert all(label in target.encode(stranger) for label in stranger)
+        assert target.decode_open(target.encode(stranger)) is None
+
+
+@pytest.mark.parametrize("text", ["", "soap", "soap|lux", "soap | LUX", " soap | lux", "soap | lux | ", "soap | "])
+def test_what_is_not_exactly_an_answer_is_none(text: str) -> None:
+    short = make_target("short", tree_of([SOAP]))
+    assert short.decode(text) is None
+
+
+def test_an_unknown_format_is_refused() -> None:
+    with pytest.raises(ParamsError, match="'xml'; expected one of json, joined, short"):
+        make_target("xml", tree_of([TEA]))
