@@ -1,0 +1,21 @@
+"""The built-in demo catalogue: simulated, in the contest's files."""
+
+import paths
+from runner import Metrics, run
+
+from tillmap.demo import make_demo, write_contest_files
+from tillmap.params import Params
+from tillmap.storage import new_folder
+
+PARAMS = ("seed", "demo")
+
+
+def main(params: Params) -> Metrics:
+    catalogue = make_demo(params.demo.train_rows, params.demo.test_rows, seed=params.seed)
+    with new_folder(paths.DEMO) as folder:
+        write_contest_files(catalogue, folder)
+    return {"train_rows": len(catalogue.train), "test_rows": len(catalogue.test)}
+
+
+if __name__ == "__main__":
+    run(main, PARAMS)
