@@ -1,0 +1,102 @@
+"""Files of the pipeline: Parquet, JSON and JSON Lines, each written beside its place and renamed when whole."""
+
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tillmap.errors import InputError
+
+_GET_IT = "run `dvc repro` to make it, or `dvc pull` to fetch it"
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[IO[bytes]]:
+    partial = path.with_name(f".{path.name}.partial")
+    with partial.open("wb") as file:
+        yield file
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """Give an empty folder to fill; it takes the place of `path` only once the block ends without an error."""
+    partial = path.with_name(f".{path.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    yield partial
+    if path.exists():
+        shutil.rmtree(path)
+    partial.replace(path)
+
+
+def write_text(text: str, path: Path) -> None:
+    """Write UTF-8 text."""
+    with _replacing(path) as file:
+        file.write(text.encode())
+
+
+def write_json(value: Any, path: Path) -> None:
+    """Write one JSON value, indented, so that git shows what changed."""
+    write_text(json.dumps(value, ensure_ascii=False, indent=2) + "\n", path)
+
+
+def read_json(path: Path) -> Any:
+    """Read one JSON value. Raises InputError where the file is missing or not JSON."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path}: the file is not there; {_GET_IT}") from None
+    except ValueError as error:
+        raise InputError(f"{path}: not JSON ({error}); delete it and {_GET_IT}") from None
+
+
+def write_jsonl(records: Iterable[Mapping[str, Any]], path: Path) -> None:
+    """Write one JSON object a line."""
+    with _replacing(path) as file:
+        for record in records:
+            file.write(json.dumps(record, ensure_ascii=False).encode() + b"\n")
+
+
+def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
+    """Read JSON Lines one by one. Raises InputError naming the line that is not a JSON object."""
+    try:
+        with path.open("rb") as file:
+            for number, line in enumerate(file, 1):
+                try:
+                    record = json.loads(line)
+                except ValueError:
+                    record = None
+                if not isinstance(record, dict):
+                    raise InputError(f"{path}:{number}: not a JSON object; delete the file and {_GET_IT}")
+                yield record
+    except FileNotFoundError:
+        raise InputError(f"{path}: the file is not there; {_GET_IT}") from None
+
+
+def write_table(table: pd.DataFrame, path: Path) -> None:
+    """Write a table as Parquet, without its index. The same table gives the same bytes."""
+    with _replacing(path) as file:
+        pq.write_table(pa.Table.from_pandas(table, preserve_index=False), file, compression="zstd")
+
+
+def read_table(path: Path, columns: list[str] | None = None) -> pd.DataFrame:
+    """Read a Parquet table. Raises InputError where it is missing, damaged, or lacks a column."""
+    try:
+        return pd.read_parquet(path, columns=columns)
+    except FileNotFoundError:
+        raise InputError(f"{path}: the file is not there; {_GET_IT}") from None
+    except (pa.ArrowException, OSError) as error:
+        reason = str(error).splitlines()[0][:200]
+        raise InputError(
+            f"{path}: not a Parquet table with the columns expected ({reason}); delete it and {_GET_IT}"
+        ) from None

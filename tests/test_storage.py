@@ -1,0 +1,67 @@
+"""Files: whole or not at all, the same bytes twice, and errors that say what to do."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tillmap import storage
+from tillmap.errors import InputError
+
+TABLE = pd.DataFrame({"split": ["train", "test"], "id": [7, 0], "price": [1.5, np.nan], "brand": ["crème | b", None]})
+
+
+def test_table_round_trip_and_same_bytes(tmp_path):
+    storage.write_table(TABLE, tmp_path / "a.parquet")
+    storage.write_table(TABLE.copy(), tmp_path / "b.parquet")
+    assert (tmp_path / "a.parquet").read_bytes() == (tmp_path / "b.parquet").read_bytes()
+    back = storage.read_table(tmp_path / "a.parquet")
+    pd.testing.assert_frame_equal(back, TABLE, check_dtype=False)
+
+
+def test_jsonl_round_trip(tmp_path):
+    records = [{"text": 'line\nbreak "x"', "id": 1}, {"text": "ü", "id": 2}]
+    storage.write_jsonl(records, tmp_path / "a.jsonl")
+    assert list(storage.read_jsonl(tmp_path / "a.jsonl")) == records
+
+
+def test_interrupted_writing_leaves_the_old_file(tmp_path):
+    path = tmp_path / "a.jsonl"
+    storage.write_jsonl([{"id": 1}], path)
+
+    def failing():
+        yield {"id": 2}
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        storage.write_jsonl(failing(), path)
+    assert list(storage.read_jsonl(path)) == [{"id": 1}]
+
+
+def test_interrupted_folder_leaves_the_old_one(tmp_path):
+    path = tmp_path / "out"
+    with storage.new_folder(path) as folder:
+        storage.write_json(1, folder / "a.json")
+    with pytest.raises(KeyboardInterrupt), storage.new_folder(path) as folder:
+        storage.write_json(2, folder / "a.json")
+        raise KeyboardInterrupt
+    assert storage.read_json(path / "a.json") == 1
+    with storage.new_folder(path) as folder:
+        storage.write_json(3, folder / "b.json")
+    assert [file.name for file in path.iterdir()] == ["b.json"]
+
+
+@pytest.mark.parametrize("read", [storage.read_table, storage.read_json, lambda path: list(storage.read_jsonl(path))])
+def test_missing_and_damaged_files_say_what_to_do(tmp_path, read):
+    with pytest.raises(InputError, match=r"nowhere.*dvc pull"):
+        read(tmp_path / "nowhere")
+    damaged = tmp_path / "damaged"
+    damaged.write_bytes(b"\x00 no\n")
+    with pytest.raises(InputError, match=r"damaged.*dvc pull"):
+        read(damaged)
+
+
+def test_jsonl_error_names_the_line(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"id": 1}\n[2]\n')
+    with pytest.raises(InputError, match=r"a\.jsonl:2: not a JSON object"):
+        list(storage.read_jsonl(path))
