@@ -1,0 +1,217 @@
+"""The charts of an evaluation: a tidy table in, a matplotlib figure out, saved as PNG beside the CSV it shows."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.colors import PowerNorm
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, NullLocator, PercentFormatter, ScalarFormatter
+
+# Okabe and Ito's colours, told apart by colour-blind readers; their yellow is too faint on white.
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#E69F00", "#56B4E9")
+_MARKERS = ("o", "s", "D", "^", "v", "P", "X", "*")
+_ARMS = ("nearest", "linear", "rag", "llama", "openai", "cascade", "vote")
+_GREY = "0.45"
+_DPI = 150
+_ROW_INCHES = 0.3
+
+
+def save(figure: Figure, table: pd.DataFrame, folder: Path, name: str) -> tuple[Path, Path]:
+    """Write NAME.png and, of the numbers behind it, NAME.csv to `folder`; each whole or not at all.
+
+    The same figure gives the same bytes with the same matplotlib.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    picture, numbers = folder / f"{name}.png", folder / f"{name}.csv"
+    partial = folder / f".{name}.partial"
+    figure.savefig(partial, format="png", dpi=_DPI, metadata={"Software": None})
+    partial.replace(picture)
+    table.to_csv(partial, index=False, lineterminator="\n")
+    partial.replace(numbers)
+    return picture, numbers
+
+
+def draw_arms(table: pd.DataFrame) -> Figure:
+    """Draw the arms' item accuracy with its interval, the best on top, from arm, accuracy, low, high."""
+    best_last = table.sort_values(["accuracy", "arm"])
+    figure, axes = _canvas(7.5, 1.4 + 0.45 * len(table), "Item accuracy by arm, with 95% intervals")
+    styles = _styles(table["arm"])
+    lines = best_last[["arm", "accuracy", "low", "high"]].itertuples(index=False, name=None)
+    for place, (arm, accuracy, low, high) in enumerate(lines):
+        colour, marker = styles[arm]
+        axes.plot([low, high], [place, place], color=colour, linewidth=2, solid_capstyle="butt")
+        axes.plot(accuracy, place, color=colour, marker=marker, markersize=8)
+        figures = f"{accuracy:.1%}  ({low:.1%} to {high:.1%})"
+        axes.annotate(figures, (1.02, place), xycoords=("axes fraction", "data"), va="center", fontsize=9)
+    axes.set_yticks(range(len(best_last)), best_last["arm"])
+    axes.set_ylim(-0.6, len(best_last) - 0.4)
+    axes.set_xlabel("share of rows with all four labels right")
+    _as_share(axes, "x", upper=min(1.0, table["high"].max() * 1.05))
+    return figure
+
+
+def draw_slices(table: pd.DataFrame, way: str, most: int = 15) -> Figure:
+    """Draw the arms' accuracy within each value of one slice, from the table of `slices.score_slices`.
+
+    At most `most` values, as they come in the table; the number of rows is given where it is the same for all arms.
+    """
+    chosen = table[table["slice"] == way]
+    values = list(dict.fromkeys(chosen["value"]))
+    shown = values[:most]
+    styles = _styles(table["arm"])
+    arms = [arm for arm in styles if (chosen["arm"] == arm).any()]
+    band = max(_ROW_INCHES, 0.11 * len(arms) + 0.1)
+    some = f" (the {len(shown)} largest of {len(values)})" if len(shown) < len(values) else ""
+    title = f"Accuracy by {way.replace('_', ' ')}{some}, with 95% intervals"
+    figure, axes = _canvas(8.5, 1.6 + band * len(shown), title)
+    places = {value: place for place, value in enumerate(shown)}
+    step = 0.8 / max(1, len(arms))
+    for number, arm in enumerate(arms):
+        rows = chosen[(chosen["arm"] == arm) & chosen["value"].isin(shown)]
+        at = rows["value"].map(places) + (number - (len(arms) - 1) / 2) * step
+        colour, marker = styles[arm]
+        axes.hlines(at, rows["low"], rows["high"], color=colour, linewidth=1.4)
+        axes.plot(rows["accuracy"], at, marker, color=colour, markersize=4.5, label=arm)
+    for edge in range(1, len(shown)):
+        axes.axhline(edge - 0.5, color="0.9", linewidth=0.8)
+    axes.set_yticks(range(len(shown)), [_with_rows(chosen, value) for value in shown])
+    axes.set_ylim(len(shown) - 0.5, -0.5)
+    axes.set_xlabel("share of rows right")
+    _as_share(axes, "x")
+    _add_legend(axes, "arm")
+    return figure
+
+
+def draw_confusion(table: pd.DataFrame, arm: str, level: str = "supergroup", most: int = 20) -> Figure:
+    """Draw which labels an arm takes for which, from true, predicted, rows (that of `slices.confusion`).
+
+    A line shows how the rows of one true label are shared out. The `most` labels with the most true rows keep a
+    line of their own, all others share one.
+    """
+    totals = table.groupby("true")["rows"].sum().sort_values(ascending=False, kind="stable")
+    own = list(totals.index[:most])
+    rest = f"all other {level}s"
+    folded = table.assign(**{side: table[side].where(table[side].isin(own), rest) for side in ("true", "predicted")})
+    names = [*own, rest] if (folded[["true", "predicted"]] == rest).to_numpy().any() else own
+    counts = folded.pivot_table(index="true", columns="predicted", values="rows", aggfunc="sum", fill_value=0)
+    counts = counts.reindex(index=names, columns=names, fill_value=0)
+    sums = counts.sum(axis=1)
+    shares = counts.div(sums.clip(lower=1), axis=0).to_numpy()
+
+    size = 0.36 * len(names)
+    figure, axes = _canvas(size + 4.2, size + 2.6, f"{arm}: which {level} is taken for which")
+    image = axes.imshow(shares, cmap="Blues", norm=PowerNorm(0.5, 0, 1), aspect="equal")  # so that rare mistakes show
+    for line, column in np.argwhere(shares >= 0.01):
+        share = shares[line, column]
+        colour = "white" if share > 0.4 else "black"
+        axes.text(column, line, f"{100 * share:.0f}", ha="center", va="center", fontsize=7, color=colour)
+    axes.set_xticks(range(len(names)), [_shortened(name) for name in names], rotation=55, ha="right")
+    axes.set_yticks(range(len(names)), [f"{_shortened(name)} ({sums[name]:,})" for name in names])
+    axes.tick_params(length=0, labelsize=8)
+    axes.spines[:].set_visible(False)
+    axes.grid(False)
+    axes.set_xlabel(f"predicted {level}")
+    axes.set_ylabel(f"true {level} (rows)")
+    bar = figure.colorbar(image, ax=axes, shrink=0.6, label="% of the true label's rows")
+    bar.ax.yaxis.set_major_formatter(PercentFormatter(1.0, symbol=""))
+    return figure
+
+
+def draw_recall(table: pd.DataFrame) -> Figure:
+    """Draw recall at K by retriever, from retriever, k, recall, low, high (`scoring.recall_table` for each)."""
+    figure, axes = _canvas(7, 4.5, "How often the true path is among the first K neighbours")
+    for name, (colour, marker) in _styles(table["retriever"]).items():
+        rows = table[table["retriever"] == name].sort_values("k")
+        axes.fill_between(rows["k"], rows["low"], rows["high"], color=colour, alpha=0.15, linewidth=0)
+        axes.plot(rows["k"], rows["recall"], color=colour, marker=marker, label=name)
+    ks = sorted(set(table["k"]))
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(FixedLocator(ks))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(ScalarFormatter())
+    axes.set_xlabel("K: neighbours looked at (bands: 95% intervals)")
+    axes.set_ylabel("recall of the true path")
+    _as_share(axes, "y", upper=min(1.0, table["high"].max() * 1.1))
+    _add_legend(axes, "retriever")
+    return figure
+
+
+def draw_reliability(table: pd.DataFrame) -> Figure:
+    """Draw accuracy against confidence, from arm, confidence, accuracy, rows (`reliability.calibration_table`).
+
+    Marks on the diagonal are confidences that can be believed; their area grows with the rows they stand for.
+    """
+    figure, axes = _canvas(6.5, 5, "Can the confidence be believed?")
+    axes.plot([0, 1], [0, 1], color=_GREY, linestyle="--", linewidth=1, label="as it should be")
+    for arm, (colour, marker) in _styles(table["arm"]).items():
+        rows = table[table["arm"] == arm].sort_values("confidence")
+        area = 12 + 150 * rows["rows"] / rows["rows"].sum()
+        axes.plot(rows["confidence"], rows["accuracy"], color=colour, marker=marker, markersize=4, label=arm)
+        axes.scatter(rows["confidence"], rows["accuracy"], s=area, color=colour, marker=marker)
+    axes.set_xlabel("mean confidence of the rows in a bin (area: rows)")
+    axes.set_ylabel("share of them right")
+    _as_share(axes, "x")
+    _as_share(axes, "y")
+    _add_legend(axes, "arm")
+    return figure
+
+
+def draw_coverage(table: pd.DataFrame, targets: Iterable[float] = (0.9, 0.95)) -> Figure:
+    """Draw accuracy against the share of rows answered, surest first, from arm, coverage, accuracy.
+
+    `targets` are accuracies drawn as lines to read the coverage off.
+    """
+    figure, axes = _canvas(6.5, 4.5, "Accuracy when only the surest rows are answered")
+    for target in targets:
+        axes.axhline(target, color=_GREY, linestyle=":", linewidth=1)
+        axes.annotate(f"{target:.0%} right", (1.0, target), ha="right", va="bottom", fontsize=8, color=_GREY)
+    for arm, (colour, _) in _styles(table["arm"]).items():
+        rows = table[table["arm"] == arm].sort_values("coverage")
+        axes.plot(rows["coverage"], rows["accuracy"], color=colour, linewidth=1.8, label=arm)
+    axes.set_xlabel("share of rows answered (coverage)")
+    axes.set_ylabel("share of the answered rows right")
+    _as_share(axes, "x")
+    _as_share(axes, "y")
+    _add_legend(axes, "arm")
+    return figure
+
+
+def _canvas(width: float, height: float, title: str) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
+    axes = figure.add_subplot()
+    figure.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(color="0.92", linewidth=0.8)
+    axes.set_axisbelow(True)
+    return figure, axes
+
+
+def _add_legend(axes: Axes, title: str) -> None:
+    axes.legend(loc="upper left", bbox_to_anchor=(1.05, 1), borderaxespad=0, frameon=False, title=title)
+
+
+def _as_share(axes: Axes, side: str, upper: float = 1.0) -> None:
+    limit = axes.set_xlim if side == "x" else axes.set_ylim
+    limit(-0.01 * upper, upper * 1.01)
+    axis = axes.xaxis if side == "x" else axes.yaxis
+    axis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+
+
+def _styles(names: pd.Series) -> dict[str, tuple[str, str]]:
+    """Give each name a colour and a marker: the known arms theirs, so that charts agree, others by appearance."""
+    present = dict.fromkeys(names)
+    order = list(present) if present.keys().isdisjoint(_ARMS) else list(dict.fromkeys([*_ARMS, *present]))
+    styles = {name: (_COLOURS[i % len(_COLOURS)], _MARKERS[i % len(_MARKERS)]) for i, name in enumerate(order)}
+    return {name: style for name, style in styles.items() if name in present}
+
+
+def _with_rows(table: pd.DataFrame, value: str) -> str:
+    rows = set(table.loc[table["value"] == value, "rows"])
+    return f"{_shortened(value)} ({rows.pop():,})" if len(rows) == 1 else _shortened(value)
+
+
+def _shortened(name: str, most: int = 34) -> str:
+    return name if len(name) <= most else f"{name[: most - 1].rstrip()}…"

@@ -1,0 +1,153 @@
+"""Scores of an arm, against examples counted by hand."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import f1_score
+
+from tillmap.errors import InputError
+from tillmap.labels import LEVELS
+from tillmap.scoring import f1_scores, hierarchical_scores, mark, path_codes, recall_table, score_arm
+
+TEA = ("drinks", "hot drinks", "tea", "leafy")
+JAM = ("larder", "spreads", "jam", "orchard")
+HONEY = ("larder", "spreads", "honey", "orchard")
+
+
+def rows(paths, split="test", ids=None):
+    table = pd.DataFrame(paths, columns=LEVELS, dtype="str")
+    table.insert(0, "id", np.arange(len(paths)) if ids is None else ids)
+    table.insert(0, "split", split)
+    return table
+
+
+def test_scores_counted_by_hand():
+    truth = rows([TEA, TEA, JAM, HONEY])
+    predictions = rows([TEA, ("drinks", "hot drinks", "tea", "orchard"), JAM, JAM])
+    score = score_arm(predictions, truth, "linear")
+    assert score["rows"] == 4
+    assert score["item_accuracy"] == 0.5
+    assert score["accuracy"] == {"supergroup": 1.0, "group": 1.0, "module": 0.75, "brand": 0.75}
+    assert score["path_accuracy"] == {"supergroup": 1.0, "group": 1.0, "module": 0.75, "brand": 0.5}
+    # module: tea F1 1, jam 2/3 (one right, one wrongly added), honey 0
+    assert score["f1_macro"]["module"] == pytest.approx(5 / 9, abs=1e-6)
+    assert score["f1_weighted"]["module"] == pytest.approx((2 * 1 + 2 / 3 + 0) / 4, abs=1e-6)
+    assert score["hierarchical"] == {"precision": 0.8125, "recall": 0.8125, "f1": 0.8125}  # 4 + 3 + 4 + 2 of 16 nodes
+    assert 0 <= score["low"] < 0.5 < score["high"] <= 1
+
+
+def test_a_right_brand_under_a_wrong_module_is_no_node_in_common():
+    marks = mark(rows([("larder", "spreads", "honey", "orchard")]), rows([JAM]), "linear")
+    assert marks["right_brand"].tolist() == [True]
+    assert marks["right"].tolist() == [False]
+    assert hierarchical_scores(marks)["f1"] == 0.5
+
+
+def test_an_answer_held_back_is_wrong_but_costs_no_precision():
+    predictions = rows([TEA, ("larder", "spreads", None, None)])
+    truth = rows([TEA, JAM])
+    marks = mark(predictions, truth, "cascade")
+    assert marks["right_module"].tolist() == [True, False]
+    assert hierarchical_scores(marks) == {"precision": 1.0, "recall": 0.75, "f1": pytest.approx(6 / 7)}
+    assert score_arm(predictions, truth, "cascade")["f1_macro"]["module"] == 0.5
+
+
+def test_predictions_are_joined_by_key_and_not_by_place():
+    truth = rows([TEA, JAM, HONEY], ids=[7, 3, 5]).assign(part="report")
+    elsewhere = rows([HONEY, HONEY, TEA], split="train", ids=[7, 3, 5])
+    predictions = pd.concat([elsewhere, rows([TEA, JAM, HONEY], ids=[7, 3, 5]).iloc[::-1]])
+    marks = mark(predictions.assign(repair="none"), truth, "linear")
+    assert marks["id"].tolist() == [7, 3, 5]
+    assert marks["right"].all()
+    assert marks["repair"].tolist() == ["none"] * 3
+
+
+def test_the_product_makes_the_clusters():
+    paths = [TEA] * 30 + [JAM] * 30
+    truth = rows(paths)
+    predictions = rows([TEA] * 45 + [JAM] * 15)
+    alone = score_arm(predictions, truth, "linear")
+    together = score_arm(predictions, truth.assign(product=np.arange(60) // 15), "linear")
+    assert together["item_accuracy"] == alone["item_accuracy"] == 0.75
+    assert together["high"] - together["low"] > 2 * (alone["high"] - alone["low"])
+
+
+@pytest.mark.parametrize(
+    ("predictions", "truth", "message"),
+    [
+        (rows([TEA]), rows([TEA, JAM]), "arm rag: no prediction for 1 rows, e.g. split=test id=1"),
+        (
+            rows([TEA, TEA], ids=[0, 0]),
+            rows([TEA]),
+            "arm rag: more than one prediction for 1 rows, e.g. split=test id=0",
+        ),
+        (rows([TEA]), rows([TEA, JAM], ids=[0, 0]), r"repeated \(split, id\) in 1 rows, e.g. split=test id=0"),
+        (rows([TEA]), rows([(*TEA[:3], None)]), "a label is missing in 1 rows, e.g. split=test id=0"),
+        (rows([TEA]), rows([TEA])[:0], "no labelled rows"),
+        (rows([TEA]).drop(columns="brand"), rows([TEA]), "predictions of arm rag: no column brand"),
+    ],
+)
+def test_what_cannot_be_joined_is_refused(predictions, truth, message):
+    with pytest.raises(InputError, match=message):
+        score_arm(predictions, truth, "rag")
+
+
+label_paths = st.tuples(*[st.sampled_from(["a", "b", "c"])] * 4)
+
+
+@settings(deadline=None, max_examples=25)
+@given(pairs=st.lists(st.tuples(label_paths, label_paths), min_size=1, max_size=30))
+def test_scores_keep_their_order_and_bounds(pairs):
+    true, predicted = zip(*pairs, strict=True)
+    score = score_arm(rows(predicted), rows(true), "linear", resamples=100)
+    assert 0 <= score["low"] <= score["item_accuracy"] <= score["high"] <= 1
+    down = list(score["path_accuracy"].values())
+    assert down == sorted(down, reverse=True)
+    assert score["path_accuracy"]["brand"] == score["item_accuracy"]
+    for level in LEVELS:
+        assert score["item_accuracy"] <= score["path_accuracy"][level] <= score["accuracy"][level] <= 1
+        assert 0 <= score["f1_macro"][level] <= 1
+    assert score["item_accuracy"] <= score["hierarchical"]["f1"] + 1e-6
+
+
+@settings(deadline=None, max_examples=25)
+@given(pairs=st.lists(st.tuples(st.sampled_from("abcd"), st.sampled_from("abcde")), min_size=1, max_size=30))
+def test_f1_is_scikit_learns(pairs):
+    true, predicted = (pd.Series(labels) for labels in zip(*pairs, strict=True))
+    expected = [f1_score(true, predicted, average=kind, zero_division=0) for kind in ("macro", "weighted")]
+    assert f1_scores(true, predicted) == pytest.approx(expected)
+
+
+def neighbour_rows(query, ids, split="test"):
+    return pd.DataFrame({"split": split, "id": query, "rank": range(len(ids)), "neighbour": ids, "score": 1.0})
+
+
+def test_recall_counts_the_first_neighbour_with_the_true_path():
+    training = rows([TEA, JAM, HONEY], split="train", ids=[10, 20, 30])
+    truth = rows([TEA, JAM, HONEY, (*HONEY[:3], "unseen")])
+    neighbours = pd.concat(
+        [
+            neighbour_rows(0, [10, 20]),
+            neighbour_rows(1, [10, 30, 20]),
+            neighbour_rows(3, [30, 30]),
+            neighbour_rows(2, [30], split="train"),  # the same id of the other split
+        ]
+    )
+    table = recall_table(neighbours, truth, training, ks=(1, 2, 3, 50))
+    assert table["k"].tolist() == [1, 2, 3]
+    assert table["found"].tolist() == [1, 1, 2]
+    assert table["recall"].tolist() == [0.25, 0.25, 0.5]
+    assert (table["low"] <= table["recall"]).all()
+
+
+def test_recall_refuses_neighbours_that_are_no_training_rows():
+    with pytest.raises(InputError, match=r"1 of 2 are not training rows, .* id=99"):
+        recall_table(neighbour_rows(0, [10, 99]), rows([TEA]), rows([TEA], ids=[10]))
+
+
+def test_path_codes_tell_whole_paths_apart():
+    first, second = path_codes(rows([TEA, JAM]), rows([JAM, (*JAM[:3], "leafy"), TEA]))
+    assert first.tolist() == [second[2], second[0]]
+    assert len(set(second)) == 3
