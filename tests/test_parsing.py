@@ -1,0 +1,100 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tillmap.labels import LEVELS
+from tillmap.parsing import parse, readings
+
+WHOLE = {"supergroup": "care", "group": "men's grooming", "module": "bath, shower & talc", "brand": "dr. x"}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"supergroup": "care", "group": "men\'s grooming", "module": "bath, shower & talc", "brand": "dr. x"}',
+        '{"supergroup": "care", "group": "men\'s grooming", "module": "bath, shower & talc", "brand": "dr. x',
+        "{'supergroup': 'care', 'group': 'men's grooming', 'module': 'bath, shower & talc', 'brand': 'dr. x'}",
+        "{'supergroup': 'care', 'group': \"men's grooming\", 'module': 'bath, shower & talc', 'brand': 'dr. x'}",
+        "{'supergroup': 'care', 'group': 'men\\'s grooming', 'module': 'bath, shower & talc', 'brand': 'dr. x'}",
+        "supergroup: care, group: men's grooming, module: bath, shower & talc, brand: dr. x",
+        "Super-group: care\nGroup: men's grooming\nModule: bath, shower & talc\nBrand: dr. x\n\nI chose this because",
+        "**Supergroup:** care\n**Group:** men's grooming\n**Module:** bath, shower & talc\n**Brand:** dr. x",
+        "supergroup=care group=men's grooming module=bath, shower & talc brand=dr. x",
+        "supergroup: care | group: men's grooming | module: bath, shower & talc | brand: dr. x | and so on",
+        'Sure!\n```json\n{\n  "supergroup": "care",\n  "group": "men\'s grooming",\n  "module": "bath, shower & talc",'
+        '\n  "brand": "dr. x"\n}\n```\nLet me know',
+        '{"supergroup": "care", "group": "men\'s grooming", "module": "bath, shower & talc", "brand": "dr. x"}'
+        '{"supergroup": "food", "group": "tea", "module": "tea", "brand": "tata"}',
+        '{"supergroup": "care", "group": "men\'s grooming", "module": "bath, shower & talc", "brand": "dr. x", '
+        '"retailer": "ivymart"}',
+        "care__men's grooming__bath, shower & talc__dr. x",
+        "care____men's grooming__bath, shower & talc__ dr. x",
+        "care__men's grooming__bath, shower & talc__dr. x | hot tea__food__tea__tea__tata",
+        "care__men's grooming__bath, shower & talc__dr. x\nfood__tea__tea__tata",
+        "soap 5 s | ivymart | 2.99 -> care__men's grooming__bath, shower & talc__dr. x",
+        "care__men's grooming__bath, shower & talc__dr. x<|im_end|>\n<|im_start|>user",
+        "<|begin_of_text|>care__men's grooming__bath, shower & talc__dr. x</s>",
+        "`care__men's grooming__bath, shower & talc__dr. x`",
+        "The answer is: care__men's grooming__bath, shower & talc__dr. x",
+        "care | men's grooming | bath, shower & talc | dr. x",
+        "care||men's grooming|bath, shower & talc|dr. x",
+        "care > men's grooming > bath, shower & talc > dr. x",
+        "care -> men's grooming -> bath, shower & talc -> dr. x",
+        "care / men's grooming / bath, shower & talc / dr. x",
+    ],
+)
+def test_four_labels_are_read_however_they_are_written(text: str) -> None:
+    assert parse(text).labels == WHOLE
+
+
+@pytest.mark.parametrize(
+    ("text", "labels", "style"),
+    [
+        ("", {}, "empty"),
+        (" \n\t", {}, "empty"),
+        ("__ | __", {}, "empty"),
+        ('{"brand": null, "module": "tea"', {"module": "tea"}, "keys"),
+        ('{"supergroup": "care", "gro', {"supergroup": "care"}, "keys"),
+        ('{"brand": "a \\u007c \\"b\\""}', {"brand": 'a | "b"'}, "keys"),
+        ('{"brand": "half a pair \\ud83d"}', {"brand": "half a pair ?"}, "keys"),
+        ("brand: 7", {"brand": "7"}, "keys"),
+        ("tea | tata", {"module": "tea", "brand": "tata"}, "piped"),
+        (r"tea | a \u007c b", {"module": "tea", "brand": "a | b"}, "piped"),
+        ("hot | tea | tata.", {"group": "hot", "module": "tea", "brand": "tata"}, "piped"),
+        ("hot__tea__tata", {"group": "hot", "module": "tea", "brand": "tata"}, "joined"),
+        ("I think it is tea", {"brand": "I think it is tea"}, "plain"),
+    ],
+)
+def test_labels_that_are_missing_are_left_out(text: str, labels: dict[str, str], style: str) -> None:
+    assert parse(text) == (labels, style)
+
+
+def test_a_text_with_fewer_labels_may_be_any_run_of_levels() -> None:
+    assert [reading.labels for reading in readings("a__b__c")] == [
+        {"group": "a", "module": "b", "brand": "c"},
+        {"supergroup": "a", "group": "b", "module": "c"},
+    ]
+    assert [list(reading.labels) for reading in readings("tea")] == [[level] for level in reversed(LEVELS)]
+
+
+def test_a_piped_answer_may_have_run_on() -> None:
+    assert {"module": "tea", "brand": "tata"} in [reading.labels for reading in readings("tea | tata | soap | lux")]
+
+
+pieces = st.sampled_from(
+    ["supergroup", "brand", "'", '"', ":", "=", "__", "|", "{", "}", "\\", "\\u00", ",", "\n", "a", " "]
+)
+
+
+@given(st.text() | st.lists(pieces, max_size=40).map("".join))
+def test_any_text_is_read(text: str) -> None:
+    found = readings(text)
+    assert found[0] == parse(text)
+    for labels, _ in found:
+        assert set(labels) <= set(LEVELS)
+        assert all(labels.values())
+
+
+@pytest.mark.parametrize("text", ["'" * 20_000, "brand: '" * 5_000, " " * 20_000 + "|", ", a" * 10_000, "__" * 10_000])
+def test_a_model_that_stutters_costs_no_time(text: str) -> None:
+    assert readings(text)

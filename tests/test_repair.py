@@ -1,0 +1,236 @@
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tillmap.labels import LEVELS, LabelPath, LabelTree
+from tillmap.matching import LabelMatcher, PathMatcher
+from tillmap.repair import Neighbours, Repaired, Repairer
+from tillmap.targets import make_target
+
+DETTOL = LabelPath("beauty & hygiene", "bath & hand wash", "bathing bars & soaps", "dettol")
+LUX = LabelPath("beauty & hygiene", "bath & hand wash", "bathing bars & soaps", "lux")
+LUX_GEL = LabelPath("beauty & hygiene", "bath & hand wash", "shower gel & body wash", "lux")
+TATA = LabelPath("beverages", "tea", "leaf & dust tea", "tata tea")
+TATA_GREEN = LabelPath("beverages", "tea", "green tea", "tata tea")
+TETLEY = LabelPath("beverages", "tea", "green tea", "tetley")
+GOURMET = LabelPath("gourmet & world food", "drinks & beverages", "green tea", "vahdam")
+DIAPERS = LabelPath("baby care", "diapers & wipes", "diapers", "huggies")
+PATHS = (DETTOL, LUX, LUX_GEL, TATA, TATA_GREEN, TETLEY, GOURMET, DIAPERS)
+FORMATS = ("json", "joined", "short")
+
+
+def tree_of(rows: Mapping[LabelPath, int]) -> LabelTree:
+    paths = sorted(rows)
+    return LabelTree(tuple(paths), tuple(rows[path] for path in paths), (("a",),) * len(paths))
+
+
+TREE = tree_of({path: 3 if path == LUX else 1 for path in PATHS})
+
+
+def repairer(name: str = "joined", unseen_brand: bool = False) -> Repairer:
+    return Repairer(TREE, make_target(name, TREE), unseen_brand=unseen_brand)
+
+
+JOINED = repairer()
+REPAIRERS = [repairer(name) for name in FORMATS]
+
+texts = st.one_of(
+    st.text(),
+    st.text(alphabet="ab _|&{}'\":,.\\\ud83d\u2028tea"),
+    st.sampled_from(PATHS).flatmap(lambda path: st.permutations(path).map(" | ".join)),
+    st.lists(st.sampled_from([label for path in PATHS for label in path] + list(LEVELS)), max_size=6).map(" ".join),
+)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_an_exact_answer_is_left_alone(name: str) -> None:
+    encode = make_target(name, TREE).encode
+    for path in PATHS:
+        assert repairer(name).repair(encode(path)) == Repaired(path, "none", 1.0)
+        assert repairer(name).repair(f" {encode(path)}\n") == Repaired(path, "none", 1.0)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("joined", "Beauty & Hygiene__Bath & Hand Wash__Bathing Bars & Soaps__DETTOL"),
+        ("joined", "beauty hygiene | bath hand wash | bathing bars soaps | dettol"),
+        ("json", "{'supergroup': 'beauty & hygiene', 'group': 'bath & hand wash', 'module': 'bathing bars & soaps', "
+         "'brand': 'dettol'}"),
+        ("short", "Bathing bars & soaps|Dettol"),
+    ],
+)  # fmt: skip
+def test_case_and_punctuation_are_folded(name: str, text: str) -> None:
+    assert repairer(name).repair(text) == Repaired(DETTOL, "folded", 1.0)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "module: bathing bars & soaps, brand: dettol",
+        '{"module": "Bathing Bars & Soaps", "brand": "dettol", "retai',
+        "Answer: beauty & hygiene__bath & hand wash__bathing bars & soaps__dettol | x | ivymart | 2.99",
+        "dettol",
+    ],
+)
+def test_an_answer_in_another_shape_is_parsed(text: str) -> None:
+    assert JOINED.repair(text) == Repaired(DETTOL, "parsed", 1.0)
+
+
+@pytest.mark.parametrize(
+    ("text", "path"),
+    [
+        ("beauty hygene__bath & hand__bathing bar & soap__detol", DETTOL),
+        ("bathing bars__detol", DETTOL),
+        ("beverages__tea__green tea__tetly", TETLEY),
+        ("beauty & hygiene__bath & hand wash__soaps & bathing bars__xul", LUX),
+        ("beverages__tea__leaf & dust", TATA),
+    ],
+)
+def test_a_damaged_answer_snaps_to_the_nearest_path(text: str, path: LabelPath) -> None:
+    found = JOINED.repair(text)
+    assert (found.path, found.repair) == (path, "snapped")
+    assert 0.5 < found.confidence < 1
+
+
+def test_the_four_labels_are_repaired_together() -> None:
+    wrong_group = "beverages__bath & hand wash__green tea__tetley"
+    assert JOINED.repair(wrong_group).path == TETLEY
+    wrong_module = "beauty & hygiene__bath & hand wash__green tea__dettol"
+    assert JOINED.repair(wrong_module).path == DETTOL
+    brand_of_another_parent = "beverages__tea__green tea__vahdam"
+    assert JOINED.repair(brand_of_another_parent).path == GOURMET
+
+
+def test_a_brand_with_no_ngram_left_is_sought_in_its_module() -> None:
+    crowd = [LabelPath("x", "x", "other", f"ul brand {number}") for number in range(40)]
+    tree = tree_of(dict.fromkeys([*PATHS, *crowd], 1))
+    found = PathMatcher(tree).nearest([{"module": "bathing bars & soaps", "brand": "ulx"}])[0]
+    assert found.path == LUX
+
+
+def test_an_answer_that_fits_several_paths_takes_the_one_with_the_most_rows_and_says_how_sure() -> None:
+    found = JOINED.repair("supergroup: beauty & hygiene, group: bath & hand wash, module: bathing bars & soaps")
+    assert found == Repaired(LUX, "snapped", pytest.approx(3 / 4))
+
+
+@pytest.mark.parametrize("text", ["", " \n", "zzz qqq", '{"supergroup": "'])
+def test_an_answer_like_nothing_is_voted_by_the_neighbours(text: str) -> None:
+    neighbours = [(DETTOL, 0.4), (TETLEY, 0.3), (TATA, 0.2), (TETLEY, 0.3), (TATA._replace(brand="unknown"), 9.0)]
+    assert JOINED.repair(text, neighbours) == Repaired(TETLEY, "vote", pytest.approx(0.5))
+
+
+def test_a_vote_without_neighbours_is_the_commonest_path() -> None:
+    assert JOINED.repair("") == Repaired(LUX, "vote", 3 / 10)
+
+
+def test_a_tied_vote_goes_to_the_path_with_more_rows() -> None:
+    assert JOINED.repair("", [(DETTOL, 0.5), (LUX, 0.5)]).path == LUX
+    assert JOINED.repair("", [(DETTOL, -0.5), (TETLEY, -0.1)]) == Repaired(DETTOL, "vote", 0.0)
+
+
+def test_many_answers_are_repaired_as_each_alone_and_neighbours_are_asked_only_for_the_vote() -> None:
+    asked: list[int] = []
+
+    class Asked(Sequence[Neighbours]):
+        def __len__(self) -> int:
+            return 4
+
+        def __getitem__(self, row):  # type: ignore[no-untyped-def]
+            asked.append(row)
+            return [(TATA, 1.0)]
+
+        def __iter__(self) -> Iterator[Neighbours]:
+            raise AssertionError("not to be read through")
+
+    answers = ["tetly__green tea", "", "bathing bars__detol", "tetly__green tea"]
+    assert JOINED.repair_all(answers, Asked()) == [JOINED.repair(text, [(TATA, 1.0)]) for text in answers]
+    assert asked == [1]
+
+
+def test_as_many_neighbours_as_texts_are_expected() -> None:
+    with pytest.raises(ValueError, match="2 texts but neighbours of 1"):
+        JOINED.repair_all(["a", "b"], [[]])
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_an_unseen_brand_gets_through_where_it_may(name: str) -> None:
+    path = TETLEY._replace(brand="organic india")
+    text = make_target(name, TREE).encode(path)
+    assert repairer(name, unseen_brand=True).repair(text) == Repaired(path, "none", 1.0, in_tree=False)
+    assert repairer(name).repair(text).path in TREE
+
+
+def test_an_unseen_brand_is_told_from_one_misspelt_and_from_one_known_elsewhere() -> None:
+    lenient = repairer("short", unseen_brand=True)
+    assert lenient.repair("Diapers | MamyPoko") == Repaired(DIAPERS._replace(brand="MamyPoko"), "parsed", 1.0, False)
+    assert lenient.repair("Diapers | Dettol") == Repaired(DIAPERS._replace(brand="dettol"), "parsed", 1.0, False)
+    assert lenient.repair("Diapers | hugies").path == DIAPERS
+    assert lenient.repair("diapers | hugies").path == DIAPERS
+    assert lenient.repair("diapers | HUGGIES").path == DIAPERS
+    assert lenient.repair("diapers | Dettol ").path == DIAPERS._replace(brand="dettol")
+    assert lenient.repair("diapers | mamypoko ").path == DIAPERS._replace(brand="mamypoko")
+    assert lenient.repair("no such module | MamyPoko").path in TREE
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(texts, max_size=5))
+def test_whatever_comes_in_a_path_of_the_tree_comes_out(some: list[str]) -> None:
+    for one in REPAIRERS:
+        for repaired in one.repair_all(some):
+            assert repaired.path in TREE
+            assert repaired.in_tree
+            assert 0 <= repaired.confidence <= 1
+
+
+labels = st.text(alphabet="abAB_|\\\"'&,. é\n", min_size=1, max_size=5).filter(str.strip)
+paths = st.lists(
+    st.builds(LabelPath, *[st.sampled_from(["a", "A", "a ", "&", "b"]) | labels] * 4), min_size=1, max_size=8
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(paths, st.sampled_from(FORMATS), st.booleans())
+def test_every_path_of_any_tree_comes_out_unchanged(some: list[LabelPath], name: str, unseen_brand: bool) -> None:
+    tree = tree_of(dict.fromkeys(some, 1))
+    target = make_target(name, tree)
+    repaired = Repairer(tree, target, unseen_brand=unseen_brand).repair_all([target.encode(path) for path in tree])
+    assert repaired == [Repaired(path, "none", 1.0) for path in tree]
+
+
+def test_no_texts_are_no_work() -> None:
+    assert JOINED.repair_all([]) == []
+    assert LabelMatcher(["tea"]).nearest([])[0] == []
+
+
+def test_the_nearest_label_is_found_whatever_the_damage() -> None:
+    matcher = LabelMatcher(TREE.labels("module"))
+    damaged = ["GREEN_TEA", "gren tea", "tea leaf & dust", "shower gel &", "bathng bras & soaps"]
+    found, scores = matcher.nearest(damaged)
+    assert found == ["green tea", "green tea", "leaf & dust tea", "shower gel & body wash", "bathing bars & soaps"]
+    assert scores[0] == 1
+    assert (scores[1:] < 1).all()
+    assert (scores > 0.7).all()
+
+
+def test_meaning_finds_what_characters_cannot_and_is_asked_for_little() -> None:
+    concepts = ("nappies diapers", "tea", "soaps", "gel wash")
+    asked: list[list[str]] = []
+
+    def embed(some: Sequence[str]) -> np.ndarray:
+        """Unit vectors over concepts: what a sentence model would tell, in small."""
+        asked.append(list(some))
+        counts = np.array([[len(set(text.split()) & set(words.split())) for words in concepts] for text in some], float)
+        return counts / np.maximum(np.linalg.norm(counts, axis=1, keepdims=True), 1)
+
+    matcher = LabelMatcher(TREE.labels("module"), embed)
+    assert matcher.nearest(["gren tea", "nappies", "nappies"])[0] == ["green tea", "diapers", "diapers"]
+    assert asked[0] == ["nappies"]
+    assert matcher.nearest([""])[1] == [0]
+
+    short = make_target("short", TREE)
+    assert Repairer(TREE, short, embed=embed).repair("nappies | pampers").path == DIAPERS
+    assert LabelMatcher(TREE.labels("module")).nearest(["nappies"])[1] < 0.5
