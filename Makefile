@@ -20,8 +20,9 @@ $(INSTALLED): requirements/cpu.txt pyproject.toml
 	touch $@
 
 demo: setup
-	$(BIN)/dvc repro
-	@$(BIN)/python stages/report.py
+	dvc repro
+	@echo && cat plots/table.txt
+	@echo && echo "Predictions: data/predictions/ARM.parquet   metrics: metrics/   plots: plots/*.png"
 
 test: setup
 	$(BIN)/python -m pytest

@@ -50,6 +50,16 @@ def test_interrupted_folder_leaves_the_old_one(tmp_path):
     assert [file.name for file in path.iterdir()] == ["b.json"]
 
 
+def test_a_symlinked_folder_is_replaced_and_its_target_kept(tmp_path):
+    (tmp_path / "cached").mkdir()
+    storage.write_json(1, tmp_path / "cached" / "a.json")
+    (tmp_path / "out").symlink_to(tmp_path / "cached")
+    with storage.new_folder(tmp_path / "out") as folder:
+        storage.write_json(2, folder / "a.json")
+    assert storage.read_json(tmp_path / "out" / "a.json") == 2
+    assert storage.read_json(tmp_path / "cached" / "a.json") == 1
+
+
 @pytest.mark.parametrize("read", [storage.read_table, storage.read_json, lambda path: list(storage.read_jsonl(path))])
 def test_missing_and_damaged_files_say_what_to_do(tmp_path, read):
     with pytest.raises(InputError, match=r"nowhere.*dvc pull"):

@@ -60,7 +60,7 @@ class _Quarantine:
             raise InputError(
                 f"{path}:{number}: {reason}; correct the line, or set bad rows aside with `data.on_bad_row: quarantine`"
             )
-        self.lines.append((path.name, number, reason, raw.decode(errors="backslashreplace")))
+        self.lines.append((path.name, number, reason, raw.rstrip(b"\r\n").decode(errors="backslashreplace")))
 
     def to_table(self) -> pd.DataFrame:
         table = pd.DataFrame(sorted(self.lines), columns=["file", "line", "reason", "raw"])

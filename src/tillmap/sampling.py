@@ -70,7 +70,7 @@ def assign_parts(
     sizes = np.bincount(group_of_row)
     free = list(np.argsort(_draws(groups, seed), kind="stable"))
     part_of_group = np.zeros(len(groups), dtype=np.int64)
-    wanted = {part: max(1, round(share * len(group_of_row))) for part, share in shares.items() if share}
+    wanted = {part: round(share * len(group_of_row)) for part, share in shares.items() if share}
     for turn, (part, rows_wanted) in enumerate(wanted.items()):
         taken = _take(free, sizes, rows_wanted, leave=len(wanted) - turn)
         part_of_group[taken] = PARTS.index(part)
@@ -83,11 +83,11 @@ def assign_parts(
 def _take(free: list[int], sizes: NDArray[np.int64], wanted: int, leave: int) -> list[int]:
     """Groups in drawn order that together have at most `wanted` rows, leaving `leave` groups for what comes after.
 
-    The first group is taken even if that leaves too few, as long as one is left to train on.
+    Where that is none, the smallest group, as long as another is left to train on.
     """
     taken: list[int] = []
     for group in free:
-        if not wanted or len(free) - len(taken) <= (leave if taken else 1):
+        if not wanted or len(free) - len(taken) <= leave:
             break
         if sizes[group] <= wanted:
             taken.append(group)

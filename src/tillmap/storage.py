@@ -34,7 +34,9 @@ def new_folder(path: Path) -> Iterator[Path]:
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     yield partial
-    if path.exists():
+    if path.is_symlink():  # as DVC checks out where the cache's type is symlink
+        path.unlink()
+    elif path.exists():
         shutil.rmtree(path)
     partial.replace(path)
 
@@ -47,7 +49,7 @@ def write_text(text: str, path: Path) -> None:
 
 def write_json(value: Any, path: Path) -> None:
     """Write one JSON value, indented, so that git shows what changed."""
-    write_text(json.dumps(value, ensure_ascii=False, indent=2) + "\n", path)
+    write_text(json.dumps(value, ensure_ascii=False, indent=2, allow_nan=False) + "\n", path)
 
 
 def read_json(path: Path) -> Any:
@@ -64,7 +66,7 @@ def write_jsonl(records: Iterable[Mapping[str, Any]], path: Path) -> None:
     """Write one JSON object a line."""
     with _replacing(path) as file:
         for record in records:
-            file.write(json.dumps(record, ensure_ascii=False).encode() + b"\n")
+            file.write(json.dumps(record, ensure_ascii=False, allow_nan=False).encode() + b"\n")
 
 
 def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:

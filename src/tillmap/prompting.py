@@ -1,0 +1,101 @@
+"""The one renderer of questions and answers: training examples and inference prompts both come from here.
+
+A message is a dict with `role` and `content`, as the OpenAI chat format and every model's chat template take it.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+from tillmap.labels import LabelPath
+from tillmap.targets import Target
+
+Message = dict[str, str]
+
+
+class Item(NamedTuple):
+    """What is known of a row before it is labelled. `price` is None where unknown."""
+
+    description: str
+    retailer: str
+    price: float | None
+
+
+class Example(NamedTuple):
+    """A labelled row shown to the model as evidence."""
+
+    item: Item
+    path: LabelPath
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How an arm asks: the system text, how an item is written and what of it is shown, and how examples are shown.
+
+    `turns` shows an example as an earlier question with its answer, which even a very small model goes on from;
+    `context` lists them in one message with the question, as the seed did.
+    """
+
+    system: str
+    item_format: Literal["line", "json"]
+    examples: Literal["turns", "context"]
+    show_retailer: bool
+    show_price: bool
+
+
+SEED_RAG = Recipe(
+    system=(
+        "You label products. The user lists similar products with their labels, then one product without labels. "
+        "Reply with one JSON object that has the keys supergroup, group, module and brand, all taken from the list."
+    ),
+    item_format="json",
+    examples="context",
+    show_retailer=True,
+    show_price=True,
+)
+
+
+def our_rag(show_retailer: bool, show_price: bool) -> Recipe:
+    """The short recipe: an example a turn, the nearest last, each a line and its answer."""
+    return Recipe("Label the receipt line.", "line", "turns", show_retailer, show_price)
+
+
+@dataclass(frozen=True)
+class Renderer:
+    """Renders items with a recipe and writes their answers in a target format."""
+
+    recipe: Recipe
+    target: Target
+
+    def question(self, item: Item, examples: Sequence[Example] = ()) -> list[Message]:
+        """The messages that ask for one item's labels.
+
+        `examples` come most similar first and are shown the other way round: a model leans on what it read last.
+        """
+        messages = [{"role": "system", "content": self.recipe.system}]
+        shown = [(self._item(example.item), self.target.encode(example.path)) for example in reversed(examples)]
+        if self.recipe.examples == "turns":
+            for line, answer in shown:
+                messages += [{"role": "user", "content": line}, {"role": "assistant", "content": answer}]
+            return [*messages, {"role": "user", "content": self._item(item)}]
+        context = [f"{line} -> {answer}" for line, answer in shown]
+        return [*messages, {"role": "user", "content": "\n".join([*context, f"{self._item(item)} ->"])}]
+
+    def training_example(self, item: Item, path: LabelPath, examples: Sequence[Example] = ()) -> list[Message]:
+        """The same question with its answer: what a model is tuned on."""
+        return [*self.question(item, examples), {"role": "assistant", "content": self.target.encode(path)}]
+
+    def _item(self, item: Item) -> str:
+        price = None if item.price is None else f"{item.price:.2f}"
+        shown = {"description": " ".join(item.description.split())}  # a line end inside would read as another item
+        if self.recipe.show_retailer:
+            shown["retailer"] = item.retailer
+        if self.recipe.item_format == "json":
+            fields: dict[str, str | float | None] = dict(shown)
+            if self.recipe.show_price:
+                fields["price"] = None if price is None else float(price)
+            return json.dumps(fields, ensure_ascii=False)
+        if self.recipe.show_price:
+            shown["price"] = price or "?"
+        return " | ".join(shown.values())

@@ -1,0 +1,3 @@
+"""Neighbours of a description among training rows: by meaning (dense), by spelling (lexical), filtered and fused."""
+
+RETRIEVERS = ("lexical", "dense", "hybrid")

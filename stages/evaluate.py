@@ -1,0 +1,116 @@
+"""The arms side by side: scores, slices, recall of the retrievers, pictures, and a table for the terminal."""
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import paths
+from runner import Metrics, run
+
+from tillmap import charts
+from tillmap.comparison import compare_arms, comparison_table
+from tillmap.errors import ParamsError
+from tillmap.params import ARMS, Params
+from tillmap.reliability import calibration_table, coverage_curve
+from tillmap.retrieval import RETRIEVERS
+from tillmap.scoring import KEY, mark, recall_table, score_arm
+from tillmap.slices import catch_all_paths, confusion, costliest_confusions, score_slices, slice_rows
+from tillmap.storage import new_folder, read_json, read_table, write_json, write_text
+
+PARAMS = ("seed", "run", "evaluate")
+Tables = dict[str, pd.DataFrame]
+
+
+def main(params: Params) -> Metrics:
+    rows = read_table(paths.ROWS)
+    training = rows[rows["part"] == "train"]
+    arms = [arm for arm in ARMS if getattr(params.run, arm)]
+    if not arms:
+        raise ParamsError(f"{paths.PARAMS}: every arm is off; switch one on, say with `-S run.nearest=true`")
+    predictions = {arm: read_table(paths.PREDICTIONS / f"{arm}.parquet") for arm in arms}
+    truth = choose_truth(rows, predictions)
+    draws = {"resamples": params.evaluate.resamples, "seed": params.seed}
+
+    marks = {arm: mark(table, truth, arm) for arm, table in predictions.items()}
+    scores: dict[str, dict[str, Any]] = {
+        arm: score_arm(table, truth, arm, **draws) | speed(arm) for arm, table in predictions.items()
+    }
+    versus = compare_arms(marks, arms[0], **draws)  # the first arm that is on, the cheapest, is the reference
+    for line in versus.itertuples():
+        scores[str(line.arm)]["verdict"] = line.verdict
+    recall = pd.concat(
+        recall_table(read_table(paths.NEIGHBOURS / f"{name}.parquet"), truth, training, **draws).assign(retriever=name)
+        for name in RETRIEVERS
+    )
+    kinds = slice_rows(truth, training, catch_all_paths(training))
+    slices = pd.concat(score_slices(table, kinds, arm, **draws) for arm, table in marks.items())
+
+    with new_folder(paths.PLOTS) as folder:
+        draw(folder, scores, marks, recall, slices)
+        write_text(comparison_table(scores) + "\n", folder / "table.txt")
+    paths.METRICS.mkdir(exist_ok=True)
+    found = {"arms": scores, "recall": by_retriever(recall), "versus": versus.set_index("arm").to_dict("index")}
+    write_json({"scores": found}, paths.METRICS / "scores.json")
+    compact = {
+        arm: {name: score[name] for name in ("item_accuracy", "low", "high")} | score["accuracy"]
+        for arm, score in scores.items()
+    }
+    return {"arms": compact, "scored": "test" if truth["split"].eq("test").any() else "report", "rows": len(truth)}
+
+
+def choose_truth(rows: pd.DataFrame, predictions: Tables) -> pd.DataFrame:
+    """The rows to score: labelled test rows; where there are none, the `report` rows that all arms answered."""
+    test = rows[(rows["part"] == "test") & rows["brand"].notna()]
+    if len(test):
+        return test
+    report = rows[rows["part"] == "report"]
+    for table in predictions.values():
+        report = report.merge(table[KEY], on=KEY)
+    return report
+
+
+def speed(arm: str) -> Metrics:
+    """Rows a second and tokens a row, from what `infer` measured."""
+    measured = read_json(paths.METRICS / "infer" / f"{arm}.json")["infer"][arm]
+    tokens = {name: measured[name] / measured["rows"] for name in ("prompt_tokens", "completion_tokens")}
+    return {"rows_per_second": measured["rows_per_second"], **(tokens if any(tokens.values()) else {})}
+
+
+def by_retriever(recall: pd.DataFrame) -> Metrics:
+    return {
+        str(name): {f"at_{line.k}": round(float(line.recall), 6) for line in table.itertuples()}
+        for name, table in recall.groupby("retriever", sort=False)
+    }
+
+
+def draw(
+    folder: Path, scores: dict[str, dict[str, Any]], marks: Tables, recall: pd.DataFrame, slices: pd.DataFrame
+) -> None:
+    arms = pd.DataFrame(
+        [
+            {"arm": arm, "accuracy": score["item_accuracy"], "low": score["low"], "high": score["high"]}
+            for arm, score in scores.items()
+        ]
+    )
+    reliability = pd.concat(
+        calibration_table(table["confidence"], table["right"]).assign(arm=arm) for arm, table in marks.items()
+    )
+    coverage = pd.concat(
+        coverage_curve(table["confidence"], table["right"]).assign(arm=arm) for arm, table in marks.items()
+    )
+    charts.save(charts.draw_arms(arms), arms, folder, "arms")
+    charts.save(charts.draw_recall(recall), recall, folder, "recall")
+    charts.save(charts.draw_reliability(reliability), reliability, folder, "reliability")
+    charts.save(charts.draw_coverage(coverage), coverage, folder, "coverage")
+    for way in slices["slice"].unique():
+        if way not in ("all", "level", "source", "in_tree"):
+            table = slices[slices["slice"] == way]
+            charts.save(charts.draw_slices(table, way), table, folder, f"by_{way}")
+    for arm, table in marks.items():
+        matrix = confusion(table)
+        charts.save(charts.draw_confusion(matrix, arm), matrix, folder, f"confusion_{arm}")
+        costliest_confusions(table).to_csv(folder / f"costliest_{arm}.csv", index=False, lineterminator="\n")
+
+
+if __name__ == "__main__":
+    run(main, PARAMS)

@@ -1,0 +1,32 @@
+"""The retrievers' indexes over the training part, and the vectors of every text that will be asked."""
+
+import paths
+from runner import Metrics, run
+
+from tillmap.params import Params
+from tillmap.retrieval.dense import DenseRetriever
+from tillmap.retrieval.embedding import Embedder
+from tillmap.retrieval.lexical import LexicalRetriever
+from tillmap.storage import new_folder, read_table
+
+PARAMS = ("embedding",)
+
+
+def main(params: Params) -> Metrics:
+    rows = read_table(paths.ROWS, ["id", "part", "description"])
+    training = rows[rows["part"] == "train"]
+    asked = rows.loc[rows["part"] != "train", "description"].tolist()
+    chosen = params.embedding
+    embedder = Embedder(chosen.model, chosen.revision, chosen.batch_size)
+    embedder.encode(rows["description"].tolist())  # all at once, so that a text of both sides is embedded once
+    dense = DenseRetriever.build(training["id"], training["description"].tolist(), embedder, chosen.flat_up_to)
+    lexical = LexicalRetriever.build(training["id"], training["description"].tolist())
+    with new_folder(paths.INDEX) as folder:
+        dense.save(folder)
+        lexical.save(folder)
+        embedder.save_vectors(asked, folder)
+    return {"rows": len(training), "texts": len(dense.texts.keys), "asked": len(asked), "dimension": embedder.dimension}
+
+
+if __name__ == "__main__":
+    run(main, PARAMS)

@@ -1,0 +1,19 @@
+"""Where the stages read and write. dvc.yaml names the same places; nothing else does."""
+
+from pathlib import Path
+
+PARAMS = Path("params.yaml")
+DEMO = Path("data/demo")
+RAW = Path("data/raw")
+SPLIT = Path("data/split")
+INDEX = Path("data/index")
+NEIGHBOURS = Path("data/neighbours")
+PROMPTS = Path("data/prompts")
+COMPLETIONS = Path("data/completions")
+PREDICTIONS = Path("data/predictions")
+BASE = Path("models/base")
+METRICS = Path("metrics")
+PLOTS = Path("plots")
+
+ROWS = SPLIT / "rows.parquet"
+TREE = SPLIT / "tree.parquet"

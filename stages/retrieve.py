@@ -1,0 +1,38 @@
+"""The neighbours of every row that is not in the indexes, by each retriever and by both fused."""
+
+import paths
+from runner import Metrics, run
+
+from tillmap.params import Params
+from tillmap.retrieval import RETRIEVERS
+from tillmap.retrieval.dense import DenseRetriever
+from tillmap.retrieval.embedding import Embedder
+from tillmap.retrieval.filters import Filters
+from tillmap.retrieval.lexical import LexicalRetriever
+from tillmap.retrieval.neighbours import fuse, neighbours_table
+from tillmap.storage import new_folder, read_table, write_table
+
+PARAMS = ("embedding", "retrieval")
+
+
+def main(params: Params) -> Metrics:
+    rows = read_table(paths.ROWS, ["split", "id", "part", "description", "retailer", "price"])
+    training, asked = rows[rows["part"] == "train"], rows[rows["part"] != "train"]
+    embedder = Embedder(params.embedding.model, params.embedding.revision, params.embedding.batch_size)
+    embedder.load_vectors(paths.INDEX)
+    chosen = params.retrieval
+    filters = Filters(chosen.same_retailer, chosen.price_ratio, chosen.min_kept)
+    retrievers = {"dense": DenseRetriever.load(paths.INDEX, embedder), "lexical": LexicalRetriever.load(paths.INDEX)}
+    tables = {
+        name: neighbours_table(retriever, training, asked, chosen.k, filters=filters)
+        for name, retriever in retrievers.items()
+    }
+    tables["hybrid"] = fuse([tables["dense"], tables["lexical"]], chosen.hybrid_weights, chosen.k)
+    with new_folder(paths.NEIGHBOURS) as folder:
+        for name in RETRIEVERS:
+            write_table(tables[name], folder / f"{name}.parquet")
+    return {"asked": len(asked)} | {f"{name}_found": len(tables[name]) for name in RETRIEVERS}
+
+
+if __name__ == "__main__":
+    run(main, PARAMS)

@@ -1,0 +1,35 @@
+"""Splits the labelled rows into a training part and three held-out parts; builds the training part's label tree."""
+
+import paths
+from runner import Metrics, run
+
+from tillmap.labels import LabelTree
+from tillmap.params import Params
+from tillmap.sampling import assign_parts, product_key, split_report
+from tillmap.storage import new_folder, read_table, write_table
+
+PARAMS = ("seed", "split")
+
+
+def main(params: Params) -> Metrics:
+    rows = read_table(paths.RAW / "rows.parquet")
+    split = params.split
+    products = {text: product_key(text) for text in rows["description"].unique()}
+    rows["product"] = rows["description"].map(products).astype("str")
+    shares = {"tune": split.tune, "calibrate": split.calibrate, "report": split.report}
+    rows.insert(2, "part", assign_parts(rows, split.by, **shares, seed=params.seed))
+    tree = LabelTree.from_rows(rows[rows["part"] == "train"])
+    with new_folder(paths.SPLIT) as folder:
+        write_table(rows, folder / paths.ROWS.name)
+        write_table(tree.to_table(), folder / paths.TREE.name)
+    return {
+        "parts": {str(part): int(count) for part, count in rows["part"].value_counts(sort=False).items()},
+        "paths": len(tree),
+        "strict_tree": tree.is_strict,
+        "split_by": split.by,
+        **split_report(rows, params.seed),
+    }
+
+
+if __name__ == "__main__":
+    run(main, PARAMS)

@@ -1,0 +1,25 @@
+"""Tests never touch the user's resume state or a hub."""
+
+import os
+
+import pytest
+from project import SMALL, Project, copy_project
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("DVC_NO_ANALYTICS", "1")
+
+
+@pytest.fixture(scope="session")
+def project(tmp_path_factory):
+    """The small project after its first `dvc repro`, committed."""
+    folder = tmp_path_factory.mktemp("pipeline") / "project"
+    folder.mkdir()
+    copy_project(folder)
+    project = Project(folder, folder.parent / "state")
+    project.set_params(SMALL)
+    project.git("init", "--quiet")
+    project.commit("start")
+    project.first = project.dvc("repro")
+    project.commit("first run")
+    return project

@@ -1,0 +1,73 @@
+"""A small copy of the project that tests can run, change and clone."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from ruamel.yaml import YAML
+
+ROOT = Path(__file__).parents[1]
+DVC = [sys.executable, "-m", "dvc"]
+SMALL = {
+    "demo": {"train_rows": 300, "test_rows": 40},
+    "rag": {"held_out_rows": 2, "max_new_tokens": 12, "examples": 2},
+    "engine": {"batch_rows": 8, "kv_cache_gib": 0.25, "max_model_len": 512},
+    "evaluate": {"resamples": 100},
+}
+
+
+class Project:
+    """A copy of the project with small params, its own git history, DVC cache and resume state."""
+
+    def __init__(self, folder, state):
+        self.folder = folder
+        self.env = os.environ | {"PYTHONPATH": str(folder / "src"), "TILLMAP_STATE": str(state)}
+        self.env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{self.env['PATH']}"
+
+    def run(self, *command, ok=True):
+        done = subprocess.run(
+            command, cwd=self.folder, env=self.env, text=True, capture_output=True, check=False, timeout=1200
+        )
+        output = done.stdout + done.stderr
+        assert (done.returncode == 0) == ok, output[-4000:]
+        return output
+
+    def dvc(self, *arguments, ok=True):
+        return self.run(*DVC, *arguments, ok=ok)
+
+    def git(self, *arguments):
+        return self.run("git", "-c", "user.name=test", "-c", "user.email=test@example.com", *arguments)
+
+    def commit(self, message):
+        self.git("add", "-A")
+        self.git("commit", "--quiet", "--allow-empty", "-m", message)
+
+    def set_params(self, changes):
+        yaml = YAML()
+        path = self.folder / "params.yaml"
+        params = yaml.load(path.read_text())
+        for block, values in changes.items():
+            params[block].update(values)
+        with path.open("w") as file:
+            yaml.dump(params, file)
+
+    def read_json(self, name):
+        return json.loads((self.folder / name).read_text())
+
+
+def copy_project(folder):
+    """The working tree's files, without what the pipeline wrote."""
+    listed = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
+    names = subprocess.run(listed, cwd=ROOT, text=True, capture_output=True, check=True).stdout.split("\0")
+    for name in filter(None, names):
+        if (ROOT / name).is_file() and name != "dvc.lock" and not name.startswith("metrics/"):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, folder / name)
+
+
+def stages_run(output):
+    """The stages that a `dvc repro` or `dvc exp run` says it ran."""
+    return [line.split("'")[1] for line in output.splitlines() if line.startswith("Running stage")]

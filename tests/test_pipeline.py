@@ -1,0 +1,173 @@
+"""The whole pipeline, small, through DVC: what runs, what does not run again, and what survives a kill."""
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pandas as pd
+import pytest
+from project import Project, stages_run
+
+from tillmap.labels import LEVELS
+
+
+@pytest.fixture
+def undo(project):
+    """Put the project back to its first run after a test that changes it."""
+    yield
+    project.git("checkout", "--quiet", ".")
+    project.dvc("checkout")
+
+
+def test_every_stage_runs_and_every_row_is_predicted(project):
+    assert set(stages_run(project.first)) >= {"catalogue", "ingest", "stratify", "index", "retrieve", "prompts@rag",
+                                              "base_model@rag", "infer@nearest", "infer@rag", "evaluate"}  # fmt: skip
+    rows = pd.read_parquet(project.folder / "data/split/rows.parquet")
+    tree = pd.read_parquet(project.folder / "data/split/tree.parquet")
+    known = set(tree[list(LEVELS)].itertuples(index=False, name=None))
+    for arm in ("nearest", "rag"):
+        answers = [json.loads(line) for line in (project.folder / f"data/completions/{arm}.jsonl").open()]
+        predictions = pd.read_parquet(project.folder / f"data/predictions/{arm}.parquet")
+        keys = [(answer["split"], answer["id"]) for answer in answers]
+        assert keys == list(predictions[["split", "id"]].itertuples(index=False, name=None))
+        assert len(set(keys)) == len(keys)
+        test = [key for key in keys if key[0] == "test"]
+        assert test == [("test", number) for number in rows.loc[rows["split"] == "test", "id"]]
+        assert set(predictions[list(LEVELS)].itertuples(index=False, name=None)) <= known
+        assert predictions["in_tree"].all()
+
+
+def test_metrics_agree_with_a_scorer_of_its_own(project):
+    rows = pd.read_parquet(project.folder / "data/split/rows.parquet").query("split == 'test'")
+    truth = {row.id: tuple(getattr(row, level) for level in LEVELS) for row in rows.itertuples()}
+    metrics = project.read_json("metrics/evaluate.json")
+    for arm in ("nearest", "rag"):
+        predictions = pd.read_parquet(project.folder / f"data/predictions/{arm}.parquet").query("split == 'test'")
+        right = [tuple(getattr(row, level) for level in LEVELS) == truth[row.id] for row in predictions.itertuples()]
+        assert metrics[arm]["item_accuracy"] == pytest.approx(sum(right) / len(truth))
+    recall = project.read_json("metrics/scores.json")["scores"]["recall"]
+    assert set(recall) == {"dense", "lexical", "hybrid"}
+    assert all(set(found) == {"at_1", "at_5", "at_10", "at_20"} for found in recall.values())
+    assert "nearest" in (project.folder / "plots/table.txt").read_text()
+
+
+def test_plots_are_pictures(project):
+    pictures = list((project.folder / "plots").glob("*.png"))
+    assert {"arms.png", "recall.png"} <= {picture.name for picture in pictures}
+    for picture in pictures:
+        assert picture.read_bytes().startswith(b"\x89PNG")
+        assert picture.with_suffix(".csv").is_file()
+
+
+def test_a_second_repro_does_nothing(project):
+    assert stages_run(project.dvc("repro")) == []
+
+
+@pytest.mark.usefixtures("undo")
+def test_a_changed_param_reruns_just_what_depends_on_it(project):
+    project.set_params({"evaluate": {"resamples": 101}})
+    assert stages_run(project.dvc("repro")) == ["evaluate"]
+    project.set_params({"nearest": {"k": 1}})
+    rerun = stages_run(project.dvc("repro"))
+    assert "infer@nearest" in rerun
+    assert not {"index", "retrieve", "prompts@rag", "infer@rag", "base_model@rag"} & set(rerun)
+
+
+@pytest.mark.usefixtures("undo")
+def test_an_arm_is_switched_by_one_set_param(project):
+    output = project.dvc("exp", "run", "--set-param", "run.rag=false")
+    assert {"infer@rag", "evaluate"} <= set(stages_run(output))
+    assert "infer@nearest" not in stages_run(output)
+    assert "rag" not in project.read_json("metrics/evaluate.json")
+    assert json.loads((project.folder / "data/completions/rag.jsonl").read_text())["status"] == "off"
+    back = project.dvc("exp", "run", "--set-param", "run.rag=true")
+    assert "infer@rag" not in stages_run(back), "the run cache should have brought the arm back"
+    assert "rag" in project.read_json("metrics/evaluate.json")
+
+
+@pytest.mark.usefixtures("undo")
+def test_a_changed_source_is_noticed(project, tmp_path):
+    shutil.copytree(project.folder / "data/demo", tmp_path / "shop")
+    project.set_params({"data": {"source": str(tmp_path / "shop")}, "run": {"rag": False}})
+    assert "ingest" in stages_run(project.dvc("repro", "ingest"))
+    assert stages_run(project.dvc("repro", "ingest")) == []
+    features = tmp_path / "shop" / "test.features"
+    features.write_text(features.read_text().replace('"description": "', '"description": "x', 1))
+    assert stages_run(project.dvc("repro", "ingest")) == ["ingest"]
+
+
+@pytest.mark.usefixtures("undo")
+def test_without_test_labels_the_report_part_is_scored(project, tmp_path):
+    shutil.copytree(project.folder / "data/demo", tmp_path / "shop")
+    (tmp_path / "shop" / "test.labels").unlink()
+    project.set_params({"data": {"source": str(tmp_path / "shop")}, "run": {"rag": False}})
+    project.dvc("repro")
+    metrics = project.read_json("metrics/evaluate.json")
+    rows = pd.read_parquet(project.folder / "data/split/rows.parquet")
+    assert (metrics["evaluate"]["scored"], metrics["evaluate"]["rows"]) == ("report", (rows["part"] == "report").sum())
+    predictions = pd.read_parquet(project.folder / "data/predictions/nearest.parquet")
+    assert (predictions["split"] == "test").sum() == 40
+
+
+@pytest.mark.usefixtures("undo")
+def test_all_arms_off_is_one_line(project):
+    project.set_params({"run": {"rag": False, "nearest": False}})
+    output = project.dvc("repro", ok=False)
+    assert "every arm is off" in output
+    assert "Traceback" not in output
+
+
+@pytest.mark.usefixtures("undo")
+def test_bad_input_stops_with_one_line_and_no_traceback(project, tmp_path):
+    shutil.copytree(project.folder / "data/demo", tmp_path / "shop")
+    with (tmp_path / "shop" / "test.features").open("a") as file:
+        file.write("{not json\n")
+    project.set_params({"data": {"source": str(tmp_path / "shop")}})
+    output = project.dvc("repro", "ingest", ok=False)
+    assert "test.features:41" in output
+    assert "quarantine" in output
+    assert "Traceback" not in output
+    project.set_params({"data": {"on_bad_row": "quarantine"}})
+    project.dvc("repro", "ingest")
+    assert project.read_json("metrics/ingest.json")["ingest"]["quarantined"] == 1
+
+
+def test_killed_in_infer_it_resumes_to_the_same_bytes(project, tmp_path):
+    """`kill -9` after the first batch; the resumed answers equal those of the unbroken first run."""
+    target = project.folder / "data/completions/rag.jsonl"
+    unbroken = target.read_bytes()
+    target.unlink()
+    broken = Project(project.folder, tmp_path / "state")
+    command = [sys.executable, "stages/infer.py", "rag"]
+    child = subprocess.Popen(command, cwd=broken.folder, env=broken.env, stderr=subprocess.DEVNULL)
+    journal = tmp_path / "state" / "infer"
+    try:
+        while not any(file.stat().st_size for file in journal.glob("*.jsonl")):
+            assert child.poll() is None, "infer ended before it could be killed"
+            time.sleep(0.01)
+    finally:
+        child.send_signal(signal.SIGKILL)
+        child.wait()
+    assert not target.exists()
+    (file,) = journal.glob("*.jsonl")
+    batches = file.read_bytes().count(b"\n")
+    output = broken.run(*command)
+    assert f"rag: {batches} of 6 batches are there" in output
+    assert target.read_bytes() == unbroken
+
+
+def test_prompts_made_here_are_answered_elsewhere(project, tmp_path):
+    """`dvc push` after `prompts`; a second clone pulls, and runs `infer` alone."""
+    remote = tmp_path / "remote"
+    project.dvc("remote", "add", "--local", "--force", "--default", "storage", str(remote))
+    project.dvc("push", "prompts@rag", "base_model@rag", "index", "retrieve", "stratify")
+    project.run("git", "clone", "--quiet", str(project.folder), str(tmp_path / "clone"))
+    clone = Project(tmp_path / "clone", tmp_path / "state")
+    clone.dvc("remote", "add", "--local", "--default", "storage", str(remote))
+    clone.dvc("pull", "prompts@rag", "base_model@rag")
+    clone.dvc("repro", "--force", "--single-item", "infer@rag")
+    name = "data/completions/rag.jsonl"
+    assert (clone.folder / name).read_bytes() == (project.folder / name).read_bytes()

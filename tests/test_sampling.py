@@ -1,0 +1,295 @@
+"""Parts, samples and the split report hold what they promise, whatever the rows."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from tillmap.errors import InputError, ParamsError
+from tillmap.labels import LEVELS
+from tillmap.sampling import (
+    HELD_OUT,
+    PARTS,
+    assign_parts,
+    product_key,
+    rows_to_answer,
+    sample_for_training,
+    sample_report,
+    split_report,
+)
+from tillmap.text import normalise
+
+SHARES = {"tune": 0.1, "calibrate": 0.1, "report": 0.1}
+POLICIES = ["stratified", "per_path", "by_retailer"]
+
+
+def table(products, paths=None, retailers=None, split="train"):
+    """Rows with the given products (text), path numbers and retailer numbers."""
+    paths = [0] * len(products) if paths is None else paths
+    return pd.DataFrame({
+        "split": split,
+        "id": range(len(products)),
+        "description": products,
+        "retailer": "shop" if retailers is None else [f"shop {number}" for number in retailers],
+        "product": products,
+        **{level: [f"{level} {number // 2 if level == 'supergroup' else number}" for number in paths]
+           for level in LEVELS},
+    })  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        "CAD creme egg 5-pk",  # another size, no size, another order, punctuation, digits
+        "cad creme egg",
+        "egg, creme cad 40g",
+        "c@d creme egg!".replace("@", "a"),
+        "cad creme egg 2 x 1.5 kg",
+        "cadbury crm egg",  # a word spelled out, another without vowels
+    ],
+)
+def test_near_duplicates_share_a_product_key(other):
+    assert product_key(other) == product_key("cad creme egg 197 g")
+
+
+@pytest.mark.parametrize("other", ["cad flake 197 g", "cad creme egg mint 197 g", "nestle creme egg"])
+def test_unlike_products_differ_in_their_key(other):
+    assert product_key(other) != product_key("cad creme egg 197 g")
+
+
+def test_a_product_key_is_the_same_in_every_process():
+    assert product_key("Eggs, Cadbury creme 5 x 40 g") == "cd cr eg"
+
+
+def test_a_description_without_words_is_its_own_key():
+    assert product_key("500 ML") == "500 ml"
+    assert product_key("!!!") == "!!!"
+
+
+@given(st.text(min_size=1))
+def test_any_description_has_a_key_that_punctuation_and_case_do_not_change(text):
+    assert product_key(text)
+    if normalise(text):
+        assert product_key(normalise(text)) == product_key(text)
+
+
+ROWS = st.lists(st.sampled_from("abcdefghij"), min_size=1, max_size=60)
+SHARE = st.floats(0, 0.33)
+
+
+@settings(max_examples=60)
+@example(list("abcde"), (0.3, 0.3, 0.3), "row", 0)  # each share rounds up to two of five rows
+@example(list("aaaabbbbcccc"), (0.04, 0.04, 0.04), "product", 0)  # no product is as small as a share
+@given(ROWS, st.tuples(SHARE, SHARE, SHARE), st.sampled_from(["product", "row"]), st.integers(0, 9))
+def test_parts_partition_the_rows(products, shares, by, seed):
+    train, test = table(products), table(products, split="test")
+    rows = pd.concat([test, train], ignore_index=True)
+    shares = dict(zip(HELD_OUT, shares, strict=True))
+    part = assign_parts(rows, by, **shares, seed=seed)
+    assert part.index.equals(rows.index) and (part[rows["split"] == "test"] == "test").all()
+    labelled = part[rows["split"] == "train"]
+    assert set(labelled) <= set(PARTS) and (labelled == "train").any()
+    if by == "product":
+        assert labelled.groupby(rows["product"]).nunique().eq(1).all()
+    units = rows["product"].nunique() if by == "product" else len(train)
+    wanted = [name for name, share in shares.items() if share]
+    assert [name for name in HELD_OUT if (labelled == name).any()] == wanted[: units - 1]
+    assert part.equals(assign_parts(rows, by, **shares, seed=seed))
+
+
+def test_parts_by_row_have_the_shares_asked_for():
+    rows, shares = table(["a"] * 1000), {"tune": 0.04, "calibrate": 0.1, "report": 0.2}
+    part = assign_parts(rows, "row", **shares, seed=1)
+    assert part.value_counts().to_dict() == {"train": 660, "report": 200, "calibrate": 100, "tune": 40}
+    assert not part.equals(assign_parts(rows, "row", **shares, seed=2))
+
+
+def test_parts_by_product_have_about_the_shares_asked_for_beside_a_giant_product():
+    rng = np.random.default_rng(0)
+    rows = table(["giant"] * 400 + [f"p{number}" for number in rng.integers(0, 150, 600)])
+    part = assign_parts(rows, "product", **SHARES, seed=3)
+    assert (part[:400] == "train").all()
+    for name in HELD_OUT:
+        assert 90 <= (part == name).sum() <= 100
+
+
+def test_rows_that_are_added_leave_a_row_where_it_was():
+    rows = table([f"p{number}" for number in range(1000)])
+    before, after = (assign_parts(some, "product", **SHARES, seed=5) for some in (rows[:950], rows))
+    assert (before == after[:950]).mean() > 0.95
+
+
+@pytest.mark.parametrize("shares", [(0.5, 0.3, 0.2), (0.9, 0.9, 0), (-0.1, 0.1, 0.1), (float("nan"), 0.1, 0.1)])
+def test_shares_that_leave_nothing_to_train_on(shares):
+    with pytest.raises(ParamsError, match=r"split: tune .* calibrate .* report .* sum to less than 1: lower them"):
+        assign_parts(table(["a", "b"]), "row", **dict(zip(HELD_OUT, shares, strict=True)), seed=0)
+
+
+def test_no_labelled_row():
+    with pytest.raises(InputError, match="no labelled row"):
+        assign_parts(table(["a"], split="test"), "row", **SHARES, seed=0)
+
+
+def test_rows_to_answer_are_the_test_rows_and_some_of_each_held_out_part():
+    rows = pd.concat([table(["a"] * 100), table(["a"] * 7, split="test")], ignore_index=True)
+    rows["part"] = assign_parts(rows, "row", **SHARES, seed=0)
+    some = rows_to_answer(rows, 4, seed=1)
+    assert some["part"].value_counts().to_dict() == {"test": 7, "tune": 4, "calibrate": 4, "report": 4}
+    assert some.index.is_monotonic_increasing and some.equals(rows_to_answer(rows, 4, seed=1))
+    assert set(some.index) < set(rows_to_answer(rows, 5, seed=1).index)
+    assert set(rows_to_answer(rows, None, seed=1)["part"]) == {"test", *HELD_OUT}
+    assert len(rows_to_answer(rows, None, seed=1)) == 37
+    assert set(rows_to_answer(rows, 0, seed=1)["part"]) == {"test"}
+
+
+ITEMS = st.lists(st.tuples(st.integers(0, 12), st.integers(0, 3)), min_size=1, max_size=80)
+
+
+@settings(max_examples=60)
+@given(ITEMS, st.integers(1, 90), st.sampled_from(POLICIES), st.integers(0, 5), st.randoms())
+def test_a_sample_has_the_size_keeps_every_path_and_the_order(items, size, policy, seed, random):
+    rows = table(["x"] * len(items), [path for path, _ in items], [shop for _, shop in items])
+    labels = list(range(100, 100 + len(rows)))
+    random.shuffle(labels)
+    rows.index = labels  # the order is the rows' own, not that of their index
+    sample = sample_for_training(rows, size, policy, seed)
+    assert len(sample) == min(size, len(rows)) and not sample.index.has_duplicates
+    assert sample.index.tolist() == [name for name in rows.index if name in set(sample.index)]
+    counts, kept = rows["brand"].value_counts(), set(sample["brand"])
+    if size >= len(counts):
+        assert kept == set(counts.index)
+    else:
+        assert len(kept) == size
+        assert min(counts[list(kept)]) >= max(counts.drop(list(kept)))  # the most frequent paths are kept
+    report = sample_report(sample, rows)
+    assert report["paths"] == len(kept) and report["paths_left_out"] == len(counts) - len(kept)
+    assert sample.equals(sample_for_training(rows, size, policy, seed))
+
+
+@pytest.fixture
+def long_tail():
+    rng = np.random.default_rng(1)
+    paths = np.repeat(np.arange(200), (2000 / (np.arange(200) + 1)).astype(int) + 1)
+    return table(["x"] * len(paths), paths, rng.choice(4, len(paths), p=[0.7, 0.2, 0.05, 0.05]))
+
+
+def test_stratified_keeps_the_proportions_beyond_the_first_row(long_tail):
+    sample = sample_for_training(long_tail, 3000, "stratified", 0)
+    further = long_tail["brand"].value_counts() - 1
+    share = (3000 - 200) / further.sum()
+    off = sample["brand"].value_counts() - 1 - further * share
+    assert off.abs().max() < 1
+    assert abs(off[further < 1 / share].sum()) < 5  # chance rounding does not starve the short paths
+
+
+def test_per_path_is_as_even_as_the_paths_allow(long_tail):
+    counts = sample_for_training(long_tail, 3000, "per_path", 0)["brand"].value_counts()
+    whole = long_tail["brand"].value_counts()
+    assert counts.max() - counts[counts < whole].min() <= 1
+    assert (counts == np.minimum(whole, counts)).all()
+
+
+def test_by_retailer_is_as_even_as_the_retailers_allow(long_tail):
+    sample = sample_for_training(long_tail, 1200, "by_retailer", 0)
+    counts, whole = sample["retailer"].value_counts(), long_tail["retailer"].value_counts()
+    assert counts.max() - counts[counts < whole].min() <= 1
+
+
+def test_by_retailer_keeps_the_paths_of_a_retailer_that_sells_most_of_them():
+    rows = table(["x"] * 70, [*range(20), *[20] * 50], [0] * 20 + [1] * 50)
+    assert sample_for_training(rows, 21, "by_retailer", 0)["brand"].nunique() == 21
+
+
+def test_all_rows_and_no_rows(long_tail):
+    assert sample_for_training(long_tail, 5, "all", 0).equals(long_tail)
+    assert sample_for_training(long_tail, 10**6, "stratified", 0).equals(long_tail)
+    with pytest.raises(ParamsError, match="0 rows was asked for; expected 1 or more"):
+        sample_for_training(long_tail, 0, "stratified", 0)
+
+
+def test_sample_report_by_hand():
+    rows = table(["aa", "aaaa", "a", "a"], [0, 0, 2, 4], [0, 1, 1, 1])
+    assert sample_report(rows[:3], rows) == {
+        "rows": 3,
+        "paths": 2,
+        "paths_left_out": 1,
+        "singleton_share": 0.5,
+        "head_share": 1.0,
+        "retailers": 2,
+        "description_length": 2.33,
+        "supergroup_shift": 0.25,
+    }
+
+
+def printed(rng, products, times):
+    """Receipts of the products, a letter of each misprinted, with a size."""
+    for product in products:
+        for _ in range(times):
+            at = rng.integers(len(product))
+            yield f"{product[:at]}{rng.choice(list('xyz'))}{product[at:]} {rng.integers(1, 900)} g"
+
+
+def catalogue(split_by, seed):
+    """A train and a test split of 250 products printed three times, split by product or by receipt."""
+    rng = np.random.default_rng(seed)
+    syllables = [first + vowel + last for first in "bcdfgklmnprst" for vowel in "aeiou" for last in "lmnrst"]
+    products = [" ".join("".join(rng.choice(syllables, 2)) for _ in range(3)) for _ in range(250)]
+    lines = pd.DataFrame({"description": list(printed(rng, products, 3)), "number": np.repeat(np.arange(250), 3)})
+    in_test = lines["number"] % 4 == 0 if split_by == "product" else pd.Series(rng.random(len(lines)) < 0.25)
+    rows = pd.concat(
+        [table(part["description"].tolist(), (part["number"] // 8).tolist(), split=split)
+         for split, part in (("train", lines[~in_test]), ("test", lines[in_test]))],
+        ignore_index=True,
+    )  # fmt: skip
+    return rows.assign(product=rows["description"].map(product_key))
+
+
+@pytest.mark.parametrize("split_by", ["product", "row"])
+def test_split_report_finds_how_the_test_rows_were_drawn(split_by):
+    rows = catalogue(split_by, 7)
+    rows["part"] = assign_parts(rows, split_by, **SHARES, seed=1)
+    report = split_report(rows, seed=1)
+    assert report["fits"] == split_by == min(report["distance_to_test"], key=report["distance_to_test"].get)
+    other = {"product": "row", "row": "product"}[split_by]
+    left_out = report["left_out"]
+    gap = {by: abs(left_out[by]["mean"] - left_out["test"]["mean"]) for by in ("product", "row")}
+    assert gap[split_by] < gap[other]
+    assert left_out["product"]["mean"] < left_out["row"]["mean"]
+    drawn = report["drawn"]
+    assert abs(drawn["held_out"]["mean"] - drawn["test"]["mean"]) < gap[other]
+    for entry in (*left_out.values(), *drawn.values()):
+        assert 0 <= entry["p10"] <= entry["p50"] <= entry["p90"] <= 1
+    assert report == split_report(rows, seed=1)
+
+
+def test_split_report_by_hand():
+    lines = ["apple pie", "apple pie", "apple  PIE", "melon tart", "quince jelly"]
+    rows = pd.concat([table(lines, [0, 0, 1, 2, 2]), table(["melon tart"], split="test")], ignore_index=True)
+    rows.loc[5, list(LEVELS)] = None
+    rows["part"] = ["train", "train", "tune", "report", "train", "test"]
+    rows["product"] = rows["description"].map(product_key)
+    report = split_report(rows, seed=0)
+    assert report["compared_rows"] == {"labelled": 5, "held_out": 2, "test": 1}
+    assert report["left_out"]["row"]["p50"] == 1.0  # the three pies are each other's copies
+    assert report["left_out"]["product"]["p90"] < 0.5
+    assert report["left_out"]["test"]["mean"] == 1.0 and report["drawn"]["test"]["mean"] < 0.5  # its copy is held out
+    assert report["left_out"]["row"]["unseen_paths"] == 0.2  # the third pie's path
+    assert report["left_out"]["product"]["unseen_paths"] == 0.6  # all pies go together; tart and jelly keep path 2
+    assert report["drawn"]["held_out"]["unseen_paths"] == 0.5
+    assert report["left_out"]["test"]["unseen_paths"] is None
+
+
+def test_words_that_only_test_rows_have_make_them_less_similar():
+    rows = pd.concat([table(["apple pie", "melon tart"]), table(["apple pie wxyz"], split="test")], ignore_index=True)
+    rows["part"] = ["train", "train", "test"]
+    assert 0.3 < split_report(rows, seed=0)["left_out"]["test"]["mean"] < 0.9
+
+
+@settings(max_examples=10)
+@given(ROWS, st.integers(0, 3))
+def test_split_report_bears_any_rows(products, seed):
+    rows = pd.concat([table(products), table(products[:3], split="test")], ignore_index=True)
+    rows["part"] = assign_parts(rows, "product", **SHARES, seed=seed)
+    report = split_report(rows, seed, sample=5)
+    assert report["fits"] in ("product", "row") and report["left_out"]["test"]["mean"] == pytest.approx(1.0)
