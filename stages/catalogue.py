@@ -1,16 +1,22 @@
 """The built-in demo catalogue: simulated, in the contest's files."""
 
+from pathlib import Path
+
 import paths
 from runner import Metrics, run
 
 from tillmap.demo import make_demo, write_contest_files
 from tillmap.params import Params
+from tillmap.records import check_folder
 from tillmap.storage import new_folder
 
-PARAMS = ("seed", "demo")
+PARAMS = ("seed", "demo", "data.source")
 
 
 def main(params: Params) -> Metrics:
+    source = Path(params.data.source)
+    if source != paths.DEMO:
+        check_folder(source)  # here, because of a missing dep DVC itself says no more than that it is missing
     catalogue = make_demo(params.demo.train_rows, params.demo.test_rows, seed=params.seed)
     with new_folder(paths.DEMO) as folder:
         write_contest_files(catalogue, folder)

@@ -15,7 +15,7 @@ from tillmap.engines import Completion, Generation, Machine, Question
 from tillmap.engines.loading import load_engine
 from tillmap.journal import Journal, run_key, state_folder
 from tillmap.params import Params
-from tillmap.storage import read_jsonl, read_table, write_jsonl
+from tillmap.storage import read_json, read_jsonl, read_table, write_jsonl
 
 PARAMS = ("seed", "run.{arm}", "{arm}", "engine")
 
@@ -38,14 +38,15 @@ def answer_by_vote(params: Params, target: Path) -> Metrics:
 
 
 def answer_by_model(params: Params, arm: str, target: Path) -> Metrics:
-    chosen, model, file = getattr(params, arm), paths.BASE / arm, paths.PROMPTS / arm / "questions.jsonl"
+    chosen, model, prompts = getattr(params, arm), paths.BASE / arm, paths.PROMPTS / arm
     check_checkpoint(model)
     machine = Machine(**params.engine.model_dump())
-    generation = Generation(chosen.max_new_tokens, chosen.temperature, params.seed)
-    questions = [Question(**record) for record in read_jsonl(file)]
+    answers = tuple(read_json(prompts / paths.ANSWERS)) if chosen.constrain == "tree" else None
+    generation = Generation(chosen.max_new_tokens, chosen.temperature, params.seed, answers)
+    questions = [Question(**record) for record in read_jsonl(prompts / paths.QUESTIONS)]
     key = run_key(
         {"engine": chosen.engine, "machine": asdict(machine), "generation": asdict(generation)},
-        [file, *model.iterdir()],
+        [*prompts.iterdir(), *model.iterdir()],
     )
     journal = Journal(state_folder() / "infer" / f"{key}.jsonl")
     answer_all(

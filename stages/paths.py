@@ -15,5 +15,7 @@ BASE = Path("models/base")
 METRICS = Path("metrics")
 PLOTS = Path("plots")
 
+QUESTIONS = "questions.jsonl"
+ANSWERS = "answers.json"  # beside the questions, where the same answers are the only ones allowed to all
 ROWS = SPLIT / "rows.parquet"
 TREE = SPLIT / "tree.parquet"

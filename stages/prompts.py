@@ -20,7 +20,9 @@ def main(params: Params, arm: str) -> Metrics:
     asked = rows_to_answer(rows, chosen.held_out_rows, params.seed)
     questions = rag.write_questions(asked, rows[rows["part"] == "train"], neighbours, tree, chosen)
     with new_folder(paths.PROMPTS / arm) as folder:
-        write_jsonl((question.as_record() for question in questions), folder / "questions.jsonl")
+        if chosen.constrain == "tree":
+            write_json(list(rag.target_of(chosen, tree).answers), folder / paths.ANSWERS)
+        write_jsonl((question.as_record() for question in questions), folder / paths.QUESTIONS)
     return {"questions": len(asked)}
 
 

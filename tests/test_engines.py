@@ -1,5 +1,7 @@
 """Engines on the real small model: vLLM and transformers say the same, and a bad question costs no other."""
 
+from dataclasses import replace
+
 import pytest
 
 from tillmap.checkpoints import check_checkpoint, fetch_checkpoint
@@ -62,6 +64,26 @@ def test_sampling_depends_on_the_row_alone(model):
     alone = [engine.answer([question])[0].text for question in questions]
     assert together == alone
     assert len(set(together)) > 1
+
+
+def constrained(own):
+    """A question whose answers are limited to those of its own, or to those of the whole run."""
+    return replace(ask(0, "cat food"), answers=["pet food | felixo", "cat litter | felixo"] if own else None)
+
+
+@pytest.mark.parametrize("name", ["vllm", "transformers"])
+@pytest.mark.parametrize("own", [True, False])
+def test_only_allowed_answers_can_be_decoded(name, own, model, request):
+    """Sampled wildly, from a model that was never tuned: still nothing but one of the answers."""
+    wild = Generation(16, temperature=5.0, seed=1, answers=("juice | orchard", "bread | millo", "pet food | felixo"))
+    engine = request.getfixturevalue("vllm") if name == "vllm" else load_engine(name, model, SMALL, wild)
+    if name == "vllm":
+        engine._generation, before = wild, engine._generation  # loading vLLM a second time would take half a minute
+        request.addfinalizer(lambda: setattr(engine, "_generation", before))
+    allowed = wild.allowed(constrained(own))
+    answers = engine.answer([replace(constrained(own), id=number) for number in range(12)])
+    assert {answer.text for answer in answers} <= set(allowed)
+    assert len({answer.text for answer in answers}) > 1
 
 
 def test_too_little_memory_says_how_much_and_what_to_do(model):

@@ -121,6 +121,14 @@ def test_all_arms_off_is_one_line(project):
 
 
 @pytest.mark.usefixtures("undo")
+def test_a_missing_source_says_what_to_set(project):
+    project.set_params({"data": {"source": "nowhere/shop"}})
+    output = project.dvc("repro", ok=False)
+    assert "nowhere/shop: there is no such folder; set `data.source`" in output
+    assert "Traceback" not in output
+
+
+@pytest.mark.usefixtures("undo")
 def test_bad_input_stops_with_one_line_and_no_traceback(project, tmp_path):
     shutil.copytree(project.folder / "data/demo", tmp_path / "shop")
     with (tmp_path / "shop" / "test.features").open("a") as file:

