@@ -33,11 +33,12 @@ def test_vllm_and_transformers_give_the_same_greedy_answers(model, vllm):
     questions = [ask(number, text) for number, text in enumerate(WORDS)]
     ours = load_engine("transformers", model, SMALL, GREEDY).answer(questions)
     theirs = vllm.answer(questions)
-    assert [(answer.id, answer.text, answer.prompt_tokens) for answer in ours] == [
-        (answer.id, answer.text, answer.prompt_tokens) for answer in theirs
+    exact = ("id", "text", "prompt_tokens", "completion_tokens")
+    assert [[getattr(a, name) for name in exact] for a in ours] == [
+        [getattr(a, name) for name in exact] for a in theirs
     ]
     for mine, other in zip(ours, theirs, strict=True):
-        assert mine.logprob == pytest.approx(other.logprob, abs=1e-2)
+        assert mine.logprob == pytest.approx(other.logprob, abs=1e-3)
 
 
 def test_the_same_batch_gives_the_same_answers_whatever_came_before(vllm):
@@ -75,7 +76,7 @@ def constrained(own):
 @pytest.mark.parametrize("own", [True, False])
 def test_only_allowed_answers_can_be_decoded(name, own, model, request):
     """Sampled wildly, from a model that was never tuned: still nothing but one of the answers."""
-    wild = Generation(16, temperature=5.0, seed=1, answers=("juice | orchard", "bread | millo", "pet food | felixo"))
+    wild = Generation(16, temperature=2.0, seed=1, answers=("juice | orchard", "bread | millo", "pet food | felixo"))
     engine = request.getfixturevalue("vllm") if name == "vllm" else load_engine(name, model, SMALL, wild)
     if name == "vllm":
         engine._generation, before = wild, engine._generation  # loading vLLM a second time would take half a minute

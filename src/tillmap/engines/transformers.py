@@ -77,7 +77,8 @@ class TransformersEngine:
             )
         new = output.sequences[:, start:]
         logprobs = torch.stack(output.logits, dim=1).float().log_softmax(-1).gather(-1, new.unsqueeze(-1)).squeeze(-1)
-        written = (new != self._tokenizer.pad_token_id).cumprod(-1).bool()  # eos and padding are one token here
+        ends = (new == self._tokenizer.eos_token_id).long()
+        written = ends.cumsum(-1) - ends == 0  # up to the first eos, which is part of an answer as it is in vLLM
         completions = {}
         for row, (place, question) in enumerate(asked.items()):
             tokens = new[row][written[row]]
