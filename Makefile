@@ -8,7 +8,7 @@ export DVC_NO_ANALYTICS := 1
 export DO_NOT_TRACK := 1
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: setup demo test lint types clean
+.PHONY: setup demo compare test lint types clean
 
 setup: $(INSTALLED)
 
@@ -23,6 +23,13 @@ demo: setup
 	dvc repro
 	@echo && cat plots/table.txt
 	@echo && echo "Predictions: data/predictions/ARM.parquet   metrics: metrics/   plots: plots/*.png"
+
+# The experiments side by side: the params in which they differ, and the arms' scores.
+SHOWN_ELSEWHERE := (catalogue|ingest|stratify|index|retrieve|prompts|base_model|infer|postprocess|evaluate|scores)\.
+FILES := data/|metrics/|models/|plots
+compare: setup
+	dvc exp show --only-changed --drop \
+	  '$(SHOWN_ELSEWHERE)|$(FILES)|.*\.(low|high|supergroup|group)$$|Created|State|Executor'
 
 test: setup
 	$(BIN)/python -m pytest

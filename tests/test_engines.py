@@ -104,9 +104,10 @@ def test_a_model_folder_that_is_not_there(tmp_path, source):
         fetch_checkpoint(source, None, tmp_path)
 
 
-def test_a_hub_model_needs_a_revision(tmp_path):
-    with pytest.raises(ModelError, match="set its `revision`"):
-        fetch_checkpoint("owner/name", None, tmp_path)
+@pytest.mark.parametrize("revision", [None, "", "main", "v1.0"])
+def test_a_hub_model_needs_a_pinned_revision(tmp_path, revision):
+    with pytest.raises(ModelError, match="set its `revision` to a commit"):
+        fetch_checkpoint("owner/name", revision, tmp_path)
 
 
 def test_an_incomplete_checkpoint_names_what_is_missing(tmp_path):

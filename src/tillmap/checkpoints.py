@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -14,6 +15,7 @@ _SMOLLM2_TOKENS = {
     "pad_token": "<|im_end|>",
     "unk_token": "<|endoftext|>",
 }
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 _REQUIRED = ("config.json", "tokenizer_config.json")
 
 
@@ -86,10 +88,8 @@ def _convert_smollm2(folder: Path) -> None:
 
 
 def _download(source: str, revision: str | None, folder: Path) -> None:
-    if not revision:
-        raise ModelError(
-            f"model {source}: set its `revision` to a commit hash of the hub, so that the weights are pinned"
-        )
+    if not _COMMIT.fullmatch(revision or ""):
+        raise ModelError(f"model {source}: set its `revision` to a commit of the hub (40 hex digits), not {revision!r}")
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
         HfHubHTTPError,
