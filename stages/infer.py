@@ -46,7 +46,7 @@ def answer_by_model(params: Params, arm: str, target: Path) -> Metrics:
     questions = [Question(**record) for record in read_jsonl(prompts / paths.QUESTIONS)]
     key = run_key(
         {"engine": chosen.engine, "machine": asdict(machine), "generation": asdict(generation)},
-        [*prompts.iterdir(), *model.iterdir()],
+        [file for folder in (prompts, model) for file in folder.rglob("*") if file.is_file()],
     )
     journal = Journal(state_folder() / "infer" / f"{key}.jsonl")
     answer_all(
