@@ -48,7 +48,6 @@ def main(params: Params) -> Metrics:
     with new_folder(paths.PLOTS) as folder:
         draw(folder, scores, marks, recall, slices)
         write_text(comparison_table(scores) + "\n", folder / "table.txt")
-    paths.METRICS.mkdir(exist_ok=True)
     found = {"arms": scores, "recall": by_retriever(recall), "versus": versus.set_index("arm").to_dict("index")}
     write_json({"scores": found}, paths.METRICS / "scores.json")
     compact = {

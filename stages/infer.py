@@ -22,7 +22,6 @@ PARAMS = ("seed", "run.{arm}", "{arm}", "engine")
 
 def main(params: Params, arm: str) -> Metrics:
     target = paths.COMPLETIONS / f"{arm}.jsonl"
-    target.parent.mkdir(parents=True, exist_ok=True)
     return answer_by_vote(params, target) if arm == "nearest" else answer_by_model(params, arm, target)
 
 
@@ -69,9 +68,7 @@ def count(target: Path, seconds: float) -> Metrics:
 
 
 def write_off(arm: str) -> None:
-    target = paths.COMPLETIONS / f"{arm}.jsonl"
-    target.parent.mkdir(parents=True, exist_ok=True)
-    write_jsonl([Completion(None, None, "", "off").as_record()], target)
+    write_jsonl([Completion(None, None, "", "off").as_record()], paths.COMPLETIONS / f"{arm}.jsonl")
 
 
 if __name__ == "__main__":

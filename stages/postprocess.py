@@ -25,7 +25,6 @@ def main(params: Params, arm: str) -> Metrics:
     repairer = Repairer(tree, target, least_score=params.postprocess.min_similarity)
     completions = list(read_jsonl(paths.COMPLETIONS / f"{arm}.jsonl"))
     predictions = predict(completions, repairer, neighbours_votes(params, completions), arm)
-    paths.PREDICTIONS.mkdir(parents=True, exist_ok=True)
     write_table(predictions, paths.PREDICTIONS / f"{arm}.parquet")
     return {
         "rows": len(predictions),
@@ -44,7 +43,6 @@ def neighbours_votes(params: Params, completions: Completions) -> dict[Key, list
 
 
 def write_off(arm: str) -> None:
-    paths.PREDICTIONS.mkdir(parents=True, exist_ok=True)
     write_table(no_predictions(), paths.PREDICTIONS / f"{arm}.parquet")
 
 

@@ -61,7 +61,6 @@ def _run(name: str, work: Callable[[], Metrics]) -> None:
         metrics = work()
         metrics |= {"seconds": round(time.perf_counter() - began, 2), "peak_memory_mib": _peak_memory_mib()}
         target = paths.METRICS / f"{name}.json"
-        target.parent.mkdir(parents=True, exist_ok=True)
         # Under the stage's name, so that `dvc exp show --drop` can leave all but the arms' scores out.
         write_json(metrics.pop("arms", {}) | _nested(name.split("/"), metrics), target)
     except TillmapError as error:

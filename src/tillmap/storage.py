@@ -19,6 +19,7 @@ _GET_IT = "run `dvc repro` to make it, or `dvc pull` to fetch it"
 
 @contextmanager
 def _replacing(path: Path) -> Iterator[IO[bytes]]:
+    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
     with partial.open("wb") as file:
         yield file
