@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tillmap.labels import LEVELS
-from tillmap.parsing import parse, readings
+from tillmap.parsing import parse, readings, runs
 
 WHOLE = {"supergroup": "care", "group": "men's grooming", "module": "bath, shower & talc", "brand": "dr. x"}
 
@@ -41,6 +41,15 @@ WHOLE = {"supergroup": "care", "group": "men's grooming", "module": "bath, showe
         "care > men's grooming > bath, shower & talc > dr. x",
         "care -> men's grooming -> bath, shower & talc -> dr. x",
         "care / men's grooming / bath, shower & talc / dr. x",
+        "care\nmen's grooming\nbath, shower & talc\ndr. x",
+        "1. care\n2. men's grooming\n3. bath, shower & talc\n4. dr. x",
+        "supergroup__group__module__brand\ncare__men's grooming__bath, shower & talc__dr. x",
+        "Supergroup | Group | Module | Brand: care | men's grooming | bath, shower & talc | dr. x",
+        "<think>A soap? The brand: unsure.</think>care__men's grooming__bath, shower & talc__dr. x",
+        "soap 5 s | ivymart | 2.99 -> care | men's grooming | bath, shower & talc | dr. x",
+        "{“supergroup”: “care”, “group”: “men's grooming”, “module”: “bath, shower & talc”, “brand”: “dr. x”}",
+        'The supergroup is "care", the group is "men\'s grooming", the module is "bath, shower & talc" and the brand '
+        'is "dr. x".',
     ],
 )
 def test_four_labels_are_read_however_they_are_written(text: str) -> None:
@@ -62,6 +71,13 @@ def test_four_labels_are_read_however_they_are_written(text: str) -> None:
         (r"tea | a \u007c b", {"module": "tea", "brand": "a | b"}, "piped"),
         ("hot | tea | tata.", {"group": "hot", "module": "tea", "brand": "tata"}, "piped"),
         ("hot__tea__tata", {"group": "hot", "module": "tea", "brand": "tata"}, "joined"),
+        ("green tea, tata", {"module": "green tea", "brand": "tata"}, "commas"),
+        ("- green tea\n- tata", {"module": "green tea", "brand": "tata"}, "lines"),
+        (
+            "me__care | soap | lux | x",
+            {"supergroup": "me__care", "group": "soap", "module": "lux", "brand": "x"},
+            "piped",
+        ),
         ("I think it is tea", {"brand": "I think it is tea"}, "plain"),
     ],
 )
@@ -81,6 +97,22 @@ def test_a_piped_answer_may_have_run_on() -> None:
     assert {"module": "tea", "brand": "tata"} in [reading.labels for reading in readings("tea | tata | soap | lux")]
 
 
+def test_an_answer_without_separators_may_still_be_one_label_with_a_comma() -> None:
+    assert {"module": "bath, shower & talc"} in [reading.labels for reading in readings("bath, shower & talc")]
+
+
+def test_runs_are_the_stretches_between_borders_the_longest_first() -> None:
+    assert list(runs("Answer: Home__Care | soap\nx")) == [
+        "answer home care soap x",
+        *("answer home care soap", "home care soap x"),
+        *("answer home care", "home care soap", "care soap x"),
+        *("answer home", "home care", "care soap", "soap x"),
+        *("answer", "home", "care", "soap", "x"),
+    ]
+    assert list(runs(r"salt \u007c vinegar | x", least=2)) == ["salt vinegar x"]
+    assert list(runs(" | __\n", least=1)) == []
+
+
 pieces = st.sampled_from(
     ["supergroup", "brand", "'", '"', ":", "=", "__", "|", "{", "}", "\\", "\\u00", ",", "\n", "a", " "]
 )
@@ -98,3 +130,4 @@ def test_any_text_is_read(text: str) -> None:
 @pytest.mark.parametrize("text", ["'" * 20_000, "brand: '" * 5_000, " " * 20_000 + "|", ", a" * 10_000, "__" * 10_000])
 def test_a_model_that_stutters_costs_no_time(text: str) -> None:
     assert readings(text)
+    assert sum(1 for _ in runs(text)) < 100_000

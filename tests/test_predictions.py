@@ -39,8 +39,16 @@ def test_confidence_is_the_models_own_where_it_gives_one():
     answers = [
         answer(0, "butter | golden meadow", logprob=-0.693147),
         answer(1, "soap | velvetto", candidates=[[list(PATHS[1]), 0.8]]),
+        answer(2, "soap | velvetto", logprob=-0.1, candidates=[["soap | velvetto", 0.7], ["butter | x", 0.3]]),
+        answer(3, "soap | velvetto", logprob=0.0, candidates=[]),
     ]
-    assert predict(answers, REPAIRER, {}, "rag")["confidence"].round(4).tolist() == [0.5, 0.8]
+    assert predict(answers, REPAIRER, {}, "rag")["confidence"].round(4).tolist() == [0.5, 0.8, 0.7, 1.0]
+
+
+def test_an_answer_that_needed_repair_is_less_sure_than_the_model_was():
+    table = predict([answer(0, "soaps | velveto", candidates=[["soaps | velveto", 0.8]])], REPAIRER, {}, "rag")
+    assert table.loc[0, "repair"] == "snapped"
+    assert 0.4 < table.loc[0, "confidence"] < 0.8
 
 
 def test_an_arm_that_is_off_has_every_column():

@@ -1,3 +1,5 @@
+import json
+import random
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
@@ -6,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tillmap.labels import LEVELS, LabelPath, LabelTree
-from tillmap.matching import LabelMatcher, PathMatcher
+from tillmap.matching import LabelMatcher, PathMatcher, fold
 from tillmap.repair import Neighbours, Repaired, Repairer
 from tillmap.targets import make_target
 
@@ -27,6 +29,24 @@ def tree_of(rows: Mapping[LabelPath, int]) -> LabelTree:
     return LabelTree(tuple(paths), tuple(rows[path] for path in paths), (("a",),) * len(paths))
 
 
+# Labels that hold the formats' own characters, in a tree that is not strict: `milk | cream` has two parents.
+WILD = tree_of(
+    dict.fromkeys(
+        [
+            LabelPath("food & drink", "dairy / eggs", "butter, ghee", "amul__gold"),
+            LabelPath("food & drink", "dairy / eggs", "butter, ghee", 'l\'oréal "x"'),
+            LabelPath("food & drink", "dairy / eggs", "milk | cream", "7 up"),
+            LabelPath("home__care", "dairy / eggs", "milk | cream", "7 up"),
+            LabelPath("home__care", "soap", "butter, ghee", "50-50"),
+            LabelPath("home__care", "100", "100", "100"),
+            LabelPath("kids (5+yrs)", "a -> b", "x / y / z", "müller's"),
+            LabelPath("日用品", "お茶", "緑茶", "伊藤園"),
+            LabelPath("日用品", "お茶", "緑茶", "brand: x"),
+            LabelPath("null", "none", "tea", "brand"),
+        ],
+        1,
+    )
+)
 TREE = tree_of({path: 3 if path == LUX else 1 for path in PATHS})
 
 
@@ -35,13 +55,16 @@ def repairer(name: str = "joined", unseen_brand: bool = False) -> Repairer:
 
 
 JOINED = repairer()
-REPAIRERS = [repairer(name) for name in FORMATS]
+REPAIRERS = [Repairer(tree, make_target(name, tree)) for tree in (TREE, WILD) for name in FORMATS]
 
 texts = st.one_of(
     st.text(),
     st.text(alphabet="ab _|&{}'\":,.\\\ud83d\u2028tea"),
     st.sampled_from(PATHS).flatmap(lambda path: st.permutations(path).map(" | ".join)),
     st.lists(st.sampled_from([label for path in PATHS for label in path] + list(LEVELS)), max_size=6).map(" ".join),
+    st.lists(st.sampled_from([label for path in WILD for label in path] + ["__", " | ", "\n", '"']), max_size=9).map(
+        "".join
+    ),
 )
 
 
@@ -78,6 +101,55 @@ def test_case_and_punctuation_are_folded(name: str, text: str) -> None:
 )
 def test_an_answer_in_another_shape_is_parsed(text: str) -> None:
     assert JOINED.repair(text) == Repaired(DETTOL, "parsed", 1.0)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "beauty & hygiene, bath & hand wash, bathing bars & soaps, dettol",
+        "beauty & hygiene bath & hand wash bathing bars & soaps dettol",
+        "module | brand\nbathing bars & soaps | dettol",
+        "Item: tetley 250 g | price: 2.99\nbathing bars & soaps | dettol",
+        "<think>Perhaps tea? brand: tetley</think>\nbathing bars & soaps | dettol",
+        'The module is "bathing bars & soaps" and the brand is "dettol".',
+        "beverages__tea\nNo: bathing bars & soaps | dettol",
+    ],
+)
+def test_an_answer_among_other_words_is_found(text: str) -> None:
+    assert repairer("short").repair(text) == Repaired(DETTOL, "parsed", 1.0)
+
+
+def test_a_part_of_a_path_is_not_believed_against_the_rest_of_it() -> None:
+    assert JOINED.repair("beverages__tea__green tea__vahdam").repair == "snapped"
+    assert JOINED.repair("beverages | green tea | vahdam tetley").repair == "snapped"
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_punctuation_counts_where_nothing_else_tells_two_labels_apart(name: str) -> None:
+    dotted, plain = TATA._replace(brand="dr.oetker's"), TATA._replace(brand="dr oetker's")
+    tree = tree_of({dotted: 9, plain: 1})
+    one = Repairer(tree, make_target(name, tree))
+    for path in (dotted, plain):
+        assert one.repair("__".join(path).upper()).path == path
+        assert one.repair(f"Module: {path.module}, brand: {path.brand}").path == path
+        assert one.repair(json.dumps(path._asdict())[:-1]).path == path
+    assert one.repair("Leaf & dust tea | Dr-Oetker's") == Repaired(dotted, "snapped", pytest.approx(0.9))
+
+
+@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("path", WILD.paths)
+def test_a_formats_own_characters_in_labels_do_no_harm(name: str, path: LabelPath) -> None:
+    target = make_target(name, WILD)
+    one = Repairer(WILD, target)
+    answer, written = target.encode(path), json.dumps(path._asdict(), ensure_ascii=False)
+    assert one.repair(answer) == Repaired(path, "none", 1.0)
+    shouted = answer.upper().replace(r"\U007C", r"\u007c").replace(r"\U005F", r"\u005f")
+    assert one.repair(shouted) == Repaired(path, "none" if shouted == answer else "folded", 1.0)
+    around = [f"Answer: {answer}", f"{answer}\n\nReceipt: tea", f"{answer}<|im_end|>\n", f"```\n{answer}\n```"]
+    shapes = [written, written[:-1], written[:-2], json.dumps(path._asdict(), indent=1), str(path._asdict())]
+    separators = ["__", " | ", " > ", "\n", ", "]
+    texts = [*around, *shapes, *(separator.join(path) for separator in separators)]
+    assert [one.repair(text).path for text in texts] == [path] * len(texts)
 
 
 @pytest.mark.parametrize(
@@ -181,12 +253,12 @@ def test_an_unseen_brand_is_told_from_one_misspelt_and_from_one_known_elsewhere(
 def test_whatever_comes_in_a_path_of_the_tree_comes_out(some: list[str]) -> None:
     for one in REPAIRERS:
         for repaired in one.repair_all(some):
-            assert repaired.path in TREE
+            assert repaired.path in one.tree
             assert repaired.in_tree
             assert 0 <= repaired.confidence <= 1
 
 
-labels = st.text(alphabet="abAB_|\\\"'&,. é\n", min_size=1, max_size=5).filter(str.strip)
+labels = st.text(alphabet="abAB_|\\\"'&,./:é茶19 \n", min_size=1, max_size=5).filter(str.strip)
 paths = st.lists(
     st.builds(LabelPath, *[st.sampled_from(["a", "A", "a ", "&", "b"]) | labels] * 4), min_size=1, max_size=8
 )
@@ -216,6 +288,28 @@ def test_the_nearest_label_is_found_whatever_the_damage() -> None:
     assert (scores > 0.7).all()
 
 
+far_apart = [label for level in LEVELS[:3] for tree in (TREE, WILD) for label in tree.labels(level) if len(label) > 9]
+FAR_APART = LabelMatcher(sorted(set(far_apart)))
+
+
+@given(st.sampled_from(FAR_APART.labels), st.randoms(use_true_random=False), st.sampled_from("abcxyzé19 "))
+def test_one_wrong_letter_leaves_a_label_the_nearest(label: str, rng: random.Random, letter: str) -> None:
+    at = rng.randrange(len(label))
+    for damaged in (
+        label[:at] + letter + label[at + 1 :],
+        label[:at] + letter + label[at:],
+        label[:at] + label[at + 1 :],
+    ):
+        assert FAR_APART.nearest([damaged])[0] == [label]
+
+
+@given(st.lists(st.sampled_from([*FAR_APART.labels, "tea", "bath", "soap hand", "é", ""]), max_size=6))
+def test_labels_compared_together_are_compared_as_each_alone(some: list[str]) -> None:
+    together, alone = FAR_APART.similar(some).toarray(), [FAR_APART.similar([text]).toarray()[0] for text in some]
+    for row, text in zip(together, alone, strict=True):
+        np.testing.assert_allclose(row, text, atol=1e-6)
+
+
 def test_meaning_finds_what_characters_cannot_and_is_asked_for_little() -> None:
     concepts = ("nappies diapers", "tea", "soaps", "gel wash")
     asked: list[list[str]] = []
@@ -231,6 +325,10 @@ def test_meaning_finds_what_characters_cannot_and_is_asked_for_little() -> None:
     assert asked[0] == ["nappies"]
     assert matcher.nearest([""])[1] == [0]
 
-    short = make_target("short", TREE)
-    assert Repairer(TREE, short, embed=embed).repair("nappies | pampers").path == DIAPERS
+    short = Repairer(TREE, make_target("short", TREE), embed=embed)
+    asked.clear()
+    answers = ["nappies | pampers", "nappies | pampers ", "nappies | huggie", "diapers | hugies", "green tea | tetley"]
+    assert [found.path for found in short.repair_all(answers)][:3] == [DIAPERS] * 3
+    assert ["nappies"] in asked
+    assert {text for texts in asked for text in texts} <= {"nappies", *map(fold, TREE.labels("module"))}
     assert LabelMatcher(TREE.labels("module")).nearest(["nappies"])[1] < 0.5

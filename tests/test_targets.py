@@ -80,6 +80,47 @@ def test_an_unseen_brand_comes_back_where_its_chain_is_known(name: str, tree: La
         assert target.decode(answer) == (unseen if unseen in tree else None)
 
 
+@pytest.mark.parametrize("name", FORMATS)
+@settings(max_examples=40)
+@given(tree=trees, data=st.data())
+def test_every_open_answer_is_read_as_its_chain_with_some_brand(
+    name: str, tree: LabelTree, data: st.DataObject
+) -> None:
+    target = make_target(name, tree)
+    form = target.open_answers
+    brands = st.from_regex(f"{form.character}( ?{form.character}){{0,5}}", fullmatch=True)
+    for chain in tree.chains:
+        brand = data.draw(brands | st.sampled_from(tree.labels("brand")))
+        answer = target.opening(chain) + form.lead + brand + form.closing
+        if form.pattern.fullmatch(answer):  # a known brand may be one that must be escaped
+            assert target.decode_open(answer) == LabelPath(*chain, brand)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_reserved_character_is_none_of_a_free_brands(name: str) -> None:
+    form = SMALL[name].open_answers
+    for brand in ("a|b", "a\\", "\n", "\u2028a", "a ", " a", "a  b", "\u3000", "", "a__b", 'a"'):
+        readable = SMALL[name].decode_open(form.openings[0] + form.lead + brand + form.closing) is not None
+        assert form.pattern.fullmatch(form.openings[0] + form.lead + brand + form.closing) is None or readable
+    assert form.pattern.fullmatch(form.openings[0] + form.lead + "neu & co." + form.closing)
+
+
+def test_an_opening_stops_where_the_brand_begins() -> None:
+    tree = tree_of([TEA, TEA_OTHER, SOAP])
+    assert make_target("short", tree).open_answers.openings == ("soap |", "hot | tea |", "hot drinks | tea |")
+    assert make_target("joined", tree).opening(tree.chains[0]) == "care__bath__soap__"
+    json = make_target("json", tree)
+    assert json.opening(tree.chains[0]) == '{"supergroup": "care", "group": "bath", "module": "soap", "brand": "'
+    assert json.open_answers.closing == '"}'
+
+
+def test_a_known_path_can_be_read_in_the_way_an_unseen_brand_is_written() -> None:
+    short = make_target("short", tree_of([TEA, TEA_OTHER, SOAP]))
+    assert short.encode(TEA_OTHER) == "tea | twinings"
+    assert short.decode("hot drinks | tea | twinings") is None
+    assert short.decode_open("hot drinks | tea | twinings") == TEA_OTHER
+
+
 SMALL = {name: make_target(name, tree_of([TEA, SOAP])) for name in FORMATS}
 
 

@@ -135,6 +135,10 @@ class LabelTree:
         """The paths that end in these one to four labels, sorted: `ending(brand)`, `ending(module, brand)`."""
         return self._ending.get(labels, ())
 
+    def starting(self, *labels: str) -> tuple[LabelPath, ...]:
+        """The paths that start with these one to four labels, sorted: `starting(supergroup, group)`."""
+        return self._starting.get(labels, ())
+
     def chains_ending(self, *labels: str) -> tuple[Chain, ...]:
         """The chains that end in these one to three labels, sorted: a module's parents are `chains_ending(module)`."""
         return self._chains_ending.get(labels, ())
@@ -167,6 +171,14 @@ class LabelTree:
     @cached_property
     def _ending(self) -> Mapping[tuple[str, ...], tuple[LabelPath, ...]]:
         return _by_suffix(self.paths)
+
+    @cached_property
+    def _starting(self) -> Mapping[tuple[str, ...], tuple[LabelPath, ...]]:
+        found: dict[tuple[str, ...], list[LabelPath]] = {}
+        for path in self.paths:
+            for end in range(1, len(path) + 1):
+                found.setdefault(path[:end], []).append(path)
+        return {start: tuple(paths) for start, paths in found.items()}
 
     @cached_property
     def _chains_ending(self) -> Mapping[tuple[str, ...], tuple[Chain, ...]]:

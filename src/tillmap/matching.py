@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rapidfuzz import fuzz, process
 from rapidfuzz.distance import OSA
-from scipy.sparse import csr_matrix, diags
+from scipy.sparse import csr_matrix, vstack
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sparse_dot_topn import sp_matmul_topn
 from tqdm import tqdm
@@ -27,8 +27,9 @@ LEVEL_WEIGHTS = (0.4, 0.4, 1.0, 1.0)  # a module and a brand outweigh two parent
 
 # A label whose first words are the whole text scores at least this much, and more the less was lost.
 _PREFIX_SCORE = 0.9
-# Under this similarity by characters, a label meant is found better by meaning; cosines under the second say nothing.
-_ALIKE = 0.55
+# A text less like every label than this is compared by meaning, too: it finds half as many paraphrases again, and
+# loses no damaged label. Cosines under the second say nothing.
+_ALIKE = 0.65
 _RELATED = 0.3
 # A brand less like its text than this is looked for among all brands of its chain.
 _SURE_BRAND = 0.8
@@ -46,13 +47,16 @@ class LabelMatcher:
     def __init__(self, labels: Sequence[str], embed: Embed | None = None) -> None:
         """Index distinct labels, the preferred first: of equally similar labels the earlier one is nearest.
 
-        Where `embed` is given, texts that are like no label by characters are compared by their vectors instead.
+        Where `embed` is given, texts that are like no label by characters are compared by their vectors, too.
         """
         self.labels = tuple(labels)
         self._folded = [fold(label) for label in self.labels]
+        self._embed = embed
         self._vectoriser = TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 3), lowercase=False, dtype=np.float32)
         self._grams = self._vectoriser.fit_transform(self._folded).T.tocsr()
-        self._embed = embed
+        # Most labels of an impossible path are right as they stand: those are compared with the others here, once.
+        self._rows = {label: row for row, label in enumerate(dict.fromkeys(self._folded))}
+        self._similar = self._compare(list(self._rows))
 
     def nearest(self, texts: Sequence[str]) -> tuple[list[str], Floats]:
         """The nearest label of each text, and its similarity, 0 to 1 (0: nothing in common with any)."""
@@ -65,22 +69,29 @@ class LabelMatcher:
             scores[chunk] = dense.max(axis=1)
         return labels, scores
 
-    def similar(self, texts: Sequence[str]) -> csr_matrix:
+    def similar(self, texts: Sequence[str], by_meaning: bool = True) -> csr_matrix:
         """Similarities, 0 to 1, of texts (rows) to the labels (columns) that come near; 1: equal when normalised."""
-        distinct = {text: row for row, text in enumerate(dict.fromkeys(texts))}
-        return self.similar_among(list(distinct))[[distinct[text] for text in texts]]
-
-    def similar_among(self, texts: Sequence[str], among: csr_matrix | None = None) -> csr_matrix:
-        """As `similar`, but compare each text also with the labels marked in its row of `among`, near or not."""
-        if not texts:
-            return csr_matrix((0, len(self.labels)), dtype=np.float32)
         folded = [fold(text) for text in texts]
+        new = [text for text in dict.fromkeys(folded) if text not in self._rows]
+        rows = self._rows | {text: len(self._rows) + place for place, text in enumerate(new)}
+        similar = self._compare(new)
+        if self._embed and by_meaning and new:
+            similar = self._compare_meaning(self._embed, new, similar)
+        return vstack([self._similar, similar], format="csr")[[rows[text] for text in folded]]
+
+    def similar_among(self, texts: Sequence[str], among: csr_matrix) -> csr_matrix:
+        """As `similar`, but compare each text also with the labels marked in its row of `among`, near or not."""
+        return self._compare([fold(text) for text in texts], among)
+
+    def _compare(self, folded: list[str], among: csr_matrix | None = None) -> csr_matrix:
+        if not folded:
+            return csr_matrix((0, len(self.labels)), dtype=np.float32)
         pairs = sp_matmul_topn(self._vectoriser.transform(folded), self._grams, top_n=CANDIDATES, sort=True)
         if among is not None:
             pairs = pairs + among * np.float32(_TIED)
         rows = np.repeat(np.arange(len(folded)), np.diff(pairs.indptr))
         pairs.data = self._by_characters(folded, rows, pairs.indices, pairs.data)
-        return pairs if self._embed is None else self._by_meaning(self._embed, folded, pairs)
+        return pairs
 
     def _by_characters(self, folded: list[str], rows: Places, columns: Places, cosines: Floats) -> Floats:
         """The similarity of each pair of text and label: as mistyped or as reworded, whichever is more."""
@@ -94,8 +105,8 @@ class LabelMatcher:
         score[begins] = np.maximum(score, _PREFIX_SCORE + (1 - _PREFIX_SCORE) * ratio)[begins]
         return np.minimum(score, 1, out=score)
 
-    def _by_meaning(self, embed: Embed, folded: list[str], near: csr_matrix) -> csr_matrix:
-        """Replace the rows of `near` that hold nothing similar by cosines of vectors."""
+    def _compare_meaning(self, embed: Embed, folded: list[str], near: csr_matrix) -> csr_matrix:
+        """Raise the rows of `near` that hold nothing similar to the cosines of vectors, where those are more."""
         unlike = (near.max(axis=1).toarray().ravel() < _ALIKE) & np.array([text != "" for text in folded])
         rows = np.flatnonzero(unlike)
         if not rows.size:
@@ -105,7 +116,7 @@ class LabelMatcher:
         into_place = csr_matrix(
             (np.ones(rows.size, np.float32), (rows, np.arange(rows.size))), (len(folded), rows.size)
         )
-        return (diags(~unlike, dtype=np.float32) @ near + into_place @ csr_matrix(cosines)).tocsr()
+        return near.maximum(into_place @ csr_matrix(cosines))
 
     @cached_property
     def _label_vectors(self) -> Floats:
@@ -141,21 +152,22 @@ class PathMatcher:
         ones = np.ones(len(self._paths), np.float32)
         self._brands_of_chain = csr_matrix((ones, (self._path_chain, self._path_brand)))
 
-    def nearest(self, readings: Sequence[Mapping[str, str]]) -> list[NearestPath]:
+    def nearest(self, readings: Sequence[Mapping[str, str]], by_meaning: bool = True) -> list[NearestPath]:
         """The nearest path of each mapping from levels to labels; the one with the most rows, where several are.
 
         The score is the weighted root mean square of the similarities over the levels that are given, so that one
         label that is right counts for more than two that are half right.
         """
         blocks = tqdm(_slices(len(readings), BLOCK), desc="nearest paths", delay=2, disable=None)
-        return [found for block in blocks for found in self._nearest(readings[block])]
+        return [found for block in blocks for found in self._nearest(readings[block], by_meaning)]
 
-    def _nearest(self, readings: Sequence[Mapping[str, str]]) -> list[NearestPath]:
+    def _nearest(self, readings: Sequence[Mapping[str, str]], by_meaning: bool) -> list[NearestPath]:
         given = np.array([[level in reading for level in LEVELS] for reading in readings])
         weights = (given * np.array(LEVEL_WEIGHTS)).astype(np.float32)
         weights /= np.maximum(weights.sum(axis=1, keepdims=True), _TIED)
         texts = [[reading.get(level, "") for reading in readings] for level in LEVELS]
-        similar = [matcher.similar(column).power(2) for matcher, column in zip(self._matchers, texts, strict=True)]
+        columns = zip(self._matchers, texts, strict=True)
+        similar = [matcher.similar(column, by_meaning).power(2) for matcher, column in columns]
         best = self._best(similar, weights)
 
         # A short brand with a wrong letter has few n-grams in common with itself: the chain tells where to look for it.

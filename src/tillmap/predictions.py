@@ -21,7 +21,7 @@ def predict(
     """A predictions table with the completions' rows in their order.
 
     `votes` are each row's neighbours' paths with weights, asked where an answer says nothing. `confidence` is how
-    likely the model thought its answer (or the winner's share, where an arm gives candidates) times how sure the
+    likely the model thought its answer (the first candidate's share, where an arm gives candidates) times how sure the
     repair is; it is not calibrated. `status` is the completion's: an empty or failed answer keeps its mark.
     """
     keys = [(answer["split"], answer["id"]) for answer in completions]

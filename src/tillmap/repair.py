@@ -8,8 +8,8 @@ from rapidfuzz import fuzz, process
 
 from tillmap.labels import LEVELS, LabelPath, LabelTree
 from tillmap.matching import Embed, NearestPath, PathMatcher, fold
-from tillmap.parsing import Reading, readings
-from tillmap.targets import Target
+from tillmap.parsing import Reading, readings, runs
+from tillmap.targets import Target, unescape
 
 _SURE = 0.8  # from this score on, a text's likeliest reading is taken without a look at the others
 _MISSPELT = 80  # from this RapidFuzz ratio to one of its chain's brands on, a brand is that one misspelt, and not new
@@ -36,7 +36,7 @@ class Repairer:
 
     `none`     the answer is exactly the encoding of a path;
     `folded`   it is that but for case, punctuation and separators;
-    `parsed`   read leniently, its labels, folded, name one path;
+    `parsed`   read leniently, its labels, folded, name one path; or an answer stands among other words;
     `snapped`  its labels, taken together, are near a path;
     `vote`     the neighbours' weighted vote, or the tree's commonest path where there are none.
     """
@@ -55,13 +55,20 @@ class Repairer:
         `embed` finds paraphrases, which no similarity of characters can. `unseen_brand` lets a path through whose
         chain is known and whose brand is none of that chain's. Under `least_score` an answer is like no path.
         """
-        self._tree = tree
+        self.tree = tree
         self._target = target
         self._unseen_brand = unseen_brand
         self._least_score = least_score
         self._matcher = PathMatcher(tree, embed)
-        self._by_answer = _unambiguous((fold(answer), path) for answer, path in target.answers.items())
+        self._by_answer = _unambiguous((fold(unescape(answer)), path) for answer, path in target.answers.items())
         self._by_labels = _unambiguous((suffix, path) for path in tree for suffix in _suffixes(_fold_all(path)))
+        # Where punctuation is all that tells two labels apart, it is heeded.
+        self._by_cased_answer = _unambiguous((answer.casefold(), path) for answer, path in target.answers.items())
+        self._by_cased_labels = _unambiguous((suffix, path) for path in tree for suffix in _suffixes(_uncase_all(path)))
+        self._whole_names = _unambiguous((" ".join(_fold_all(path)), path) for path in tree)
+        self._names = _unambiguous(
+            (" ".join(suffix), path) for path in tree for suffix in _suffixes(_fold_all(path)) if len(suffix) > 1
+        )
         self._by_chain = _unambiguous((suffix, c) for c in tree.chains for suffix in _suffixes(_fold_all(c)))
         self._by_brand = _unambiguous((fold(brand), brand) for brand in tree.labels("brand"))
         self._brands_of: defaultdict[tuple[str, ...], list[str]] = defaultdict(list)
@@ -96,26 +103,34 @@ class Repairer:
         exact = self._target.decode(text) or self._target.decode(text.strip())
         if exact:
             return Repaired(exact, "none", 1.0)
-        folded = self._by_answer.get(fold(text))
-        if folded:
-            return Repaired(folded, "folded", 1.0)
+        folded = fold(unescape(text))
+        meant = self._by_cased_answer.get(text.strip().casefold()) or self._by_answer.get(folded)
+        if meant:
+            return Repaired(meant, "folded", 1.0)
+        if folded in self._whole_names:
+            return Repaired(self._whole_names[folded], "parsed", 1.0)
         written = self._target.decode_open(text.strip()) if self._unseen_brand else None
-        if written and self._path_outside(written) == written:
-            return Repaired(written, "none", 1.0, in_tree=False)
+        if written and (written in self.tree or self._path_outside(written) == written):
+            return Repaired(written, "none", 1.0, in_tree=written in self.tree)
         options = readings(text)
         for reading in options:
             parsed = self._named_by(reading.labels)
             if parsed:
-                return Repaired(parsed, "parsed", 1.0, parsed in self._tree)
-        return options
+                return Repaired(parsed, "parsed", 1.0, parsed in self.tree)
+        # Four labels that name no path contradict each other: no two of them are believed without the others.
+        whole = len(options[0].labels) == len(LEVELS)
+        names, stretches = (self._whole_names, runs(text, len(LEVELS))) if whole else (self._names, runs(text))
+        among_others = next((names[stretch] for stretch in stretches if stretch in names), None)
+        return Repaired(among_others, "parsed", 1.0) if among_others else options
 
     def _named_by(self, labels: Mapping[str, str]) -> LabelPath | None:
         """The one path with these labels, which must be the last levels; or a known chain with an unseen brand."""
         levels = LEVELS[-len(labels) :]
         if not labels or set(levels) != set(labels):
             return None
-        folded = tuple(fold(labels[level]) for level in levels)
-        path = self._by_labels.get(folded)
+        given = tuple(labels[level] for level in levels)
+        folded = _fold_all(given)
+        path = self._by_cased_labels.get(_uncase_all(given)) or self._by_labels.get(folded)
         chain = self._by_chain.get(folded[:-1])
         if path or not chain or not self._unseen_brand:
             return path
@@ -132,28 +147,32 @@ class Repairer:
     def _snap(self, options: Mapping[str, Sequence[Reading]]) -> dict[str, Repaired]:
         """The nearest path of each text that is near any; where the likeliest reading names none, in any reading."""
         best: dict[str, NearestPath] = {}
-        self._find_nearer(best, [(text, reading) for text, (reading, *_) in options.items()])
+        self._find_nearer(best, [(text, reading) for text, (reading, *_) in options.items()], by_meaning=True)
         open_texts = [text for text, (_, *others) in options.items() if others and best[text].score < _SURE]
-        self._find_nearer(best, [(text, reading) for text in open_texts for reading in options[text][1:]])
+        others = [(text, reading) for text in open_texts for reading in options[text][1:]]
+        self._find_nearer(best, others, by_meaning=False)  # a brand taken for a module means nothing
         return {
             text: Repaired(near.path, "snapped", min(near.score * near.share, 1.0))
             for text, near in best.items()
             if near.score >= self._least_score
         }
 
-    def _find_nearer(self, best: dict[str, NearestPath], tried: Sequence[tuple[str, Reading]]) -> None:
-        for (text, _), near in zip(tried, self._matcher.nearest([reading.labels for _, reading in tried]), strict=True):
+    def _find_nearer(
+        self, best: dict[str, NearestPath], tried: Sequence[tuple[str, Reading]], by_meaning: bool
+    ) -> None:
+        found = self._matcher.nearest([reading.labels for _, reading in tried], by_meaning)
+        for (text, _), near in zip(tried, found, strict=True):
             if text not in best or (near.score, near.share) > (best[text].score, best[text].share):
                 best[text] = near
 
     def _vote(self, neighbours: Neighbours) -> Repaired:
         weights: defaultdict[LabelPath, float] = defaultdict(float)
         for path, weight in neighbours:
-            if path in self._tree:
+            if path in self.tree:
                 weights[path] += max(weight, 0.0)
         if not weights:
-            weights |= {path: float(self._tree.rows_of(path)) for path in self._tree}
-        winner = min(weights, key=lambda path: (-weights[path], -self._tree.rows_of(path), path))
+            weights |= {path: float(self.tree.rows_of(path)) for path in self.tree}
+        winner = min(weights, key=lambda path: (-weights[path], -self.tree.rows_of(path), path))
         total = sum(weights.values())
         return Repaired(winner, "vote", weights[winner] / total if total else 0.0)
 
@@ -171,6 +190,10 @@ def _unambiguous(pairs: Iterable[tuple[_Key, _Value]]) -> dict[_Key, _Value]:
 
 def _fold_all(labels: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(map(fold, labels))
+
+
+def _uncase_all(labels: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(map(str.casefold, labels))
 
 
 def _suffixes(labels: tuple[str, ...]) -> Iterable[tuple[str, ...]]:

@@ -8,16 +8,21 @@ import json
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar
 
 from tillmap.errors import ParamsError
-from tillmap.labels import LEVELS, LabelPath, LabelTree
+from tillmap.labels import LEVELS, Chain, LabelPath, LabelTree
 
 # The bar is a separator and the stop sequence of the seed's recipe; line ends stop a model, too.
 _RESERVED = r"[\\|\x00-\x1f\x7f\x85\u2028\u2029]"
 _RESERVED_IN_SHORT = re.compile(_RESERVED)
 _RESERVED_IN_JOINED = re.compile(rf"{_RESERVED}|^_|_\Z|_(?=_)|(?<=_)_")
+# A free brand holds no controls and no spaces but plain ones, nor what stands for bytes that are no text.
+_SPACES = "".join(c for c in map(chr, range(0x3001)) if c.isspace() and c != " ")
+_NEVER_FREE = "".join(map(chr, [*range(0x09), *range(0x0E, 0x1C), 0x7F])) + _SPACES + "\ufffd"
+_LONGEST_BRAND = 40  # characters; the longest of the contest's 5,679 has 39
 _ESCAPED = re.compile(r"\\u([0-9a-f]{4})")
 
 
@@ -34,10 +39,40 @@ def _escape(pattern: re.Pattern[str], label: str) -> str:
     return pattern.sub(lambda match: f"\\u{ord(match[0]):04x}", label)
 
 
+@dataclass(frozen=True)
+class OpenAnswers:
+    """Answers with a free brand: one of `openings`, then `lead`, the brand, and `closing`.
+
+    A brand has 1 to `longest` characters besides single spaces between them; none of them is one of `reserved`.
+    `lead` stands apart from the openings because tokenizers join a space to the word behind it.
+    """
+
+    openings: tuple[str, ...]
+    lead: str
+    closing: str
+    reserved: str
+    longest: int
+
+    @property
+    def character(self) -> str:
+        """The class of a brand's characters but the space, as regular expressions and grammars write it."""
+        return "[^ " + "".join(f"\\u{ord(reserved):04x}" for reserved in self.reserved) + "]"
+
+    @cached_property
+    def pattern(self) -> re.Pattern[str]:
+        """Matches these answers, and nothing else, as a whole."""
+        openings = "|".join(map(re.escape, self.openings))
+        brand = f"{self.character}(?: ?{self.character}){{0,{self.longest - 1}}}"
+        return re.compile(f"(?:{openings}){re.escape(self.lead)}{brand}{re.escape(self.closing)}")
+
+
 class Target(ABC):
     """One way to write paths. `decode(encode(path))` is the path itself, for every path of the tree."""
 
     name: ClassVar[str]
+    _lead: ClassVar[str] = ""
+    _closing: ClassVar[str] = ""
+    _reserved: ClassVar[str]
 
     def __init__(self, tree: LabelTree) -> None:
         self.tree = tree
@@ -64,7 +99,26 @@ class Target(ABC):
         if len(chains) != 1 or not labels[-1].strip():
             return None
         path = LabelPath(*chains[0], labels[-1])
-        return path if self.encode(path) == text else None
+        return path if text in (self.encode(path), self._encode_open(path)) else None
+
+    @abstractmethod
+    def opening(self, chain: Chain) -> str:
+        """How an answer begins, up to its brand, that has this chain of the tree and any brand."""
+
+    @abstractmethod
+    def _encode_open(self, path: LabelPath) -> str:
+        """As `encode`, but the way an answer with an unseen brand is written, even where the path is known."""
+
+    @cached_property
+    def open_answers(self) -> OpenAnswers:
+        """The answers of known chains with any brand of a usual length: `decode_open` reads all of them."""
+        return OpenAnswers(
+            openings=tuple(self.opening(chain) for chain in self.tree.chains),
+            lead=self._lead,
+            closing=self._closing,
+            reserved=self._reserved + _NEVER_FREE,
+            longest=max(_LONGEST_BRAND, *map(len, self.tree.labels("brand"))),
+        )
 
     @cached_property
     def answers(self) -> Mapping[str, LabelPath]:
@@ -76,9 +130,16 @@ class JsonTarget(Target):
     """`{"supergroup": "baby care", "group": ..., "module": ..., "brand": ...}`."""
 
     name = "json"
+    _closing = '"}'
+    _reserved = '"\\'
 
     def encode(self, path: LabelPath) -> str:
         return json.dumps(path._asdict(), ensure_ascii=False)
+
+    def opening(self, chain: Chain) -> str:
+        return self.encode(LabelPath(*chain, "")).removesuffix(self._closing)
+
+    _encode_open = encode
 
     def _labels(self, text: str) -> tuple[str, ...]:
         try:
@@ -93,9 +154,15 @@ class JoinedTarget(Target):
     """`supergroup__group__module__brand`."""
 
     name = "joined"
+    _reserved = "\\|_"
 
     def encode(self, path: LabelPath) -> str:
         return "__".join(_escape(_RESERVED_IN_JOINED, label) for label in path)
+
+    def opening(self, chain: Chain) -> str:
+        return self.encode(LabelPath(*chain, ""))
+
+    _encode_open = encode
 
     def _labels(self, text: str) -> tuple[str, ...]:
         return tuple(unescape(label) for label in text.split("__"))
@@ -105,9 +172,21 @@ class ShortTarget(Target):
     """`module | brand` where the tree has one such path, else with the group, or group and supergroup, in front."""
 
     name = "short"
+    _lead = " "
+    _reserved = "\\|"
 
     def encode(self, path: LabelPath) -> str:
-        return " | ".join(_escape(_RESERVED_IN_SHORT, label) for label in path[-self._length(path) :])
+        return self._write(path[-self._length(path) :])
+
+    def opening(self, chain: Chain) -> str:
+        return self._encode_open(LabelPath(*chain, "")).removesuffix(self._lead)
+
+    def _encode_open(self, path: LabelPath) -> str:
+        lengths = (length for length in (2, 3) if self.tree.chains_ending(*path[-length:-1]) == (path[:3],))
+        return self._write(path[-next(lengths, len(LEVELS)) :])
+
+    def _write(self, labels: tuple[str, ...]) -> str:
+        return " | ".join(_escape(_RESERVED_IN_SHORT, label) for label in labels)
 
     def _labels(self, text: str) -> tuple[str, ...]:
         return tuple(unescape(label) for label in text.split(" | "))
