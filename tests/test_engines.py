@@ -1,13 +1,24 @@
-"""Engines on the real small model: vLLM and transformers say the same, and a bad question costs no other."""
+"""Engines on the real small model: vLLM and transformers say the same, and a bad question costs no other.
 
+What must hold whatever the model says is tested on a model of random weights, which is tiny and says anything.
+"""
+
+import json
+import shutil
 from dataclasses import replace
 
 import pytest
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-from tillmap.checkpoints import check_checkpoint, fetch_checkpoint
+from tillmap.checkpoints import check_adapter, check_checkpoint, fetch_checkpoint
 from tillmap.engines import Generation, Machine, Question
 from tillmap.engines.loading import load_engine, require_memory
 from tillmap.errors import ModelError, ParamsError, ResourceError
+from tillmap.labels import LabelPath, LabelTree
+from tillmap.targets import make_target
 
 GREEDY = Generation(max_new_tokens=8, temperature=0.0, seed=0)
 SMALL = Machine(dtype="float32", max_model_len=256, batch_rows=8, kv_cache_gib=0.25, eager=True)
@@ -79,12 +90,276 @@ def test_only_allowed_answers_can_be_decoded(name, own, model, request):
     wild = Generation(16, temperature=2.0, seed=1, answers=("juice | orchard", "bread | millo", "pet food | felixo"))
     engine = request.getfixturevalue("vllm") if name == "vllm" else load_engine(name, model, SMALL, wild)
     if name == "vllm":
-        engine._generation, before = wild, engine._generation  # loading vLLM a second time would take half a minute
-        request.addfinalizer(lambda: setattr(engine, "_generation", before))
+        engine.generation, before = wild, engine.generation  # loading vLLM a second time would take half a minute
+        request.addfinalizer(lambda: setattr(engine, "generation", before))
     allowed = wild.allowed(constrained(own))
     answers = engine.answer([replace(constrained(own), id=number) for number in range(12)])
     assert {answer.text for answer in answers} <= set(allowed)
     assert len({answer.text for answer in answers}) > 1
+
+
+ANSWERS = ("butter | butter", "butter | lurpak", "juice | orchard", "pet food | felixo", "pet food | felix",
+           "cat food | orchard", "shampoo | lemon", "shampoo | lemon grass")  # fmt: skip
+BY_LIKELIHOOD = Generation(max_new_tokens=16, temperature=0.0, seed=0, answers=ANSWERS, choose="likelihood")
+
+
+@pytest.fixture(scope="module")
+def tiny(model, tmp_path_factory):
+    """A Llama of random weights, large enough ones to be sure of what it says, with the real tokenizer."""
+    folder = tmp_path_factory.mktemp("tiny")
+    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+        shutil.copy(model / name, folder)
+    torch.manual_seed(0)
+    LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=49152, hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=2,
+            num_key_value_heads=1, max_position_embeddings=1024, initializer_range=0.3, bos_token_id=1, eos_token_id=2,
+        )
+    ).save_pretrained(folder)  # fmt: skip
+    return folder
+
+
+@pytest.fixture(scope="module")
+def tiny_vllm(tiny):
+    return load_engine("vllm", tiny, replace(SMALL, max_model_len=1024), BY_LIKELIHOOD)
+
+
+@pytest.fixture
+def asked_of(tiny, tiny_vllm, monkeypatch):
+    """The tiny model under either engine; loading vLLM once for each way to answer would take minutes."""
+
+    def engine(name, generation):
+        if name == "transformers":
+            return load_engine(name, tiny, replace(SMALL, max_model_len=1024), generation)
+        monkeypatch.setattr(tiny_vllm, "generation", generation)
+        return tiny_vllm
+
+    return engine
+
+
+@pytest.fixture(scope="module")
+def brute_force(tiny):
+    """The log probability of each answer to each question, one plain forward pass for each."""
+    plain, tokenizer = AutoModelForCausalLM.from_pretrained(tiny).eval(), AutoTokenizer.from_pretrained(tiny)
+
+    def logprob(question, answer):
+        chat = tokenizer.apply_chat_template(question.messages, add_generation_prompt=True, tokenize=False)
+        prompt = tokenizer(chat, add_special_tokens=False)["input_ids"]
+        tokens = [*tokenizer(answer, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
+        with torch.no_grad():
+            logprobs = plain(torch.tensor([[*prompt, *tokens]])).logits.log_softmax(-1)[0]
+        return sum(float(logprobs[len(prompt) - 1 + place, token]) for place, token in enumerate(tokens))
+
+    return lambda question, answers: {answer: logprob(question, answer) for answer in answers}
+
+
+@pytest.mark.parametrize("name", ["vllm", "transformers"])
+def test_choices_by_likelihood_are_those_of_brute_force(name, asked_of, brute_force):
+    questions = [ask(number, "butter " * number + "milk") for number in range(36)]  # over a block of vLLM's cache
+    questions[3] = replace(questions[3], answers=list(ANSWERS[:3]))
+    engine = asked_of(name, BY_LIKELIHOOD)
+    answers = engine.answer(questions)
+    for question, answer in zip(questions, answers, strict=True):
+        scores = brute_force(question, question.answers or ANSWERS)
+        assert answer.text == max(scores, key=scores.get)
+        assert answer.logprob == pytest.approx(scores[answer.text], abs=1e-3)
+        total = sum(torch.tensor(score).exp() for score in scores.values())
+        for text, share in answer.candidates:
+            assert share == pytest.approx(float(torch.tensor(scores[text]).exp() / total), abs=1e-3)
+        assert {text for text, _ in answer.candidates} == set(scores)
+    assert [engine.answer([question])[0].text for question in questions[:5]] == [a.text for a in answers[:5]]
+
+
+def test_the_likeliest_answer_is_often_not_the_greedy_one(asked_of):
+    questions = [ask(number, "butter " * number) for number in range(12)]
+    greedy = asked_of("transformers", replace(BY_LIKELIHOOD, choose="greedy")).answer(questions)
+    chosen = asked_of("transformers", BY_LIKELIHOOD).answer(questions)
+    for first, best in zip(greedy, chosen, strict=True):
+        assert best.logprob >= first.logprob - 1e-3
+        assert (first.text == best.text) == (best.logprob <= first.logprob + 1e-3)
+    assert any(first.text != best.text for first, best in zip(greedy, chosen, strict=True))
+
+
+def test_of_a_whole_tree_both_engines_find_the_same_answers(asked_of, brute_force):
+    words = ["butter", "juice", "cat", "food", "lemon", "grass", "orchard"]
+    tree = tuple(f"{a} {b} | {c}" for a in words for b in words for c in words)
+    questions = [ask(number, text) for number, text in enumerate(WORDS)]
+    found = [
+        asked_of(name, replace(BY_LIKELIHOOD, answers=tree)).answer(questions) for name in ("vllm", "transformers")
+    ]
+    for question, one, other in zip(questions, *found, strict=True):
+        assert one.text == other.text
+        assert [text for text, _ in one.candidates] == [text for text, _ in other.candidates]
+        assert len(one.candidates) == BY_LIKELIHOOD.beams
+        exact = brute_force(question, [one.text])[one.text]
+        assert (one.logprob, other.logprob) == pytest.approx((exact, exact), abs=1e-3)
+
+
+def test_any_text_cannot_be_chosen_by_likelihood(asked_of):
+    free = replace(BY_LIKELIHOOD, answers=None)
+    greedy = asked_of("transformers", replace(free, choose="greedy")).answer([ask(0, "milk")])
+    assert asked_of("transformers", free).answer([ask(0, "milk")]) == greedy
+    with pytest.raises(ParamsError, match="unseen brand cannot be chosen by likelihood"):
+        replace(BY_LIKELIHOOD, open_answers=make_target("short", TREE).open_answers)
+
+
+PATHS = [
+    ("care", "bath", "soap", "lux"), ("care", "bath", "soap", 'a|b "c" \\ d__e'), ("drinks", "hot", "tea", "tata"),
+    ("gourmet", "hot drinks", "tea", "tata"), ("gourmet", "hot drinks", "tea", "twinings"),
+]  # fmt: skip
+TREE = LabelTree(tuple(sorted(LabelPath(*path) for path in PATHS)), (1,) * 5, ((),) * 5)
+
+
+@pytest.mark.parametrize("name", ["vllm", "transformers"])
+@pytest.mark.parametrize("form", ["short", "joined", "json"])
+def test_what_is_decoded_with_unseen_brands_is_a_known_chain_with_some_brand(name, form, asked_of):
+    """Sampled wildly from random weights, a brand is nearly always as long as it may be."""
+    target = make_target(form, TREE)
+    wild = Generation(8, 2.0, seed=1, answers=tuple(target.answers), open_answers=target.open_answers)
+    answers = asked_of(name, wild).answer([ask(number, "milk") for number in range(16)])
+    paths = [target.decode_open(answer.text) for answer in answers]
+    assert None not in paths, [answer.text for answer in answers]
+    assert any(path not in TREE for path in paths)
+    assert len({path[:3] for path in paths}) > 1
+
+
+@pytest.mark.parametrize("name", ["vllm", "transformers"])
+def test_unseen_brands_keep_to_the_chains_of_a_questions_own_answers(name, asked_of):
+    target = make_target("short", TREE)
+    wild = Generation(8, 2.0, seed=1, open_answers=target.open_answers)
+    own = [replace(ask(number, "milk"), answers=["soap | lux", "tea | twinings"]) for number in range(12)]
+    texts = {answer.text for answer in asked_of(name, wild).answer(own)}
+    assert all(text == "tea | twinings" or text.startswith("soap | ") for text in texts)
+    assert len(texts) > 1
+
+
+@pytest.fixture(scope="module")
+def adapter(model, tmp_path_factory):
+    """A LoRA that was never trained, and yet changes what the small model says."""
+    folder = tmp_path_factory.mktemp("adapter")
+    base = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
+    linear = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+    adapted = get_peft_model(base, LoraConfig(r=4, lora_alpha=8, target_modules=linear, task_type="CAUSAL_LM"))
+    draw = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for name, weights in adapted.named_parameters():
+            if "lora_" in name:
+                scale = 0.02 if "lora_B" in name else weights.shape[1] ** -0.5
+                weights.copy_(torch.randn(weights.shape, generator=draw) * scale)
+    adapted.save_pretrained(folder)
+    return folder
+
+
+def test_vllm_and_transformers_give_the_same_answers_through_an_adapter(model, adapter, vllm):
+    questions = [ask(number, text) for number, text in enumerate(WORDS)]
+    ours = load_engine("transformers", model, SMALL, GREEDY, adapter).answer(questions)
+    engine = load_engine("vllm", model, SMALL, GREEDY, adapter)
+    theirs = engine.answer(questions)
+    assert [answer.text for answer in ours] == [answer.text for answer in theirs]
+    assert [a.logprob for a in ours] == pytest.approx([a.logprob for a in theirs], abs=1e-3)
+    assert [answer.text for answer in theirs] != [answer.text for answer in vllm.answer(questions)]
+    for size in (1, 2):
+        batches = [questions[start : start + size] for start in range(0, len(questions), size)]
+        assert [a.text for batch in batches for a in engine.answer(batch)] == [a.text for a in theirs]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_what_merging_an_adapter_changes(dtype, model, adapter, tmp_path, capsys):
+    """Merged in float32 it answers as before; rounded to bfloat16 it is a model of its own."""
+    questions = [ask(number, text) for number, text in enumerate(WORDS)]
+    kept = load_engine("transformers", model, SMALL, GREEDY, adapter).answer(questions)
+    base = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
+    merged = PeftModel.from_pretrained(base, str(adapter)).merge_and_unload().to(dtype)
+    merged.save_pretrained(tmp_path)
+    AutoTokenizer.from_pretrained(model).save_pretrained(tmp_path)
+    answers = load_engine("transformers", tmp_path, SMALL, GREEDY).answer(questions)
+    same = [(before, after) for before, after in zip(kept, answers, strict=True) if before.text == after.text]
+    changed = len(kept) - len(same)
+    shift = max(abs(before.logprob - after.logprob) for before, after in same)
+    with capsys.disabled():
+        print(f"\nmerged to {dtype}: {changed} of {len(kept)} answers changed, others' logprob by up to {shift:.4f}")
+    if dtype == torch.float32:
+        assert changed == 0
+        assert shift < 1e-3
+    else:
+        assert shift > 1e-3
+
+
+@pytest.fixture
+def small_adapter(tmp_path):
+    weights = {f"base_model.model.layer.lora_{side}.weight": torch.ones(2, 2) for side in "AB"}
+    save_file(weights, tmp_path / "adapter_model.safetensors")
+    config = {"peft_type": "LORA", "r": 2, "lora_alpha": 4, "target_modules": ["layer"], "auto_mapping": None}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(config))
+    return tmp_path
+
+
+def reconfigure(folder, **changes):
+    config = folder / "adapter_config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | changes))
+
+
+def test_a_sound_adapter_tells_its_rank(small_adapter):
+    assert check_adapter(small_adapter) == 2
+    reconfigure(small_adapter, rank_pattern={"layer": 24})
+    assert check_adapter(small_adapter) == 24
+    reconfigure(small_adapter, auto_mapping={"parent_library": "transformers.models.llama.modeling_llama"})
+    assert check_adapter(small_adapter) == 24
+
+
+def test_an_adapter_of_a_pickle_is_not_loaded(small_adapter):
+    weights = small_adapter / "adapter_model.safetensors"
+    torch.save(load_file(weights), small_adapter / "adapter_model.bin")
+    weights.unlink()
+    with pytest.raises(
+        ModelError, match=r"lacks adapter_model\.safetensors \(there: adapter_model\.bin\); save it with"
+    ):
+        check_adapter(small_adapter)
+    (small_adapter / "adapter_model.bin").rename(weights)
+    with pytest.raises(ModelError, match="not a safetensors file"):
+        check_adapter(small_adapter)
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"peft_type": "IA3"}, 'expected "peft_type": "LORA"'),
+        ({"r": 0}, "the rank `r` must be a whole number above 0, not 0"),
+        ({"r": None}, "the rank `r`"),
+        ({"rank_pattern": {"layer": "8"}}, "the rank `r`"),
+        (
+            {"auto_mapping": {"parent_library": "transformers_modules.evil", "base_model_class": "X"}},
+            "names code to run",
+        ),
+        ({"auto_map": {"AutoModel": "evil.py"}}, r"names code to run \(auto_map\)"),
+        ({"megatron_config": {"a": 1}, "megatron_core": "os"}, "names code to run"),
+        ({"modules_to_save": ["lm_head"]}, "lacks the module lm_head that adapter_config.json promises"),
+    ],
+)
+def test_an_adapter_that_must_not_be_loaded_says_why(changes, complaint, small_adapter):
+    reconfigure(small_adapter, **changes)
+    with pytest.raises(ModelError, match=complaint):
+        check_adapter(small_adapter)
+
+
+def test_an_incomplete_adapter_names_what_is_missing(small_adapter):
+    with pytest.raises(ModelError, match=r"adapter folder .* is not there; train it"):
+        check_adapter(small_adapter / "gone")
+    save_file({"base_model.model.layer.lora_A.weight": torch.ones(2, 2)}, small_adapter / "adapter_model.safetensors")
+    with pytest.raises(ModelError, match="lacks LoRA weights"):
+        check_adapter(small_adapter)
+    for broken in ("{", "[]"):
+        (small_adapter / "adapter_config.json").write_text(broken)
+        with pytest.raises(ModelError, match=r"adapter_config\.json"):
+            check_adapter(small_adapter)
+    (small_adapter / "adapter_config.json").unlink()
+    with pytest.raises(ModelError, match=r"adapter_config\.json cannot be read"):
+        check_adapter(small_adapter)
+
+
+def test_an_adapter_of_another_base_is_refused(tiny, adapter):
+    with pytest.raises(ModelError, match="does not fit its base"):
+        load_engine("transformers", tiny, SMALL, GREEDY, adapter)
 
 
 def test_too_little_memory_says_how_much_and_what_to_do(model):

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from tqdm import tqdm
 
 from tillmap.engines import Completion, Engine, Question, failed
-from tillmap.errors import ResourceError
+from tillmap.errors import ResourceError, TillmapError
 from tillmap.journal import Journal
 
 logger = logging.getLogger(__name__)
@@ -42,6 +42,8 @@ def _answer(engine: Engine, batch: Sequence[Question]) -> list[Completion]:
     """One batch. Should it fail as a whole, its rows are asked one by one; only those that fail alone are errors."""
     try:
         return engine.answer(batch)
+    except TillmapError:  # of the key or the model, not of a row
+        raise
     except Exception:
         logger.exception("a batch failed; asking its %d rows one by one", len(batch))
     completions = []

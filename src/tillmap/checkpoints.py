@@ -1,10 +1,11 @@
-"""Base models as plain Hugging Face checkpoint folders (safetensors, config, tokenizer), wherever they come from."""
+"""Base models as plain Hugging Face checkpoint folders (safetensors, config, tokenizer), and LoRA adapters of them."""
 
 import importlib.util
 import json
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 from tillmap.errors import ModelError
 
@@ -17,6 +18,8 @@ _SMOLLM2_TOKENS = {
 }
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _REQUIRED = ("config.json", "tokenizer_config.json")
+_ADAPTER_CONFIG, _ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+_OWN_LIBRARIES = ("peft", "transformers")
 
 
 def fetch_checkpoint(source: str, revision: str | None, folder: Path) -> None:
@@ -56,6 +59,57 @@ def check_checkpoint(folder: Path) -> None:
         raise ModelError(
             f"model folder {folder} lacks {', '.join(missing)}; fetch it again with `dvc repro -f base_model`"
         )
+
+
+def check_adapter(folder: Path) -> int:
+    """The rank of the LoRA adapter in `folder`, the greatest where its modules have different ones.
+
+    Raises ModelError unless `folder` holds an `adapter_config.json` of a LoRA that names no code of its own, and an
+    `adapter_model.safetensors` with what the config promises. Nothing else is ever loaded, least of all a pickle.
+    """
+    if not folder.is_dir():
+        raise ModelError(f"adapter folder {folder} is not there; train it, or `dvc pull {folder}`")
+    weights = folder / _ADAPTER_WEIGHTS
+    if not weights.is_file():
+        found = ", ".join(sorted(file.name for file in folder.glob("adapter_model.*"))) or "no weights"
+        raise ModelError(
+            f"adapter folder {folder} lacks {_ADAPTER_WEIGHTS} (there: {found}); save it with safe_serialization=True"
+        )
+    config = _adapter_config(folder / _ADAPTER_CONFIG)
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(weights, framework="pt") as file:
+            names = list(file.keys())
+    except (SafetensorError, OSError) as error:
+        raise ModelError(f"{weights} is not a safetensors file ({error}); train or pull the adapter again") from error
+    promised = [("lora_A", "LoRA weights"), ("lora_B", "LoRA weights")]
+    promised += [(f".{module}.", f"the module {module} that {_ADAPTER_CONFIG} promises")
+                 for module in config.get("modules_to_save") or []]  # fmt: skip
+    for part, what in promised:
+        if not any(part in name for name in names):
+            raise ModelError(f"{weights} lacks {what}; train or pull the adapter again")
+    return int(max(config["r"], *(config.get("rank_pattern") or {}).values(), 1))
+
+
+def _adapter_config(path: Path) -> dict[str, Any]:
+    """The config of a LoRA adapter that can be loaded without running code that its config names."""
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path} cannot be read as JSON ({error}); train or pull the adapter again") from error
+    if not isinstance(config, dict) or config.get("peft_type") != "LORA":
+        raise ModelError(f'{path} is no LoRA\'s; expected "peft_type": "LORA"')
+    ranks = [config.get("r"), *(config.get("rank_pattern") or {}).values()]
+    if not all(type(rank) is int and rank > 0 for rank in ranks):
+        raise ModelError(f"{path}: the rank `r` must be a whole number above 0, not {ranks[0]!r}; train it again")
+    library = (config.get("auto_mapping") or {}).get("parent_library", "peft")
+    code = [key for key in ("auto_map", "megatron_config") if config.get(key)]
+    if str(library).split(".")[0] not in _OWN_LIBRARIES:
+        code.append("auto_mapping")
+    if code:
+        raise ModelError(f"{path} names code to run ({', '.join(code)}); remove it, or use an adapter without")
+    return config
 
 
 def _convert_smollm2(folder: Path) -> None:

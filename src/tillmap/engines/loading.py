@@ -1,22 +1,36 @@
 """Loads the engine a parameter names, once the machine is known to hold its model."""
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
+from tillmap.checkpoints import check_adapter
 from tillmap.engines import Engine, Generation, Machine
 from tillmap.errors import ParamsError, ResourceError
+from tillmap.merging import merge_adapter
 
 
-def load_engine(name: str, model: Path, machine: Machine, generation: Generation) -> Engine:
-    """The engine of that name with its model in memory. Raises ModelError, ParamsError or ResourceError."""
+def load_engine(
+    name: str, model: Path, machine: Machine, generation: Generation, adapter: Path | None = None
+) -> Engine:
+    """The engine of that name with its model in memory, and the LoRA adapter, through which every question then goes.
+
+    Raises ModelError, ParamsError or ResourceError.
+    """
+    if adapter is not None:
+        check_adapter(adapter)
+        if machine.lora == "merge":
+            with TemporaryDirectory() as merged:  # weights are in memory once an engine is there
+                merge_adapter(model, adapter, Path(merged), "fp32")
+                return load_engine(name, Path(merged), machine, generation)
     require_memory(model, machine)
     if name == "vllm":
         from tillmap.engines.vllm import VllmEngine
 
-        return VllmEngine(model, machine, generation)
+        return VllmEngine(model, machine, generation, adapter)
     if name == "transformers":
         from tillmap.engines.transformers import TransformersEngine
 
-        return TransformersEngine(model, machine, generation)
+        return TransformersEngine(model, machine, generation, adapter)
     raise ParamsError(f"there is no engine {name!r}; expected vllm or transformers")
 
 

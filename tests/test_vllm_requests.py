@@ -1,0 +1,53 @@
+"""Grammars as xgrammar reads them, and brands as they allow them."""
+
+import pytest
+import xgrammar
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tillmap.engines.vllm_requests import grammar_of, most_bytes
+from tillmap.labels import LabelPath, LabelTree
+from tillmap.targets import make_target
+
+BYTES = xgrammar.TokenizerInfo([bytes([byte]) for byte in range(1, 256)] + [b"</s>"], stop_token_ids=[255])
+COMPILER = xgrammar.GrammarCompiler(BYTES, max_threads=1)
+
+
+def reads(grammar: str, texts: list[str]) -> list[bool]:
+    """Which texts are whole sentences of a grammar."""
+    compiled = COMPILER.compile_grammar(grammar)
+    found = []
+    for text in texts:
+        matcher = xgrammar.GrammarMatcher(compiled)
+        found.append(matcher.accept_string(text) and matcher.accept_token(255))
+    return found
+
+
+@settings(max_examples=50)
+@given(
+    answers=st.lists(st.text('ab|\\"é你 ', min_size=1, max_size=6), min_size=1, max_size=200, unique=True),
+    others=st.lists(st.text('ab|\\"é你 ', max_size=6), max_size=20),
+)
+def test_a_grammar_allows_its_answers_and_nothing_else(answers: list[str], others: list[str]) -> None:
+    texts = [*answers, *others]
+    assert reads(grammar_of(tuple(answers), None), texts) == [text in answers for text in texts]
+
+
+PATHS = [("care", "bath", "soap", "lux"), ("care", "bath", "soap", 'a|b"c\\\\_d'), ("hot", "teas", "tea é", "_t")]
+TREE = LabelTree(tuple(LabelPath(*path) for path in sorted(PATHS)), (1,) * 3, ((),) * 3)
+
+
+@pytest.mark.parametrize("name", ["short", "joined", "json"])
+@settings(max_examples=50)
+@given(brand=st.text('ab\\"|_ é\n\u3000', max_size=6) | st.text(max_size=50))
+def test_a_free_brand_is_allowed_as_its_form_says(name: str, brand: str) -> None:
+    target = make_target(name, TREE)
+    form = target.open_answers
+    texts = [opening + form.lead + brand + form.closing for opening in form.openings]
+    grammar = grammar_of(tuple(target.answers), form)
+    for text, allowed in zip(texts, reads(grammar, texts), strict=True):
+        assert allowed == bool(form.pattern.fullmatch(text) or target.decode(text))
+        assert not allowed or (
+            target.decode_open(text) is not None and len(text.encode()) <= most_bytes(tuple(target.answers), form)
+        )
+    assert all(reads(grammar, list(target.answers)))
