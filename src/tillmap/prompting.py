@@ -4,6 +4,7 @@ A message is a dict with `role` and `content`, as the OpenAI chat format and eve
 """
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -34,7 +35,9 @@ class Recipe:
     """How an arm asks: the system text, how an item is written and what of it is shown, and how examples are shown.
 
     `turns` shows an example as an earlier question with its answer, which even a very small model goes on from;
-    `context` lists them in one message with the question, as the seed did.
+    `context` lists them in one message with the question, as the seed did. In turns, `item_end` follows every item.
+    No `system` text, no system message: what a model is told then is up to its chat template. Without `show_numbers`
+    words that hold a digit (sizes, counts, codes) are left out of a description, unless nothing else is in it.
     """
 
     system: str
@@ -42,6 +45,8 @@ class Recipe:
     examples: Literal["turns", "context"]
     show_retailer: bool
     show_price: bool
+    item_end: str = ""
+    show_numbers: bool = True
 
 
 SEED_RAG = Recipe(
@@ -56,9 +61,14 @@ SEED_RAG = Recipe(
 )
 
 
-def our_rag(show_retailer: bool, show_price: bool) -> Recipe:
+SEED_LLAMA = Recipe(system="", item_format="json", examples="turns", show_retailer=True, show_price=True)
+
+_WITH_DIGITS = re.compile(r"\S*\d\S*")
+
+
+def our_recipe(show_retailer: bool, show_price: bool, show_numbers: bool = True) -> Recipe:
     """The short recipe: an example a turn, the nearest last, each a line and its answer."""
-    return Recipe("Label the receipt line.", "line", "turns", show_retailer, show_price)
+    return Recipe("Label the receipt line.", "line", "turns", show_retailer, show_price, show_numbers=show_numbers)
 
 
 @dataclass(frozen=True)
@@ -73,12 +83,13 @@ class Renderer:
 
         `examples` come most similar first and are shown the other way round: a model leans on what it read last.
         """
-        messages = [{"role": "system", "content": self.recipe.system}]
+        messages = [{"role": "system", "content": self.recipe.system}] if self.recipe.system else []
         shown = [(self._item(example.item), self.target.encode(example.path)) for example in reversed(examples)]
         if self.recipe.examples == "turns":
+            end = self.recipe.item_end
             for line, answer in shown:
-                messages += [{"role": "user", "content": line}, {"role": "assistant", "content": answer}]
-            return [*messages, {"role": "user", "content": self._item(item)}]
+                messages += [{"role": "user", "content": line + end}, {"role": "assistant", "content": answer}]
+            return [*messages, {"role": "user", "content": self._item(item) + end}]
         context = [f"{line} -> {answer}" for line, answer in shown]
         return [*messages, {"role": "user", "content": "\n".join([*context, f"{self._item(item)} ->"])}]
 
@@ -88,7 +99,9 @@ class Renderer:
 
     def _item(self, item: Item) -> str:
         price = None if item.price is None else f"{item.price:.2f}"
-        shown = {"description": " ".join(item.description.split())}  # a line end inside would read as another item
+        text = _WITH_DIGITS.sub(" ", item.description) if not self.recipe.show_numbers else item.description
+        # Joined anew, for a line end inside would read as another item.
+        shown = {"description": " ".join(text.split()) or " ".join(item.description.split())}
         if self.recipe.show_retailer:
             shown["retailer"] = item.retailer
         if self.recipe.item_format == "json":

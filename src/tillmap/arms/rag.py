@@ -4,10 +4,11 @@ from collections.abc import Iterator
 
 import pandas as pd
 
+from tillmap.arms.evidence import ITEM_COLUMNS, Evidence, make_item, widen_paths
 from tillmap.engines import Question
-from tillmap.labels import LEVELS, LabelPath, LabelTree
+from tillmap.labels import LabelTree
 from tillmap.params import Rag
-from tillmap.prompting import SEED_RAG, Example, Item, Renderer, our_rag
+from tillmap.prompting import SEED_RAG, Renderer, our_recipe
 from tillmap.targets import Target, make_target
 
 
@@ -21,42 +22,20 @@ def write_questions(
 ) -> Iterator[Question]:
     """One question for each row of `asked`, in order, with the nearest of its neighbours as examples.
 
-    `asked` and `training` are rows tables, `neighbours` a neighbours table that covers `asked`. Neighbours that read
-    and are labelled alike are shown once. With `constrain: retrieved` a question allows only the answers that stand for
-    some neighbour's path, and any text where a row has no neighbours.
+    `asked` and `training` are rows tables, `neighbours` a neighbours table that covers `asked`. With `constrain:
+    retrieved` a question allows only the answers that stand for some neighbour's path, widened as `widen` says, and
+    any text where a row has no neighbours.
     """
-    recipe = SEED_RAG if params.recipe == "seed" else our_rag(params.show_retailer, params.show_price)
+    ours = our_recipe(params.show_retailer, params.show_price, params.show_numbers)
     target = target_of(params, tree)
-    renderer = Renderer(recipe, target)
-    items = ["description", "retailer", "price"]
-    known = {
-        row_id: Example(_item(*shown), LabelPath(*path))
-        for row_id, *shown, path in zip(
-            training["id"],
-            *(training[name] for name in items),
-            training[list(LEVELS)].itertuples(index=False, name=None),
-            strict=True,
-        )
-    }
-    nearest: dict[tuple[str, int], list[int]] = {}
-    for split, row_id, neighbour in neighbours.sort_values("rank", kind="stable")[
-        ["split", "id", "neighbour"]
-    ].itertuples(index=False, name=None):
-        nearest.setdefault((split, row_id), []).append(neighbour)
-    for split, row_id, *shown in asked[["split", "id", *items]].itertuples(index=False, name=None):
-        distinct: dict[tuple[str, LabelPath], Example] = {}
-        for neighbour in nearest.get((split, row_id), []):
-            example = known[neighbour]
-            distinct.setdefault((example.item.description, example.path), example)
-        examples = list(distinct.values())
-        found = dict.fromkeys(target.encode(example.path) for example in examples)
+    renderer = Renderer(SEED_RAG if params.recipe == "seed" else ours, target)
+    evidence = Evidence(training, neighbours)
+    for split, row_id, *shown in asked[["split", "id", *ITEM_COLUMNS]].itertuples(index=False, name=None):
+        examples = evidence.examples(split, row_id)
+        found = widen_paths((example.path for example in examples), tree, params.widen)
         yield Question(
             split,
             row_id,
-            renderer.question(_item(*shown), examples[: params.examples]),
-            list(found) if params.constrain == "retrieved" and found else None,
+            renderer.question(make_item(*shown), examples[: params.examples]),
+            [target.encode(path) for path in found] if params.constrain == "retrieved" and found else None,
         )
-
-
-def _item(description: str, retailer: str, price: float) -> Item:
-    return Item(description, retailer, None if pd.isna(price) else float(price))

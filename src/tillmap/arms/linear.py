@@ -1,0 +1,74 @@
+"""The `linear` arm: one-vs-rest weights over character n-grams, the price and more, decoded over whole label paths."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import pandas as pd
+
+from tillmap.engines import Completion
+from tillmap.errors import InputError
+from tillmap.labels import LEVELS, LabelTree
+from tillmap.linear.model import LinearModel, Recipe
+from tillmap.linear.recipes import fit_best
+from tillmap.targets import Target, make_target
+
+_ITEM = ["id", "description", "retailer", "price"]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a user decides; the rest of the recipe is chosen on the `tune` part.
+
+    epochs: how often each row is shown in training.
+    ngrams: shortest and longest character n-gram.
+    unseen_paths: whether a known chain with a known brand may be answered that training never showed together.
+    trial_rows: up to so many rows are tried with all of them, more on whole groups of about so many.
+    weights_mib: the most that the weights' file may take.
+    """
+
+    epochs: int = 5
+    ngrams: tuple[int, int] = (2, 4)
+    unseen_paths: bool = False
+    trial_rows: int = 20_000
+    weights_mib: float = 16.0
+
+
+def train(rows: pd.DataFrame, tree: LabelTree, settings: Settings, seed: int) -> LinearModel:
+    """Train on the `train` part of a rows table with the recipe that gets the most of its `tune` part right.
+
+    `tree` holds the paths of the training part. Raises InputError where that part is empty or has a path not of `tree`.
+    """
+    recipe = Recipe(ngrams=settings.ngrams, epochs=settings.epochs, weights_mib=settings.weights_mib)
+    columns = ["part", *_ITEM, *LEVELS]
+    parts = {part: table for part, table in rows[columns].groupby("part", observed=True)}
+    if "train" not in parts:
+        raise InputError("linear: there is no row of the training part; run `dvc repro stratify`")
+    return fit_best(
+        parts["train"], parts.get("tune", rows[columns].head(0)), tree, recipe, seed,
+        trial_rows=settings.trial_rows, unseen_paths=settings.unseen_paths,
+    )  # fmt: skip
+
+
+def refit(model: LinearModel, rows: pd.DataFrame, seed: int) -> LinearModel:
+    """Train a model's recipe anew on all labelled rows, the held-out parts included; for answering test rows alone."""
+    labelled = rows.loc[rows["split"] == "train", [*_ITEM, *LEVELS]]
+    tree = LabelTree.from_rows(labelled)
+    return replace(LinearModel.fit(labelled, tree, model.recipe, seed), trials=model.trials)
+
+
+def target_of(tree: LabelTree) -> Target:
+    """How the arm writes its answers down."""
+    return make_target("json", tree)
+
+
+def completions(answers: pd.DataFrame, asked: pd.DataFrame) -> Iterator[Completion]:
+    """The answers of `LinearModel.predict` as completions of the rows asked (split and id, in the same order).
+
+    `logprob` is the answers' evidence: how likely all four labels are, each judged alone.
+    """
+    columns = [asked["split"], asked["id"], answers["evidence"], answers["candidates"]]
+    for split, row_id, evidence, candidates in zip(*columns, strict=True):
+        shown = [[list(path), round(share, 6)] for path, share in candidates]
+        text = json.dumps(candidates[0][0]._asdict(), ensure_ascii=False)
+        yield Completion(split, row_id, text, "ok", logprob=round(evidence, 6), candidates=shown)

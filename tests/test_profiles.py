@@ -1,0 +1,69 @@
+"""Profiles change params.yaml as promised, keep its comments, and leave it alone where they are wrong."""
+
+import pytest
+from project import ROOT
+from typer.testing import CliRunner
+
+from tillmap.cli import app
+from tillmap.errors import ParamsError
+from tillmap.params import read_params
+from tillmap.profiles import apply_profiles
+
+PROFILES = ROOT / "profiles"
+
+
+@pytest.fixture
+def params(tmp_path):
+    path = tmp_path / "params.yaml"
+    path.write_text((ROOT / "params.yaml").read_text())
+    return path
+
+
+@pytest.mark.parametrize("names", [["gpu"], ["gpu", "gpu-16gb"]])
+def test_a_shipped_profile_gives_valid_params_and_keeps_the_comments(names, params):
+    comments = [line.partition("#")[2] for line in params.read_text().splitlines()]
+    changed = apply_profiles(names, params, PROFILES)
+    found = read_params(params)
+    assert [line.partition("#")[2] for line in params.read_text().splitlines()] == comments
+    for key, (_, new) in changed.items():
+        block, _, name = key.partition(".")
+        assert getattr(getattr(found, block), name) == new
+    assert apply_profiles(names, params, PROFILES) == {}
+
+
+def test_the_later_profile_wins_and_the_effective_batch_stays(params):
+    apply_profiles(["gpu"], params, PROFILES)
+    large = read_params(params).train_llama
+    apply_profiles(["gpu-16gb"], params, PROFILES)
+    small = read_params(params).train_llama
+    assert (large.batch_rows, small.batch_rows) == (16, 11)
+    assert abs(small.batch_rows * small.accumulation - large.batch_rows * large.accumulation) <= small.batch_rows // 2
+
+
+@pytest.mark.parametrize(
+    ("profile", "message"),
+    [
+        ("rag:\n  exmaples: 5\n", r"rag\.exmaples is not a parameter; did you mean examples\?"),
+        ("raq:\n  examples: 5\n", r"raq is no block"),
+        ("rag: 5\n", r"rag is no block"),
+        ("- rag\n", "expected blocks"),
+        ("rag: [\n", "not readable as YAML"),
+    ],
+)
+def test_a_wrong_profile_changes_nothing(profile, message, params, tmp_path):
+    before = params.read_text()
+    (tmp_path / "wrong.yaml").write_text(profile)
+    with pytest.raises(ParamsError, match=message):
+        apply_profiles(["wrong"], params, tmp_path)
+    assert params.read_text() == before
+
+
+def test_the_command_says_what_changed(params, monkeypatch):
+    monkeypatch.chdir(params.parent)
+    (params.parent / "profiles").symlink_to(PROFILES)
+    done = CliRunner().invoke(app, ["profile", "gpu"])
+    assert done.exit_code == 0
+    assert "rag.examples: 3 -> 5" in done.output
+    missing = CliRunner().invoke(app, ["profile", "cluster"])
+    assert isinstance(missing.exception, ParamsError)
+    assert "there are: gpu, gpu-16gb" in str(missing.exception)
