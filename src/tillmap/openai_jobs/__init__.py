@@ -1,0 +1,1 @@
+"""Tuning and batches at OpenAI and providers like it: adopted where they exist, never paid for twice."""
