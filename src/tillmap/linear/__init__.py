@@ -1,0 +1,1 @@
+"""A linear model of label paths: features of an item, weights for every label, and decoding over known paths."""

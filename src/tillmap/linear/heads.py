@@ -1,0 +1,194 @@
+"""Trained heads at work: sparse weights, and the ranking of whole label paths by their labels' scores."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+from scipy.sparse import csr_matrix
+
+from tillmap.errors import ModelError
+from tillmap.linear.training import Floats, Ints
+
+_BYTES = 4  # of a stored weight: its column and its value, two bytes each
+_MOST_COLUMNS = 2**16
+_LEAST = 0.02  # smaller weights hardly change an answer: on real receipts not even those twice as large do
+_FULL = 0.2  # a line with more of its labels than this is faster added as a whole
+
+
+class Ranking(NamedTuple):
+    """The best paths of each row, and how its heads scored.
+
+    `paths` (rows, k) are positions in the layout's paths, best first, -1 where there are fewer; `scores` (rows, k)
+    theirs, best to worst. `best` and `second` (rows, heads) are each head's two highest scores, `winner` (rows, heads)
+    those of the best path's labels. `free` (rows, 2) are the positions of the best chain and of the best brand, whether
+    or not they are known together, and `free_score` (rows,) what the two score.
+    """
+
+    paths: Ints
+    scores: Floats
+    best: Floats
+    second: Floats
+    winner: Floats
+    free: Ints
+    free_score: Floats
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Which columns of the heads stand for what.
+
+    `ends` (heads + 1,): head h has the columns ends[h] up to, and without, ends[h + 1]; the first four are those of the
+    levels. `paths` (heads, paths) and `chains` (3, chains) are the columns of their labels, head by head.
+    """
+
+    ends: Ints
+    paths: Ints
+    chains: Ints
+
+
+@dataclass(frozen=True)
+class SparseHeads:
+    """The weights of `train_heads` as lines of those that are not 0, a line a term, and the biases."""
+
+    starts: Ints
+    columns: NDArray[np.uint16]
+    values: Floats
+    biases: Floats
+
+    @classmethod
+    def prune(cls, weights: Floats, biases: Floats, most_mib: float) -> Self:
+        """Keep the largest weights, as many as a file of that size can hold (a few more where some are equal).
+
+        Raises ModelError where there are more than 65,536 labels.
+        """
+        if len(biases) > _MOST_COLUMNS:
+            raise ModelError(f"a linear model of {len(biases):,} labels; expected {_MOST_COLUMNS:,} at most")
+        kept = [np.flatnonzero(np.abs(line) >= _LEAST) for line in weights]
+        values = np.concatenate([line[places] for line, places in zip(weights, kept, strict=True)])
+        columns = np.concatenate(kept).astype(np.uint16)
+        starts = np.cumsum([0, *map(len, kept)], dtype=np.int64)
+        most = max(1, int(most_mib * 2**20 / _BYTES))
+        if len(values) > most:
+            least = np.partition(np.abs(values), -most)[-most]
+            large = np.abs(values) >= least
+            starts = np.concatenate([[0], np.cumsum(large)])[starts]
+            values, columns = values[large], columns[large]
+        return cls(starts, columns, values.astype(np.float16).astype(np.float32), biases)
+
+    def rank(self, features: csr_matrix, layout: Layout, head_weights: Floats, k: int) -> Ranking:
+        """Rank the paths of each row of features (rows, terms) by the sum of its heads' scores times `head_weights`.
+
+        Equal scores go to the path that comes first.
+        """
+        rows, heads = features.shape[0], len(layout.ends) - 1
+        best, second, winner = np.full((3, rows, heads), -np.inf, dtype=np.float32)
+        ranking = Ranking(
+            np.full((rows, k), -1, dtype=np.int64),
+            np.full((rows, k), -np.inf, dtype=np.float32),
+            best,
+            second,
+            winner,
+            np.zeros((rows, 2), dtype=np.int64),
+            np.full(rows, -np.inf, dtype=np.float32),
+        )
+        _compiled_rank(
+            features.indptr, features.indices, features.data, self.starts, self.columns, self.values, self.biases,
+            *self._full_lines, layout.ends, layout.paths, layout.chains, head_weights.astype(np.float32), *ranking,
+        )  # fmt: skip
+        return ranking
+
+    @cached_property
+    def _full_lines(self) -> tuple[NDArray[np.int32], Floats]:
+        """The lines that hold many labels as rows of a dense matrix, and the row of each line (terms,), -1 for none."""
+        lengths = np.diff(self.starts)
+        full = np.flatnonzero(lengths > _FULL * len(self.biases))
+        rows = np.full(len(lengths), -1, dtype=np.int32)
+        rows[full] = np.arange(len(full))
+        lines = np.zeros((len(full), len(self.biases)), dtype=np.float32)
+        for row, line in enumerate(full):
+            entries = slice(self.starts[line], self.starts[line + 1])
+            lines[row, self.columns[entries]] = self.values[entries]
+        return rows, lines
+
+    def save(self, path: Path) -> None:
+        """Write one safetensors file."""
+        tensors: dict[str, NDArray[Any]] = {
+            "starts": self.starts,
+            "columns": self.columns,
+            "values": self.values.astype(np.float16),
+            "biases": self.biases,
+        }
+        save_file(tensors, path)
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read what `save` wrote. Raises ModelError where it is missing or damaged."""
+        try:
+            tensors = load_file(path)
+            values = tensors["values"].astype(np.float32)
+            return cls(tensors["starts"], tensors["columns"], values, tensors["biases"])
+        except FileNotFoundError:
+            raise ModelError(f"{path}: the model is not there; run `dvc repro` or `dvc pull`") from None
+        except (SafetensorError, KeyError) as error:
+            raise ModelError(f"{path}: not a linear model ({error}); delete it and run `dvc repro`") from None
+
+
+def _rank(  # noqa: PLR0912, PLR0917 - one loop for the compiler
+    starts: Any, terms: Any, values: Any, line_starts: Any, line_columns: Any, line_values: Any, biases: Any,
+    full_rows: Any, full_lines: Any, ends: Any, path_columns: Any, chain_columns: Any, head_weights: Any,
+    paths: Any, scores: Any, best: Any, second: Any, winner: Any, free: Any, free_score: Any,
+) -> None:  # fmt: skip
+    """Fill the arrays of a `Ranking`, row by row."""
+    heads, known = path_columns.shape
+    last = paths.shape[1] - 1
+    score = np.empty(biases.shape[0], np.float32)
+    total = np.empty(known, np.float32)
+    for row in range(starts.shape[0] - 1):
+        score[:] = biases
+        for place in range(starts[row], starts[row + 1]):
+            line, value = terms[place], values[place]
+            if full_rows[line] >= 0:
+                full = full_lines[full_rows[line]]
+                for column in range(score.shape[0]):
+                    score[column] += value * full[column]
+            else:
+                for entry in range(line_starts[line], line_starts[line + 1]):
+                    score[line_columns[entry]] += value * line_values[entry]
+        total[:] = 0
+        for head in range(heads):
+            for column in range(ends[head], ends[head + 1]):
+                if score[column] > best[row, head]:
+                    second[row, head] = best[row, head]
+                    best[row, head] = score[column]
+                    if head == 3:
+                        free[row, 1] = column - ends[head]
+                elif score[column] > second[row, head]:
+                    second[row, head] = score[column]
+            for path in range(known):
+                total[path] += head_weights[head] * score[path_columns[head, path]]
+        for path in range(known):
+            if total[path] > scores[row, last]:
+                at = last
+                while at > 0 and total[path] > scores[row, at - 1]:
+                    scores[row, at], paths[row, at] = scores[row, at - 1], paths[row, at - 1]
+                    at -= 1
+                scores[row, at], paths[row, at] = total[path], path
+        for head in range(heads):
+            winner[row, head] = score[path_columns[head, paths[row, 0]]]
+        for chain in range(chain_columns.shape[1]):
+            sum_ = np.float32(0)
+            for head in range(3):
+                sum_ += head_weights[head] * score[chain_columns[head, chain]]
+            if sum_ > free_score[row]:
+                free_score[row] = sum_
+                free[row, 0] = chain
+        free_score[row] += head_weights[3] * best[row, 3]
+
+
+_compiled_rank = njit(cache=True)(_rank)

@@ -1,0 +1,248 @@
+"""The linear model: one-vs-rest scores for every label of every level, decoded over whole label paths."""
+
+import logging
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.sparse import vstack
+from tqdm import tqdm
+
+from tillmap.errors import InputError, ModelError
+from tillmap.labels import LEVELS, Chain, LabelPath, LabelTree
+from tillmap.linear.features import TEXT_BLOCKS, Featuriser
+from tillmap.linear.heads import Layout, Ranking, SparseHeads
+from tillmap.linear.training import SILENT, Floats, Heads, Ints, train_heads
+from tillmap.storage import read_json, read_table, write_json, write_table
+
+log = logging.getLogger(__name__)
+
+_MOST_WEIGHTS = 500_000_000  # while training, terms times labels: 2 GB
+_CHUNK = 2048  # rows ranked at a time: bounds memory and moves the progress bar
+_FORMAT = 1
+_MOST_LEAD = 10.0  # scores lie within about -2 and 2
+
+
+Trial = dict[str, Any]  # what was tried, of how many `rows` how many came out `right`, and whether it was `kept`
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a model is made. `choose_recipe` finds one; it is written into the model's folder.
+
+    blocks: what is seen of an item, see `Featuriser`.
+    ngrams: shortest and longest character n-gram.
+    label_names: a label's own name is one more example of it.
+    siblings: a fifth head tells each path from those of its own group; for dense data.
+    head_weights: what each head's score counts in a path's (supergroup, group, module, brand, path).
+    sharpness: a path's share is the softmax over the candidates' scores times this.
+    unseen_penalty: a known chain with a known brand, unknown together, is answered where it scores higher than the best
+        known path by more than this; None: never.
+    epochs, rate: see `train_heads`.
+    weights_mib: the size that the weights' file may have.
+    """
+
+    blocks: tuple[str, ...] = (*TEXT_BLOCKS, "price")
+    ngrams: tuple[int, int] = (2, 4)
+    label_names: bool = True
+    siblings: bool = False
+    head_weights: tuple[float, float, float, float, float] = (0.2, 0.2, 0.4, 1.0, 0.0)
+    sharpness: float = 4.0
+    unseen_penalty: float | None = None
+    epochs: int = 5
+    rate: float = 0.2
+    weights_mib: float = 16.0
+
+
+@dataclass(frozen=True)
+class LinearModel:
+    """Answers items with label paths. Make one with `fit`, or `load` what `save` wrote.
+
+    `trials` say how the recipe was chosen, where it was.
+    """
+
+    featuriser: Featuriser
+    heads: SparseHeads
+    tree: LabelTree
+    recipe: Recipe
+    trials: tuple[Trial, ...] = ()
+
+    @classmethod
+    def fit(cls, rows: pd.DataFrame, tree: LabelTree, recipe: Recipe, seed: int) -> Self:
+        """Train on labelled rows: description, retailer, price and the four levels, each path one of the tree's.
+
+        Raises InputError where there are no rows or a row's path is not of the tree.
+        """
+        if rows.empty:
+            raise InputError("linear model: no row to train on; expected labelled rows of the training part")
+        index = pd.MultiIndex.from_tuples(tree.paths, names=LEVELS)
+        path_of_row = index.get_indexer(pd.MultiIndex.from_frame(rows[list(LEVELS)]))
+        if (path_of_row < 0).any():
+            row = int(np.argmin(path_of_row))
+            raise InputError(
+                f"linear model: id {rows['id'].iloc[row]} has a path that the tree lacks; run `dvc repro stratify`"
+            )
+        columns, ends = _columns_of(tree, recipe.siblings)
+        examples = columns[path_of_row]
+        most_terms = max(1, _MOST_WEIGHTS // int(ends[-1]) // len(recipe.blocks))
+        featuriser = Featuriser.fit(rows, recipe.blocks, ngrams=recipe.ngrams, most_terms=most_terms)
+        features = featuriser.transform(rows)
+        if recipe.label_names:
+            names, said = _named_labels(tree, columns)
+            features = vstack([features, featuriser.read_labels(names)], format="csr")
+            examples = np.concatenate([examples, said])
+        log.info("training %d labels on %d rows of %d terms", ends[-1], *features.shape)
+        heads = _rivals(tree, ends)
+        weights, biases = train_heads(features, examples, heads, epochs=recipe.epochs, rate=recipe.rate, seed=seed)
+        return cls(featuriser, SparseHeads.prune(weights, biases, recipe.weights_mib), tree, recipe)
+
+    def with_recipe(self, **changes: Any) -> "LinearModel":
+        """The same weights with another way of decoding: head_weights, sharpness or unseen_penalty."""
+        return replace(self, recipe=replace(self.recipe, **changes))
+
+    def rank(self, items: pd.DataFrame, k: int = 10) -> Ranking:
+        """The best k paths of each item (description, retailer and price), as positions in the tree; see `Ranking`."""
+        weights = np.array(self.recipe.head_weights[: len(self._layout.paths)], dtype=np.float32)
+        starts = tqdm(range(0, max(len(items), 1), _CHUNK), desc="linear", unit="chunk", disable=None)
+        parts = [
+            self.heads.rank(self.featuriser.transform(items.iloc[start : start + _CHUNK]), self._layout, weights, k)
+            for start in starts
+        ]
+        return Ranking(*(np.concatenate(part) for part in zip(*parts, strict=True)))
+
+    def predict(self, items: pd.DataFrame, k: int = 10) -> pd.DataFrame:
+        """Answer each item (description, retailer and price), in order and under the items' index.
+
+        Columns: the four levels; in_tree; share (of the answer among its candidates, 0 to 1); margin (of its score over
+        the next candidate's); evidence (the log of how likely all its labels are, each judged alone by the logistic
+        function of its score); for each level LEVEL_lead, the score of the answer's label less the best of the level's
+        others, below 0 where another label scores higher; candidates, up to k pairs of path and share, best first.
+        Of an unseen path, evidence and leads are those of the best known one.
+        """
+        found = self.rank(items, k)
+        places, scores = self._with_unseen(found)
+        shares = _softmax(scores * self.recipe.sharpness)
+        names = self.tree.paths + self._unseen_names(places, found)
+        candidates = [
+            [(names[place], share) for place, share in zip(row, given, strict=True) if place >= 0]
+            for row, given in zip(places.tolist(), shares.tolist(), strict=True)
+        ]
+        lead = np.where(found.winner >= found.best, found.winner - found.second, found.winner - found.best)
+        table = pd.DataFrame([each[0][0] for each in candidates], columns=list(LEVELS), index=items.index)
+        table["in_tree"] = places[:, 0] < len(self.tree)
+        table["share"] = shares[:, 0]
+        table["margin"] = _finite(scores[:, 0] - scores[:, 1]) if k > 1 else 0.0
+        table["evidence"] = -np.logaddexp(0.0, -found.winner[:, : len(LEVELS)].astype(np.float64)).sum(axis=1)
+        for level, values in zip(LEVELS, _finite(lead).T, strict=False):
+            table[f"{level}_lead"] = values
+        table["candidates"] = pd.Series(candidates, index=items.index, dtype=object)
+        return table
+
+    def save(self, folder: Path) -> None:
+        """Write the model into a folder that exists: JSON, Parquet and safetensors. The same model, the same bytes."""
+        about = {"format": _FORMAT, "recipe": asdict(self.recipe), "trials": list(self.trials)}
+        write_json(about, folder / "recipe.json")
+        write_table(self.featuriser.to_table(), folder / "terms.parquet")
+        write_table(self.tree.to_table(), folder / "paths.parquet")
+        self.heads.save(folder / "weights.safetensors")
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Read what `save` wrote. Raises InputError or ModelError where a file is missing or not as it should be."""
+        written = read_json(folder / "recipe.json")
+        if not isinstance(written, dict) or written.get("format") != _FORMAT:
+            raise ModelError(f"{folder}: not a linear model of this version; run `dvc repro` to train one")
+        values: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in written["recipe"].items()
+        }
+        recipe = Recipe(**values)
+        return cls(
+            Featuriser.from_table(read_table(folder / "terms.parquet"), recipe.ngrams),
+            SparseHeads.load(folder / "weights.safetensors"),
+            LabelTree.from_table(read_table(folder / "paths.parquet")),
+            recipe,
+            tuple(written["trials"]),
+        )
+
+    @cached_property
+    def _layout(self) -> Layout:
+        columns, ends = _columns_of(self.tree, self.recipe.siblings)
+        chains = np.unique(columns[:, :3], axis=0)
+        return Layout(ends, np.ascontiguousarray(columns.T), np.ascontiguousarray(chains.T))
+
+    def _with_unseen(self, found: Ranking) -> tuple[Ints, Floats]:
+        """The candidates, led by an unseen path where the recipe allows it: len(tree) + row stands for the row's."""
+        places, scores = found.paths, found.scores
+        if self.recipe.unseen_penalty is None:
+            return places, scores
+        score = found.free_score - np.float32(self.recipe.unseen_penalty)
+        rows = np.flatnonzero((score > scores[:, 0]) & ~np.isin(self._pair_codes(found.free), self._known_pairs))
+        places, scores = places.copy(), scores.copy()
+        places[rows, 1:], scores[rows, 1:] = places[rows, :-1], scores[rows, :-1]
+        places[rows, 0], scores[rows, 0] = len(self.tree) + rows, score[rows]
+        return places, scores
+
+    def _unseen_names(self, places: Ints, found: Ranking) -> tuple[LabelPath, ...]:
+        if self.recipe.unseen_penalty is None:
+            return ()
+        chains, brands = self.tree.chains, self.tree.labels("brand")
+        return tuple(LabelPath._make((*chains[chain], brands[brand])) for chain, brand in found.free)
+
+    def _pair_codes(self, pairs: Ints) -> Ints:
+        return np.asarray(pairs[:, 0] * len(self.tree.labels("brand")) + pairs[:, 1])
+
+    @cached_property
+    def _known_pairs(self) -> Ints:
+        chain = {chain: place for place, chain in enumerate(self.tree.chains)}
+        brand = {brand: place for place, brand in enumerate(self.tree.labels("brand"))}
+        return self._pair_codes(np.array([(chain[Chain(*path[:3])], brand[path.brand]) for path in self.tree]))
+
+
+def _columns_of(tree: LabelTree, siblings: bool) -> tuple[Ints, Ints]:
+    """The columns of each path's labels (paths, heads), and where the heads' columns begin and end (heads + 1,)."""
+    labels = [tree.labels(level) for level in LEVELS]
+    codes = [pd.Index(known).get_indexer(pd.Index([path[i] for path in tree])) for i, known in enumerate(labels)]
+    sizes = [len(known) for known in labels]
+    if siblings:
+        codes.append(np.arange(len(tree)))
+        sizes.append(len(tree))
+    ends = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+    return np.stack(codes, axis=1).astype(np.int64) + ends[:-1], ends
+
+
+def _rivals(tree: LabelTree, ends: Ints) -> Heads:
+    """A label's rivals are its whole head; a path's, in the fifth, the paths of its group, for the tree is sorted."""
+    heads = Heads.of(np.diff(ends).tolist())
+    if len(ends) - 1 > len(LEVELS):
+        group = pd.factorize(pd.MultiIndex.from_tuples([path[:2] for path in tree]))[0]
+        heads.first[ends[-2] :] = ends[-2] + np.searchsorted(group, group, side="left")
+        heads.last[ends[-2] :] = ends[-2] + np.searchsorted(group, group, side="right")
+    return heads
+
+
+def _named_labels(tree: LabelTree, columns: Ints) -> tuple[list[str], Ints]:
+    """Names as examples: each brand's for its brand, each module's for its chain; they are silent on other heads."""
+    paths = pd.DataFrame(tree.paths, columns=list(LEVELS))
+    names, said = [], []
+    for name, heads in (("brand", [3]), ("module", [0, 1, 2])):
+        shown = np.flatnonzero(~paths.duplicated([LEVELS[head] for head in heads]))
+        columns_said = np.full((len(shown), columns.shape[1]), SILENT, dtype=np.int64)
+        columns_said[:, heads] = columns[shown][:, heads]
+        names += paths[name].iloc[shown].tolist()
+        said.append(columns_said)
+    return names, np.concatenate(said)
+
+
+def _softmax(scores: Floats) -> NDArray[np.float64]:
+    """Shares of each row's scores; a score of -inf has none."""
+    weights = np.exp(scores.astype(np.float64) - scores[:, :1].astype(np.float64))
+    return np.asarray(weights / weights.sum(axis=1, keepdims=True))
+
+
+def _finite(values: Floats) -> Floats:
+    """Where there is no second label or path to compare with, the lead is infinite; a large number serves as well."""
+    return np.clip(values, -_MOST_LEAD, _MOST_LEAD)

@@ -1,0 +1,278 @@
+"""The linear model and its arm, on the demo catalogue and on toys."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.sparse import csr_matrix
+
+from tillmap.arms import linear
+from tillmap.demo import make_demo
+from tillmap.errors import InputError, ModelError
+from tillmap.labels import LEVELS, LabelPath, LabelTree
+from tillmap.linear.features import Featuriser
+from tillmap.linear.heads import SparseHeads
+from tillmap.linear.model import LinearModel, Recipe
+from tillmap.linear.training import SILENT, Heads, train_heads
+from tillmap.sampling import assign_parts, product_key
+
+LABELS = list(LEVELS)
+QUICK = linear.Settings(epochs=2)
+
+
+@pytest.fixture(scope="module")
+def rows() -> pd.DataFrame:
+    demo = make_demo(1200, 200)
+    tables = [table.assign(split=split) for split, table in (("train", demo.train), ("test", demo.test))]
+    rows = pd.concat(tables, ignore_index=True).rename(columns={"indoml_id": "id"})
+    rows["product"] = rows["description"].map(product_key)
+    rows["part"] = assign_parts(rows, "product", tune=0.1, calibrate=0.05, report=0.05, seed=1)
+    return rows
+
+
+@pytest.fixture(scope="module")
+def tree(rows: pd.DataFrame) -> LabelTree:
+    return LabelTree.from_rows(rows[rows["part"] == "train"])
+
+
+@pytest.fixture(scope="module")
+def model(rows: pd.DataFrame, tree: LabelTree) -> LinearModel:
+    return linear.train(rows, tree, QUICK, 1)
+
+
+def accuracy(answers: pd.DataFrame, rows: pd.DataFrame) -> float:
+    return float((answers[LABELS].to_numpy(object) == rows[LABELS].to_numpy(object)).all(axis=1).mean())
+
+
+def files(model: LinearModel, folder: Path) -> dict[str, bytes]:
+    folder.mkdir()
+    model.save(folder)
+    return {file.name: file.read_bytes() for file in folder.iterdir()}
+
+
+def test_it_answers_most_rows_with_known_paths(model: LinearModel, rows: pd.DataFrame, tree: LabelTree) -> None:
+    test = rows[rows["part"] == "test"]
+    answers = model.predict(test)
+    assert answers.index.equals(test.index)
+    assert accuracy(answers, test) > 0.75
+    assert answers["in_tree"].all()
+    assert {LabelPath(*path) for path in answers[LABELS].itertuples(index=False)} <= set(tree)
+
+
+def test_the_same_inputs_give_the_same_bytes(
+    model: LinearModel, rows: pd.DataFrame, tree: LabelTree, tmp_path: Path
+) -> None:
+    assert files(linear.train(rows, tree, QUICK, 1), tmp_path / "again") == files(model, tmp_path / "first")
+
+
+def test_a_saved_model_answers_the_same(model: LinearModel, rows: pd.DataFrame, tmp_path: Path) -> None:
+    files(model, tmp_path / "model")
+    loaded = LinearModel.load(tmp_path / "model")
+    assert (loaded.recipe, loaded.trials) == (model.recipe, model.trials)
+    asked = rows[rows["part"] == "test"].head(50)
+    pd.testing.assert_frame_equal(loaded.predict(asked), model.predict(asked))
+
+
+def test_missing_and_foreign_files_are_told(model: LinearModel, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"recipe\.json: the file is not there"):
+        LinearModel.load(tmp_path)
+    files(model, tmp_path / "model")
+    (tmp_path / "model" / "weights.safetensors").write_bytes(b"no tensors")
+    with pytest.raises(ModelError, match="not a linear model"):
+        LinearModel.load(tmp_path / "model")
+    (tmp_path / "model" / "recipe.json").write_text('{"format": 0}')
+    with pytest.raises(ModelError, match="of this version"):
+        LinearModel.load(tmp_path / "model")
+
+
+def test_ranking_is_the_weighted_sum_over_levels(model: LinearModel, rows: pd.DataFrame, tree: LabelTree) -> None:
+    """Worked out anew with dense matrices."""
+    asked = rows[rows["part"] == "test"].head(40)
+    features = model.featuriser.transform(asked)
+    heads = model.heads
+    weights = csr_matrix((heads.values, heads.columns, heads.starts), (features.shape[1], len(heads.biases)))
+    scores = (features @ weights).toarray() + heads.biases
+    total, start = np.zeros((len(asked), len(tree))), 0
+    for level, weight in zip(LEVELS, model.recipe.head_weights, strict=False):
+        labels = tree.labels(level)
+        mine = scores[:, start : start + len(labels)]
+        total += weight * mine[:, [labels.index(getattr(path, level)) for path in tree]]
+        start += len(labels)
+    ranking = model.rank(asked, k=5)
+    expected = np.argsort(-total, axis=1, kind="stable")[:, :5]
+    np.testing.assert_allclose(ranking.scores, np.take_along_axis(total, expected, 1), atol=1e-5)
+    assert (ranking.paths == expected).mean() > 0.98  # but for sums that differ in their last digit
+    np.testing.assert_allclose(ranking.best[:, 3], mine.max(axis=1), atol=1e-5)
+    np.testing.assert_allclose(ranking.second[:, 3], np.sort(mine, axis=1)[:, -2], atol=1e-5)
+
+
+def test_candidates_are_ranked_shares_and_completions_carry_them(model: LinearModel, rows: pd.DataFrame) -> None:
+    asked = rows[rows["part"] == "report"]
+    answers = model.predict(asked)
+    written = list(linear.completions(answers, asked))
+    assert [(one.split, one.id) for one in written] == list(zip(asked["split"], asked["id"], strict=True))
+    for one, (_, answer) in zip(written, answers.iterrows(), strict=True):
+        assert one.candidates is not None and one.logprob is not None
+        shares = [share for _, share in one.candidates]
+        assert shares == sorted(shares, reverse=True) and sum(shares) == pytest.approx(1, abs=1e-4)
+        assert one.candidates[0][0] == answer[LABELS].tolist()
+        assert one.logprob <= 0
+        assert linear.target_of(model.tree).decode(one.text) == LabelPath(*answer[LABELS])
+
+
+def test_unseen_paths_pair_known_chains_with_known_brands(model: LinearModel, rows: pd.DataFrame) -> None:
+    tree = model.tree
+    asked = rows[rows["part"] == "test"]
+    free = model.with_recipe(unseen_penalty=0.0).predict(asked)
+    outside = free[~free["in_tree"]]
+    assert 0 < len(outside) < len(free)
+    for path in map(LabelPath._make, outside[LABELS].itertuples(index=False, name=None)):
+        assert path not in tree and path[:3] in tree.chains and path.brand in tree.labels("brand")
+    strict = model.predict(asked)
+    pd.testing.assert_frame_equal(free.loc[free["in_tree"], LABELS], strict.loc[free["in_tree"], LABELS])
+    assert (outside["margin"] >= 0).all()
+    assert model.with_recipe(unseen_penalty=99.0).predict(asked)["in_tree"].all()
+
+
+@settings(max_examples=25)
+@given(st.lists(st.tuples(st.text(max_size=30), st.floats(0, 1e6) | st.just(float("nan"))), min_size=1, max_size=4))
+def test_any_text_gets_an_answer(model: LinearModel, items: list[tuple[str, float]]) -> None:
+    asked = pd.DataFrame(items, columns=["description", "price"]).assign(retailer="nowhere")
+    answers = model.with_recipe(unseen_penalty=0.1).predict(asked)
+    numbers = answers.select_dtypes("number").to_numpy()
+    assert len(answers) == len(items) and np.isfinite(numbers).all()
+    assert answers["share"].between(0, 1).all()
+
+
+def test_the_recipe_is_chosen_on_tune_rows_and_said(model: LinearModel) -> None:
+    assert model.trials[0]["tried"] == "start"
+    *_, start, halved, doubled = model.trials
+    assert [trial["tried"].split()[0] for trial in (start, halved, doubled)] == ["head"] * 3
+    assert sum(trial["kept"] for trial in (start, halved, doubled)) == 1
+    kept = [trial["right"] for trial in model.trials if trial["kept"]]
+    assert kept == sorted(kept) and kept[-1] == max(trial["right"] for trial in (start, halved, doubled))
+
+
+def test_a_telling_price_or_retailer_is_kept_and_a_silent_one_is_not() -> None:
+    rng = np.random.default_rng(0)
+    size = 600
+    brand, word = rng.integers(0, 4, size), rng.integers(0, 3, size)
+    rows = pd.DataFrame(
+        {
+            "split": "train",
+            "id": range(size),
+            "part": np.where(np.arange(size) % 4 == 0, "tune", "train"),
+            "description": [["green tea", "brown rice", "white soap"][w] for w in word],
+            "retailer": [f"shop {b % 2}" for b in brand],
+            "price": [(1.0, 1.0, 64.0, 64.0)[b] for b in brand],
+            "supergroup": "all",
+            "group": "all",
+            "module": [f"m{w}" for w in word],
+            "brand": [f"b{b}" for b in brand],
+        }
+    )
+    tree = LabelTree.from_rows(rows)
+    model = linear.train(rows, tree, linear.Settings(), 0)
+    assert {"price", "retailer"} <= set(model.recipe.blocks)
+    assert accuracy(model.predict(rows), rows) == 1
+    same = rows.assign(retailer="shop", price=float("nan"))
+    blind = linear.train(same, LabelTree.from_rows(same), linear.Settings(), 0)
+    assert "retailer" not in blind.recipe.blocks
+    groups = linear.train(rows.assign(group=rows["module"]), LabelTree.from_rows(rows.assign(group=rows["module"])),
+                          linear.Settings(trial_rows=200), 0)  # fmt: skip
+    assert len(groups.tree) == len(tree) and groups.trials[0]["rows"] < groups.trials[-1]["rows"]
+
+
+def test_few_tune_rows_choose_nothing(rows: pd.DataFrame, tree: LabelTree) -> None:
+    few = rows[(rows["part"] == "train") | (rows.index < 30)]
+    model = linear.train(few, tree, QUICK, 1)
+    assert model.trials == () and model.recipe == Recipe(epochs=2)
+
+
+def test_refitting_knows_the_held_out_paths(model: LinearModel, rows: pd.DataFrame) -> None:
+    full = linear.refit(model, rows, 1)
+    assert full.recipe == model.recipe and set(model.tree) < set(full.tree)
+    held_out = rows[rows["part"] == "tune"]
+    assert accuracy(full.predict(held_out), held_out) > accuracy(model.predict(held_out), held_out)
+
+
+def test_rows_that_do_not_fit_the_tree_are_told(rows: pd.DataFrame, tree: LabelTree) -> None:
+    with pytest.raises(InputError, match="a path that the tree lacks"):
+        LinearModel.fit(rows[rows["split"] == "train"], tree, Recipe(), 0)
+    with pytest.raises(InputError, match="no row of the training part"):
+        linear.train(rows[rows["part"] == "test"], tree, QUICK, 0)
+
+
+def test_siblings_are_rivals_within_their_group(rows: pd.DataFrame, tree: LabelTree) -> None:
+    training = rows[rows["part"] == "train"]
+    model = LinearModel.fit(training, tree, Recipe(siblings=True, head_weights=(0.2, 0.2, 0.4, 1, 0.6)), 1)
+    assert accuracy(model.predict(training), training) > 0.9
+    alone = [place for place, path in enumerate(tree) if sum(path[:2] == other[:2] for other in tree) == 1]
+    others = len(model.heads.biases) - len(tree)
+    assert alone and all((model.heads.columns != others + place).sum() > 0 for place in alone)
+
+
+# --- parts ----------------------------------------------------------------------------------------------------------
+
+
+def plain_epoch(features: np.ndarray, columns: np.ndarray, heads: Heads, step: float) -> np.ndarray:
+    """One round of the squared hinge, row by row in the drawn order, with nothing left out."""
+    weights, biases = np.zeros((features.shape[1], len(heads))), np.full(len(heads), -1.0)
+    for row in np.random.default_rng(0).permutation(len(features)):
+        score, slope = features[row] @ weights + biases, np.zeros(len(heads))
+        for column in columns[row][columns[row] >= 0]:
+            rivals = np.arange(heads.first[column], heads.last[column])
+            slope[rivals] = np.maximum(0, 1 + score[rivals])
+            slope[column] = -max(0, 1 - score[column])
+        weights -= step * np.outer(features[row], slope)
+        biases -= 0.1 * step * slope
+    return weights
+
+
+def test_training_takes_the_steps_of_the_squared_hinge() -> None:
+    rng = np.random.default_rng(3)
+    features = np.where(rng.random((30, 12)) < 0.4, rng.random((30, 12)), 0).astype(np.float32)
+    heads = Heads.of([2, 3])
+    heads.first[2:] = [2, 2, 4]
+    heads.last[2:] = [4, 4, 5]  # the last label has no rival
+    columns = np.stack([rng.integers(0, 2, 30), rng.integers(2, 5, 30)], axis=1)
+    columns[::5, 1] = SILENT
+    weights, _ = train_heads(csr_matrix(features), columns, heads, epochs=1, rate=0.2, seed=0)
+    np.testing.assert_allclose(weights, plain_epoch(features, columns, heads, 0.2), atol=0.03)
+
+
+def test_pruning_keeps_the_largest_weights_in_the_size_allowed() -> None:
+    weights = np.random.default_rng(0).normal(size=(200, 100)).astype(np.float32)
+    heads = SparseHeads.prune(weights, np.zeros(100, np.float32), 4 * 1000 / 2**20)
+    assert len(heads.values) == 1000
+    dense = csr_matrix((heads.values, heads.columns, heads.starts), weights.shape).toarray()
+    least = np.sort(np.abs(weights).ravel())[-1000]
+    np.testing.assert_allclose(dense, np.where(np.abs(weights) >= least, weights, 0), rtol=1e-3)
+    whole = SparseHeads.prune(weights, np.zeros(100, np.float32), 1)
+    assert len(whole.values) == (np.abs(weights) >= 0.02).sum()
+
+
+def test_features_say_nothing_of_what_is_not_known() -> None:
+    items = pd.DataFrame(
+        {"description": ["Grn TEA", "green tea 5"], "retailer": ["A b", None], "price": [2.5, float("nan")]}
+    )
+    featuriser = Featuriser.fit(items, ["retailer", "price", "grams", "skeletons"], least_rows=1)
+    assert featuriser.blocks == ("grams", "skeletons", "price", "retailer")
+    table = featuriser.to_table()
+    features = featuriser.transform(items).toarray()
+    lengths = {
+        block: np.sqrt((features[:, (table["block"] == block).to_numpy()] ** 2).sum(axis=1)).tolist()
+        for block in featuriser.blocks
+    }
+    expected = {"grams": [1, 1], "skeletons": [1, 1], "price": [0.5, 0], "retailer": [0.3, 0]}
+    assert {block: pytest.approx(norms) for block, norms in expected.items()} == lengths
+    again = Featuriser.from_table(table, (2, 4))
+    np.testing.assert_array_equal(again.transform(items).toarray(), features)
+    assert not again.read_labels(["xyz"]).toarray().any()
+    with pytest.raises(InputError, match="no description holds"):
+        Featuriser.fit(items.assign(description="!?"))
+    with pytest.raises(ModelError, match="expected the columns"):
+        Featuriser.from_table(table.assign(block="colour"), (2, 4))
