@@ -8,7 +8,7 @@ export DVC_NO_ANALYTICS := 1
 export DO_NOT_TRACK := 1
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: setup demo compare test lint types clean
+.PHONY: setup demo demo-openai compare test lint types clean
 
 setup: $(INSTALLED)
 
@@ -24,8 +24,12 @@ demo: setup
 	@echo && cat plots/table.txt
 	@echo && echo "Predictions: data/predictions/ARM.parquet   metrics: metrics/   plots: plots/*.png"
 
+# The openai arm against a server on this machine, with SmolLM2 behind it: no key, no cost.
+demo-openai: setup
+	$(BIN)/python tests/demo_openai.py
+
 # The experiments side by side: the params in which they differ, and the arms' scores.
-SHOWN_ELSEWHERE := (catalogue|ingest|stratify|index|retrieve|prompts|base_model|infer|postprocess|evaluate|scores)\.
+SHOWN_ELSEWHERE := (catalogue|ingest|stratify|index|retrieve|prompts|base_model|train_llama|train_openai|infer|postprocess|evaluate|scores|costs)\.
 FILES := data/|metrics/|models/|plots
 compare: setup
 	dvc exp show --only-changed --drop \

@@ -9,6 +9,7 @@ from runner import Metrics, run
 
 from tillmap import charts
 from tillmap.comparison import compare_arms, comparison_table
+from tillmap.costs import PriceList, Rates, bill
 from tillmap.errors import ParamsError
 from tillmap.params import ARMS, Params
 from tillmap.reliability import calibration_table, coverage_curve
@@ -17,7 +18,7 @@ from tillmap.scoring import KEY, mark, recall_table, score_arm
 from tillmap.slices import catch_all_paths, confusion, costliest_confusions, score_slices, slice_rows
 from tillmap.storage import new_folder, read_json, read_table, write_json, write_text
 
-PARAMS = ("seed", "run", "evaluate")
+PARAMS = ("seed", "run", "evaluate", "provider.prices", "costs")
 Tables = dict[str, pd.DataFrame]
 
 
@@ -50,6 +51,7 @@ def main(params: Params) -> Metrics:
         write_text(comparison_table(scores) + "\n", folder / "table.txt")
     found = {"arms": scores, "recall": by_retriever(recall), "versus": versus.set_index("arm").to_dict("index")}
     write_json({"scores": found}, paths.METRICS / "scores.json")
+    write_json({"costs": {arm: spent(arm, params) for arm in arms}}, paths.METRICS / "costs.json")
     compact = {
         arm: {name: score[name] for name in ("item_accuracy", "low", "high")} | score["accuracy"]
         for arm, score in scores.items()
@@ -69,10 +71,28 @@ def choose_truth(rows: pd.DataFrame, predictions: Tables) -> pd.DataFrame:
 
 
 def speed(arm: str) -> Metrics:
-    """Rows a second and tokens a row, from what `infer` measured."""
-    measured = read_json(paths.METRICS / "infer" / f"{arm}.json")["infer"][arm]
-    tokens = {name: measured[name] / measured["rows"] for name in ("prompt_tokens", "completion_tokens")}
-    return {"rows_per_second": measured["rows_per_second"], **(tokens if any(tokens.values()) else {})}
+    """Rows a second and tokens a row."""
+    asked = measured("infer", arm)
+    tokens = {name: asked[name] / asked["rows"] for name in ("prompt_tokens", "completion_tokens")}
+    return {"rows_per_second": asked["rows_per_second"], **(tokens if any(tokens.values()) else {})}
+
+
+def measured(stage: str, arm: str) -> Metrics:
+    """What a stage wrote down of an arm."""
+    return dict(read_json(paths.METRICS / stage / f"{arm}.json")[stage][arm])
+
+
+def spent(arm: str, params: Params) -> Metrics:
+    """The bill of an arm: tokens at the provider's prices, hours of one's own machine at the params' rates."""
+    asked, rates = measured("infer", arm), Rates(**params.costs.model_dump())
+    if arm == "openai":
+        prices = PriceList.of(params.provider.prices.model_dump())
+        return bill(asked, rates, prices=prices, job=read_json(paths.MODELS / "openai" / paths.JOB))
+    if arm == "llama":
+        trained = read_json(paths.METRICS / "train_llama.json")["train_llama"]
+        kind = "cpu" if trained["device"] == "cpu" else "gpu"
+        return bill(asked, rates, training={"seconds": trained["train_seconds"], "device": kind})
+    return bill(asked, rates)
 
 
 def by_retriever(recall: pd.DataFrame) -> Metrics:

@@ -11,11 +11,14 @@ NEIGHBOURS = Path("data/neighbours")
 PROMPTS = Path("data/prompts")
 COMPLETIONS = Path("data/completions")
 PREDICTIONS = Path("data/predictions")
-BASE = Path("models/base")
+MODELS = Path("models")
+BASE = MODELS / "base"
 METRICS = Path("metrics")
 PLOTS = Path("plots")
 
 QUESTIONS = "questions.jsonl"
 ANSWERS = "answers.json"  # beside the questions, where the same answers are the only ones allowed to all
+TRAINING = "training.jsonl"  # beside them, for an arm that is tuned
+JOB = "job.json"  # of a model tuned at a provider: its name and what it cost
 ROWS = SPLIT / "rows.parquet"
 TREE = SPLIT / "tree.parquet"

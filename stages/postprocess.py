@@ -6,23 +6,35 @@ import pandas as pd
 import paths
 from runner import Metrics, run_arm
 
-from tillmap.arms import nearest, rag
+from tillmap.arms import llama, nearest, openai, rag
 from tillmap.labels import LEVELS, LabelPath, LabelTree
 from tillmap.params import Params
 from tillmap.predictions import no_predictions, predict
 from tillmap.repair import Repairer
+from tillmap.retrieval.embedding import Embedder
 from tillmap.storage import read_jsonl, read_table, write_table
 
 Key = tuple[str, int]
 Completions = list[dict[str, Any]]
 
-PARAMS = ("run.{arm}", "{arm}", "nearest", "postprocess")
+ASKED = {"rag": rag, "llama": llama, "openai": openai}
+PARAMS = ("run.{arm}", "{arm}", "nearest", "embedding", "postprocess")
 
 
 def main(params: Params, arm: str) -> Metrics:
     tree = LabelTree.from_table(read_table(paths.TREE))
-    target = nearest.target_of(tree) if arm == "nearest" else rag.target_of(getattr(params, arm), tree)
-    repairer = Repairer(tree, target, least_score=params.postprocess.min_similarity)
+    chosen = getattr(params, arm)
+    target = nearest.target_of(tree) if arm == "nearest" else ASKED[arm].target_of(chosen, tree)
+    unseen_brand = arm != "nearest" and chosen.unseen_brand
+    meaning = params.embedding
+    embedder = Embedder(meaning.model, meaning.revision, meaning.batch_size) if params.postprocess.embed else None
+    repairer = Repairer(
+        tree,
+        target,
+        embed=embedder.encode if embedder else None,
+        unseen_brand=unseen_brand,
+        least_score=params.postprocess.min_similarity,
+    )
     completions = list(read_jsonl(paths.COMPLETIONS / f"{arm}.jsonl"))
     predictions = predict(completions, repairer, neighbours_votes(params, completions), arm)
     write_table(predictions, paths.PREDICTIONS / f"{arm}.parquet")

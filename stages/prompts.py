@@ -1,34 +1,57 @@
-"""The questions of an arm that prompts a model, ready to be answered on any machine."""
+"""The questions of an arm that prompts a model, and what it is tuned on, ready for any machine."""
+
+from dataclasses import asdict
+from typing import Any
 
 import paths
 from runner import Metrics, run_arm
 
-from tillmap.arms import rag
+from tillmap.arms import llama, openai, rag
 from tillmap.labels import LabelTree
-from tillmap.params import Params
-from tillmap.sampling import rows_to_answer
+from tillmap.params import Llama, OpenAI, Params, Rag
+from tillmap.sampling import rows_to_answer, sample_for_training, sample_report
 from tillmap.storage import new_folder, read_table, write_json, write_jsonl
+from tillmap.targets import Target
 
 PARAMS = ("seed", "run.{arm}", "{arm}")
+ARMS = {"rag": rag, "llama": llama, "openai": openai}
+TUNED = ("llama", "openai")
 
 
 def main(params: Params, arm: str) -> Metrics:
-    chosen = getattr(params, arm)
+    chosen, module = getattr(params, arm), ARMS[arm]
     rows = read_table(paths.ROWS)
+    labelled = rows[rows["part"] == "train"]
     neighbours = read_table(paths.NEIGHBOURS / f"{chosen.retriever}.parquet")
     tree = LabelTree.from_table(read_table(paths.TREE))
     asked = rows_to_answer(rows, chosen.held_out_rows, params.seed)
-    questions = rag.write_questions(asked, rows[rows["part"] == "train"], neighbours, tree, chosen)
+    questions = module.write_questions(asked, labelled, neighbours, tree, chosen)
+    metrics: Metrics = {"questions": len(asked)}
     with new_folder(paths.PROMPTS / arm) as folder:
-        if chosen.constrain == "tree":
-            write_json(list(rag.target_of(chosen, tree).answers), folder / paths.ANSWERS)
+        if chosen.constrain != "off":
+            write_json(allowed_to_all(module.target_of(chosen, tree), chosen), folder / paths.ANSWERS)
         write_jsonl((question.as_record() for question in questions), folder / paths.QUESTIONS)
-    return {"questions": len(asked)}
+        if arm in TUNED:
+            sample = sample_for_training(labelled, chosen.sample_rows, chosen.sample_policy, params.seed)
+            conversations = module.write_training(sample, tree, chosen)
+            write_jsonl(({"messages": messages} for messages in conversations), folder / paths.TRAINING)
+            metrics |= {"sample": sample_report(sample, labelled), "all": sample_report(labelled, labelled)}
+    return metrics
+
+
+def allowed_to_all(target: Target, chosen: Rag | Llama | OpenAI) -> dict[str, Any]:
+    """What a question may be answered with that names no answers of its own, and the shape of unseen brands."""
+    return {
+        "answers": list(target.answers) if chosen.constrain == "tree" else None,
+        "open_answers": asdict(target.open_answers) if chosen.unseen_brand else None,
+    }
 
 
 def write_off(arm: str) -> None:
     with new_folder(paths.PROMPTS / arm) as folder:
         write_json({"off": True}, folder / "off.json")
+        if arm in TUNED:
+            write_jsonl([], folder / paths.TRAINING)
 
 
 if __name__ == "__main__":

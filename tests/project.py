@@ -14,6 +14,8 @@ DVC = [sys.executable, "-m", "dvc"]
 SMALL = {
     "demo": {"train_rows": 300, "test_rows": 40},
     "rag": {"held_out_rows": 2, "max_new_tokens": 12, "examples": 2},
+    "llama": {"held_out_rows": 2, "max_new_tokens": 12, "sample_rows": 24},
+    "train_llama": {"batch_rows": 4, "checkpoint_steps": 2},
     "engine": {"batch_rows": 8, "kv_cache_gib": 0.25, "max_model_len": 512},
     "evaluate": {"resamples": 100},
 }

@@ -44,7 +44,7 @@ def test_shipped_params_are_valid_and_list_every_arm():
         ("  power: 5.0", "  power: strong", "nearest.power", "valid number"),
         ("  by: product ", "  by: shop ", "split.by", "'product' or 'row'"),
         ("  price_ratio: null", "  price_ratio: 1.0", "retrieval.price_ratio", "greater than 1"),
-        ("  max_new_tokens: 40", '  max_new_tokens: "40"', "rag.max_new_tokens", "valid integer"),
+        ("  examples: 3 ", '  examples: "3" ', "rag.examples", "valid integer"),
     ],
 )
 def test_mistake_names_file_line_and_remedy(changed, old, new, key, says):

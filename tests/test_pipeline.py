@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 from project import Project, stages_run
 
+from openai_server import KEY, LocalOpenAI
 from tillmap.labels import LEVELS
 
 
@@ -24,11 +25,12 @@ def undo(project):
 
 def test_every_stage_runs_and_every_row_is_predicted(project):
     assert set(stages_run(project.first)) >= {"catalogue", "ingest", "stratify", "index", "retrieve", "prompts@rag",
-                                              "base_model@rag", "infer@nearest", "infer@rag", "evaluate"}  # fmt: skip
+                                              "base_model@rag", "infer@nearest", "infer@rag", "prompts@llama",
+                                              "base_model@llama", "train_llama", "infer@llama", "evaluate"}  # fmt: skip
     rows = pd.read_parquet(project.folder / "data/split/rows.parquet")
     tree = pd.read_parquet(project.folder / "data/split/tree.parquet")
     known = set(tree[list(LEVELS)].itertuples(index=False, name=None))
-    for arm in ("nearest", "rag"):
+    for arm in ("nearest", "rag", "llama"):
         answers = [json.loads(line) for line in (project.folder / f"data/completions/{arm}.jsonl").open()]
         predictions = pd.read_parquet(project.folder / f"data/predictions/{arm}.parquet")
         keys = [(answer["split"], answer["id"]) for answer in answers]
@@ -44,7 +46,7 @@ def test_metrics_agree_with_a_scorer_of_its_own(project):
     rows = pd.read_parquet(project.folder / "data/split/rows.parquet").query("split == 'test'")
     truth = {row.id: tuple(getattr(row, level) for level in LEVELS) for row in rows.itertuples()}
     metrics = project.read_json("metrics/evaluate.json")
-    for arm in ("nearest", "rag"):
+    for arm in ("nearest", "rag", "llama"):
         predictions = pd.read_parquet(project.folder / f"data/predictions/{arm}.parquet").query("split == 'test'")
         right = [tuple(getattr(row, level) for level in LEVELS) == truth[row.id] for row in predictions.itertuples()]
         assert metrics[arm]["item_accuracy"] == pytest.approx(sum(right) / len(truth))
@@ -73,7 +75,7 @@ def test_a_changed_param_reruns_just_what_depends_on_it(project):
     project.set_params({"nearest": {"k": 1}})
     rerun = stages_run(project.dvc("repro"))
     assert "infer@nearest" in rerun
-    assert not {"index", "retrieve", "prompts@rag", "infer@rag", "base_model@rag"} & set(rerun)
+    assert not {"index", "retrieve", "prompts@rag", "infer@rag", "base_model@rag", "train_llama"} & set(rerun)
 
 
 @pytest.mark.usefixtures("undo")
@@ -91,7 +93,7 @@ def test_an_arm_is_switched_by_one_set_param(project):
 @pytest.mark.usefixtures("undo")
 def test_a_changed_source_is_noticed(project, tmp_path):
     shutil.copytree(project.folder / "data/demo", tmp_path / "shop")
-    project.set_params({"data": {"source": str(tmp_path / "shop")}, "run": {"rag": False}})
+    project.set_params({"data": {"source": str(tmp_path / "shop")}, "run": {"rag": False, "llama": False}})
     assert "ingest" in stages_run(project.dvc("repro", "ingest"))
     assert stages_run(project.dvc("repro", "ingest")) == []
     features = tmp_path / "shop" / "test.features"
@@ -103,7 +105,7 @@ def test_a_changed_source_is_noticed(project, tmp_path):
 def test_without_test_labels_the_report_part_is_scored(project, tmp_path):
     shutil.copytree(project.folder / "data/demo", tmp_path / "shop")
     (tmp_path / "shop" / "test.labels").unlink()
-    project.set_params({"data": {"source": str(tmp_path / "shop")}, "run": {"rag": False}})
+    project.set_params({"data": {"source": str(tmp_path / "shop")}, "run": {"rag": False, "llama": False}})
     project.dvc("repro")
     metrics = project.read_json("metrics/evaluate.json")
     rows = pd.read_parquet(project.folder / "data/split/rows.parquet")
@@ -114,7 +116,7 @@ def test_without_test_labels_the_report_part_is_scored(project, tmp_path):
 
 @pytest.mark.usefixtures("undo")
 def test_all_arms_off_is_one_line(project):
-    project.set_params({"run": {"rag": False, "nearest": False}})
+    project.set_params({"run": {"rag": False, "nearest": False, "llama": False}})
     output = project.dvc("repro", ok=False)
     assert "every arm is off" in output
     assert "Traceback" not in output
@@ -165,6 +167,87 @@ def test_killed_in_infer_it_resumes_to_the_same_bytes(project, tmp_path):
     output = broken.run(*command)
     assert f"rag: {batches} of 6 batches are there" in output
     assert target.read_bytes() == unbroken
+
+
+def test_killed_in_training_it_resumes_to_the_same_bytes(project, tmp_path):
+    """`kill -9` after the first checkpoint; steps, tokens, losses and adapter equal those of the unbroken first run."""
+    model = project.folder / "models/llama"
+    unbroken = {file.name: file.read_bytes() for file in model.iterdir()}
+    shutil.rmtree(model)
+    broken = Project(project.folder, tmp_path / "state")
+    command = [sys.executable, "stages/train_llama.py"]
+    before = project.read_json("metrics/train_llama.json")["train_llama"]
+    child = subprocess.Popen(
+        command, cwd=broken.folder, env=broken.env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        while not any((tmp_path / "state").glob("train/*/*/checkpoint-*/progress.json")):
+            assert child.poll() is None, "training ended before it could be killed"
+            time.sleep(0.01)
+    finally:
+        child.send_signal(signal.SIGKILL)
+        child.wait()
+    assert not model.exists()
+    output = broken.run(*command)
+    assert "going on from step" in output
+    assert {file.name: file.read_bytes() for file in model.iterdir()} == unbroken
+    after = project.read_json("metrics/train_llama.json")["train_llama"]
+    same = ("steps", "tokens", "padding_share", "flops", "first_loss", "last_loss", "recipe")
+    assert [after[name] for name in same] == [before[name] for name in same]
+    assert before["steps"] == 6
+    assert "shown (" in project.first
+    assert "learned (" in project.first
+    again = broken.run(*command)
+    assert "going on from step 6" in again, "a finished training is not repeated"
+    assert {file.name: file.read_bytes() for file in model.iterdir()} == unbroken
+
+
+@pytest.mark.usefixtures("undo")
+def test_the_openai_arm_from_tuning_to_the_bill_without_leaking_its_key(project):
+    """Against a local server: every row answered, every row and the tuning billed once, the key in no file or log."""
+    rows = pd.read_parquet(project.folder / "data/split/rows.parquet")
+    labels = {row.description: f"{row.module} | {row.brand}" for row in rows.itertuples()}
+
+    def answer(body):
+        return labels.get(body["messages"][-1]["content"].split(" | ")[0], "no idea")
+
+    off = {"nearest": True, "rag": False, "llama": False}
+    with LocalOpenAI(answer) as service:
+        project.set_params(
+            {
+                "run": off | {"openai": True},
+                "openai": {"held_out_rows": 2, "sample_rows": 30},
+                "provider": {"base_url": service.base_url, "poll_seconds": 0.01, "settle_seconds": 0.1, "requests": 20},
+            }
+        )
+        before = project.dvc("repro", ok=False)
+        assert "OPENAI_API_KEY" in before
+        assert "Traceback" not in before
+        assert not service.jobs
+        project.env["OPENAI_API_KEY"] = KEY
+        try:
+            output = project.dvc("repro")
+            assert stages_run(project.dvc("repro")) == []
+        finally:
+            del project.env["OPENAI_API_KEY"]
+        assert len(service.jobs) == 1
+        assert len(service.batches) == 3
+        assert set(service.billed.values()) == {1}
+        assert not service.violations
+    predictions = pd.read_parquet(project.folder / "data/predictions/openai.parquet")
+    assert len(predictions) == 46
+    assert project.read_json("metrics/evaluate.json")["openai"]["item_accuracy"] > 0.5
+    costs = project.read_json("metrics/costs.json")["costs"]
+    assert set(costs) == {"nearest", "openai"}
+    job = project.read_json("models/openai/job.json")
+    assert costs["openai"]["trained_tokens"] == job["trained_tokens"] > 0
+    assert costs["openai"]["usd"] == pytest.approx(
+        costs["openai"]["training_usd"] + costs["openai"]["inference_usd"], abs=0.011
+    )
+    written = [file for root in (project.folder, project.folder.parent / "state") for file in root.rglob("*")]
+    files = [file for file in written if file.is_file() and ".git/" not in str(file)]
+    assert KEY not in before + output
+    assert not [file for file in files if KEY.encode() in file.read_bytes() and file.name != "openai_server.py"]
 
 
 def test_prompts_made_here_are_answered_elsewhere(project, tmp_path):

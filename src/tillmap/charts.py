@@ -179,6 +179,19 @@ def draw_coverage(table: pd.DataFrame, targets: Iterable[float] = (0.9, 0.95)) -
     return figure
 
 
+def draw_loss(table: pd.DataFrame, window: int = 20) -> Figure:
+    """Draw training loss against steps, with its running median over `window` steps, from step, loss."""
+    figure, axes = _canvas(6.5, 4.0, "Training loss")
+    axes.plot(table["step"], table["loss"], color="0.75", linewidth=1, label="each step")
+    smooth = table["loss"].rolling(window, min_periods=1, center=True).median()
+    axes.plot(table["step"], smooth, color=_COLOURS[0], linewidth=2, label=f"median of {window} steps")
+    axes.set_xlabel("step")
+    axes.set_ylabel("loss on the answer, nats a token")
+    axes.set_ylim(bottom=0)
+    axes.legend(frameon=False, fontsize=9)
+    return figure
+
+
 def _canvas(width: float, height: float, title: str) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
     axes = figure.add_subplot()

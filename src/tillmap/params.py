@@ -13,6 +13,8 @@ from tillmap.errors import ParamsError
 
 Share = Annotated[float, Field(gt=0, lt=0.5)]
 Count = Annotated[int, Field(ge=1)]
+Price = Annotated[float, Field(ge=0)]
+Policy = Literal["stratified", "per_path", "by_retailer", "all"]
 RetrieverName = Literal["lexical", "dense", "hybrid"]
 
 
@@ -25,6 +27,8 @@ class Section(BaseModel):
 class Run(Section):
     nearest: bool
     rag: bool
+    llama: bool
+    openai: bool
 
 
 class Data(Section):
@@ -65,14 +69,19 @@ class Nearest(Section):
     power: Annotated[float, Field(ge=0)]
 
 
-class Rag(Section):
+class LanguageModel(Section):
+    """What the arms that ask a local language model have in common."""
+
     recipe: Literal["ours", "seed"]
     retriever: RetrieverName
-    examples: Annotated[int, Field(ge=0, le=100)]
     show_retailer: bool
     show_price: bool
+    show_numbers: bool
     target: Literal["short", "joined", "json"]
     constrain: Literal["off", "tree", "retrieved"]
+    widen: Literal["module", "group"] | None
+    choose: Literal["greedy", "likelihood"]
+    unseen_brand: bool
     held_out_rows: Annotated[int, Field(ge=0)]
     engine: Literal["vllm", "transformers"]
     base: Annotated[str, Field(min_length=1)]
@@ -81,15 +90,114 @@ class Rag(Section):
     temperature: Annotated[float, Field(ge=0, le=2)]
 
 
+class Rag(LanguageModel):
+    examples: Annotated[int, Field(ge=0, le=100)]
+
+
+class Llama(LanguageModel):
+    sample_rows: Count
+    sample_policy: Policy
+
+
+class TrainLlama(Section):
+    """Null takes the value of `llama.recipe`, see training/recipes.py."""
+
+    epochs: Annotated[float, Field(gt=0)] | None
+    learning_rate: Annotated[float, Field(gt=0)] | None
+    schedule: Literal["linear", "cosine"] | None
+    warmup_steps: Annotated[float, Field(ge=0)] | None
+    batch_rows: Count | None
+    accumulation: Count | None
+    max_seq_length: Annotated[int, Field(ge=16)] | None
+    lora_rank: Count | None
+    lora_alpha: Count | None
+    dtype: Literal["float32", "bfloat16", "float16"] | None
+    load_in_4bit: bool | None
+    checkpoint_steps: Count
+    merge: Literal["fp32", "16bit"] | None
+    hub_id: Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+$")] | None
+
+
+class OpenAI(Section):
+    mode: Literal["tuned", "retrieved"]
+    model: Annotated[str, Field(min_length=1)]
+    recipe: Literal["ours", "seed"]
+    sample_rows: Count
+    sample_policy: Policy
+    retriever: RetrieverName
+    examples: Annotated[int, Field(ge=0, le=100)]
+    show_retailer: bool
+    show_price: bool
+    show_numbers: bool
+    target: Literal["short", "joined", "json"]
+    constrain: Literal["off", "tree", "retrieved"]
+    widen: Literal["module", "group"] | None
+    constraint: Literal["off", "structured_outputs", "json_schema"]
+    unseen_brand: Literal[False]
+    held_out_rows: Annotated[int, Field(ge=0)]
+    engine: Literal["openai_batch", "openai_server"]
+    max_new_tokens: Annotated[int, Field(ge=1, le=4096)]
+    temperature: Annotated[float, Field(ge=0, le=2)]
+    request: dict[str, Any]
+
+
+class TrainOpenAI(Section):
+    tuned_model: str | None
+    epochs: Annotated[int, Field(ge=1, le=50)]
+    batch_size: Annotated[int, Field(ge=1, le=256)] | None
+    learning_rate_multiplier: Annotated[float, Field(gt=0)] | None
+
+
+class Asked(Section):
+    """Dollars for a million tokens."""
+
+    input: Price
+    cached_input: Price
+    output: Price
+
+
+class Prices(Section):
+    date: str
+    source: str
+    training: Price
+    tuned: Asked
+    tuned_batch: Asked
+    untuned: Asked
+    untuned_batch: Asked
+
+
+class Provider(Section):
+    base_url: Annotated[str, Field(pattern=r"^https?://")]
+    key_variable: Annotated[str, Field(pattern=r"^[A-Za-z_]\w*$")]
+    suffix: Annotated[str, Field(min_length=1, max_length=64)]
+    budget_usd: Price
+    poll_seconds: Annotated[float, Field(gt=0)]
+    settle_seconds: Annotated[float, Field(gt=0)]
+    retries: Annotated[int, Field(ge=0)]
+    requests: Annotated[int, Field(ge=1, le=50_000)]
+    file_bytes: Count
+    enqueued_tokens: Count
+    concurrency: Count
+    requests_a_minute: Annotated[float, Field(gt=0)] | None
+    prices: Prices
+
+
+class Costs(Section):
+    gpu_usd_per_hour: Price
+    cpu_usd_per_hour: Price
+
+
 class Engine(Section):
     dtype: Literal["float32", "bfloat16", "float16", "auto"]
     max_model_len: Annotated[int, Field(ge=64)]
     batch_rows: Count
     kv_cache_gib: Annotated[float, Field(gt=0)] | None
     eager: bool
+    lora: Literal["merge", "serve"]
 
 
 class Postprocess(Section):
+    embed: bool
     min_similarity: Annotated[float, Field(ge=0, le=1)]
 
 
@@ -109,6 +217,12 @@ class Params(Section):
     retrieval: Retrieval
     nearest: Nearest
     rag: Rag
+    llama: Llama
+    train_llama: TrainLlama
+    openai: OpenAI
+    train_openai: TrainOpenAI
+    provider: Provider
+    costs: Costs
     engine: Engine
     postprocess: Postprocess
     evaluate: Evaluate
@@ -126,10 +240,20 @@ def read_params(path: Path, keys: Sequence[str] | None = None) -> Params:
     Raises ParamsError naming the line of the first mistake.
     """
     try:
-        tree = YAML().load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
         raise ParamsError(f"{path}: the file is not there; run this from the project's root") from error
-    except (YAMLError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise ParamsError(f"{path}: not readable as UTF-8 text; restore it with `git checkout {path}`") from error
+    params = check_params(text, path)
+    return params if keys is None else _only(params, keys)
+
+
+def check_params(text: str, path: Path) -> Params:
+    """Check the text of a params.yaml; `path` is for errors. Raises ParamsError naming the first mistake's line."""
+    try:
+        tree = YAML().load(text)
+    except YAMLError as error:
         line = getattr(getattr(error, "problem_mark", None), "line", None)
         where = f"{path}:{line + 1}" if line is not None else str(path)
         raise ParamsError(f"{where}: not readable as YAML; check quotes and indentation") from error
@@ -138,10 +262,9 @@ def read_params(path: Path, keys: Sequence[str] | None = None) -> Params:
             f"{path}: expected blocks such as `run:`, found nothing; restore it with `git checkout {path}`"
         )
     try:
-        params = Params.model_validate(_plain(tree))
+        return Params.model_validate(_plain(tree))
     except ValidationError as error:
         raise ParamsError(_explain(path, tree, error)) from None
-    return params if keys is None else _only(params, keys)
 
 
 def _only(params: Params, keys: Sequence[str]) -> Params:
@@ -187,6 +310,8 @@ def _explain(path: Path, tree: Any, error: ValidationError) -> str:
         hint = f"did you mean {meant[0]}?" if meant else f"known here: {', '.join(known)}"
         return f"{where} is not a parameter; {hint}"
     message = first["msg"][0].lower() + first["msg"][1:]
+    if location[-1] == "key_variable":  # a key pasted here must not reach a log
+        return f"{where}: {message}; name the environment variable that holds the key, never the key itself"
     return f"{where}: {message}, but it is {first['input']!r}; correct it there or with `-S {key}=VALUE`"
 
 
