@@ -1,8 +1,8 @@
 """The checkpoint that an LLM arm starts from."""
 
-import paths
 from runner import Metrics, run_arm
 
+from tillmap import paths
 from tillmap.checkpoints import fetch_checkpoint
 from tillmap.params import Params
 from tillmap.storage import new_folder, write_json

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-import paths
 from runner import Metrics, run
 
+from tillmap import paths
 from tillmap.demo import make_demo, write_contest_files
 from tillmap.params import Params
 from tillmap.records import check_folder

@@ -4,10 +4,9 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import paths
 from runner import Metrics, run
 
-from tillmap import charts
+from tillmap import charts, paths
 from tillmap.comparison import compare_arms, comparison_table
 from tillmap.costs import PriceList, Rates, bill
 from tillmap.errors import ParamsError
@@ -88,6 +87,9 @@ def spent(arm: str, params: Params) -> Metrics:
     if arm == "openai":
         prices = PriceList.of(params.provider.prices.model_dump())
         return bill(asked, rates, prices=prices, job=read_json(paths.MODELS / "openai" / paths.JOB))
+    if arm == "linear":
+        seconds = read_json(paths.METRICS / "train_linear.json")["train_linear"]["seconds"]
+        return bill(asked, rates, training={"seconds": seconds, "device": "cpu"})
     if arm == "llama":
         trained = read_json(paths.METRICS / "train_llama.json")["train_llama"]
         kind = "cpu" if trained["device"] == "cpu" else "gpu"

@@ -1,8 +1,8 @@
 """The retrievers' indexes over the training part, and the vectors of every text that will be asked."""
 
-import paths
 from runner import Metrics, run
 
+from tillmap import paths
 from tillmap.params import Params
 from tillmap.retrieval.dense import DenseRetriever
 from tillmap.retrieval.embedding import Embedder

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import paths
 from runner import Metrics, run_arm
 
+from tillmap import paths
 from tillmap.answering import answer_all
-from tillmap.arms import nearest, openai
+from tillmap.arms import linear, nearest, openai
 from tillmap.checkpoints import check_adapter, check_checkpoint
 from tillmap.costs import PriceList, TokenCounter, cents, most_to_ask, require_budget
 from tillmap.engines import Completion, Generation, Machine, Question
@@ -34,6 +34,8 @@ def main(params: Params, arm: str) -> Metrics:
     target = paths.COMPLETIONS / f"{arm}.jsonl"
     if arm == "nearest":
         return answer_by_vote(params, target)
+    if arm == "linear":
+        return answer_by_linear(target)
     return answer_by_provider(params, target) if arm == "openai" else answer_by_model(params, arm, target)
 
 
@@ -45,6 +47,15 @@ def answer_by_vote(params: Params, target: Path) -> Metrics:
     asked = rows.loc[rows["part"] != "train", ["split", "id"]]
     votes = nearest.vote(neighbours, training, asked, params.nearest.k, params.nearest.power)
     write_jsonl((answer.as_record() for answer in nearest.completions(votes)), target)
+    return count(target, time.perf_counter() - began)
+
+
+def answer_by_linear(target: Path) -> Metrics:
+    began = time.perf_counter()
+    rows = read_table(paths.ROWS)
+    asked = rows[rows["part"] != "train"]
+    answers = linear.answer(paths.MODELS / "linear", asked)
+    write_jsonl((answer.as_record() for answer in linear.completions(answers, asked)), target)
     return count(target, time.perf_counter() - began)
 
 

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-import paths
 from runner import Metrics, run
 
+from tillmap import paths
 from tillmap.params import Params
 from tillmap.records import read_source
 from tillmap.storage import new_folder, write_table

@@ -1,61 +1,97 @@
-"""Every answer becomes a label path; what it took is written beside it."""
+"""Every answer becomes a label path with a confidence; what it took is written beside it."""
 
+import logging
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
-import paths
 from runner import Metrics, run_arm
 
+from tillmap import paths
 from tillmap.arms import llama, nearest, openai, rag
+from tillmap.confidence import Beliefs, beliefs, calibrate, make_signals
 from tillmap.labels import LEVELS, LabelPath, LabelTree
 from tillmap.params import Params
 from tillmap.predictions import no_predictions, predict
 from tillmap.repair import Repairer
 from tillmap.retrieval.embedding import Embedder
-from tillmap.storage import read_jsonl, read_table, write_table
+from tillmap.storage import read_jsonl, read_table, write_json, write_table
 
 Key = tuple[str, int]
 Completions = list[dict[str, Any]]
 
 ASKED = {"rag": rag, "llama": llama, "openai": openai}
+FREE = ("nearest", "linear")  # what they say of a row tells of every arm's answer, and costs nothing
 PARAMS = ("run.{arm}", "{arm}", "nearest", "embedding", "postprocess")
+
+logger = logging.getLogger("tillmap.postprocess")
 
 
 def main(params: Params, arm: str) -> Metrics:
-    tree = LabelTree.from_table(read_table(paths.TREE))
-    chosen = getattr(params, arm)
-    target = nearest.target_of(tree) if arm == "nearest" else ASKED[arm].target_of(chosen, tree)
-    unseen_brand = arm != "nearest" and chosen.unseen_brand
-    meaning = params.embedding
-    embedder = Embedder(meaning.model, meaning.revision, meaning.batch_size) if params.postprocess.embed else None
-    repairer = Repairer(
-        tree,
-        target,
-        embed=embedder.encode if embedder else None,
-        unseen_brand=unseen_brand,
-        least_score=params.postprocess.min_similarity,
-    )
+    rows = read_table(paths.ROWS)
+    tree = known_paths(params, arm, rows)
     completions = list(read_jsonl(paths.COMPLETIONS / f"{arm}.jsonl"))
-    predictions = predict(completions, repairer, neighbours_votes(params, completions), arm)
+    votes = neighbours_votes(params, rows, completions)
+    predictions = predict(completions, make_repairer(params, arm, tree), votes, arm)
+    signals = make_signals(completions, predictions, rows, free_beliefs(arm), tree)
+    confidence = paths.CONFIDENCE / f"{arm}.json"
+    held_out = rows.loc[rows["part"] == "calibrate", ["split", "id"]]
+    if predictions.merge(held_out, on=["split", "id"]).empty:
+        logger.warning("%s answered no row of the calibrate part: its confidences are not calibrated", arm)
+        write_json({"off": True}, confidence)
+    else:
+        predictions, model = calibrate(predictions, signals, rows)
+        model.save(confidence)
     write_table(predictions, paths.PREDICTIONS / f"{arm}.parquet")
     return {
         "rows": len(predictions),
-        "repair": {str(kind): int(rows) for kind, rows in predictions["repair"].value_counts().items()},
+        "repair": {str(kind): int(count) for kind, count in predictions["repair"].value_counts().items()},
         "out_of_tree": int((~predictions["in_tree"]).sum()),
     }
 
 
-def neighbours_votes(params: Params, completions: Completions) -> dict[Key, list[tuple[LabelPath, float]]]:
+def known_paths(params: Params, arm: str, rows: pd.DataFrame) -> LabelTree:
+    """The paths an arm can know: those of the training part, or of all labelled rows where it was refitted on them."""
+    if arm == "linear" and params.linear.refit:
+        return LabelTree.from_rows(rows[rows["split"] == "train"])
+    return LabelTree.from_table(read_table(paths.TREE))
+
+
+def make_repairer(params: Params, arm: str, tree: LabelTree) -> Repairer:
+    chosen, meaning = getattr(params, arm), params.embedding
+    if arm in ASKED:
+        target, unseen = ASKED[arm].target_of(chosen, tree), chosen.unseen_brand
+    else:
+        target, unseen = nearest.target_of(tree), arm == "linear" and chosen.unseen_paths
+    embedder = Embedder(meaning.model, meaning.revision, meaning.batch_size) if params.postprocess.embed else None
+    return Repairer(
+        tree,
+        target,
+        embed=embedder.encode if embedder else None,
+        unseen_brand=unseen,
+        least_score=params.postprocess.min_similarity,
+    )
+
+
+def neighbours_votes(
+    params: Params, rows: pd.DataFrame, completions: Completions
+) -> dict[Key, list[tuple[LabelPath, float]]]:
     """What each row's neighbours would answer, for the rows whose own answer says nothing."""
-    rows = read_table(paths.ROWS, ["id", "part", *LEVELS])
     neighbours = read_table(paths.NEIGHBOURS / f"{params.nearest.retriever}.parquet")
     asked = pd.DataFrame({name: [answer[name] for answer in completions] for name in ("split", "id")})
-    training = rows[rows["part"] == "train"]
+    training = rows.loc[rows["part"] == "train", ["id", *LEVELS]]
     return nearest.votes_by_key(nearest.vote(neighbours, training, asked, params.nearest.k, params.nearest.power))
+
+
+def free_beliefs(arm: str) -> Mapping[str, Beliefs]:
+    """What the free arms other than this one say of each row, those that are off left out."""
+    said = {name: list(read_jsonl(paths.COMPLETIONS / f"{name}.jsonl")) for name in FREE if name != arm}
+    return {name: beliefs(answers) for name, answers in said.items() if answers[0]["status"] != "off"}
 
 
 def write_off(arm: str) -> None:
     write_table(no_predictions(), paths.PREDICTIONS / f"{arm}.parquet")
+    write_json({"off": True}, paths.CONFIDENCE / f"{arm}.json")
 
 
 if __name__ == "__main__":

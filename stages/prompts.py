@@ -3,9 +3,9 @@
 from dataclasses import asdict
 from typing import Any
 
-import paths
 from runner import Metrics, run_arm
 
+from tillmap import paths
 from tillmap.arms import llama, openai, rag
 from tillmap.labels import LabelTree
 from tillmap.params import Llama, OpenAI, Params, Rag

@@ -1,8 +1,8 @@
 """The neighbours of every row that is not in the indexes, by each retriever and by both fused."""
 
-import paths
 from runner import Metrics, run
 
+from tillmap import paths
 from tillmap.params import Params
 from tillmap.retrieval import RETRIEVERS
 from tillmap.retrieval.dense import DenseRetriever

@@ -11,8 +11,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import paths
-
+from tillmap import paths
 from tillmap.errors import ResourceError, TillmapError
 from tillmap.params import ARMS, Params, read_params
 from tillmap.storage import write_json

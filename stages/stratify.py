@@ -1,8 +1,8 @@
 """Splits the labelled rows into a training part and three held-out parts; builds the training part's label tree."""
 
-import paths
 from runner import Metrics, run
 
+from tillmap import paths
 from tillmap.labels import LabelTree
 from tillmap.params import Params
 from tillmap.sampling import assign_parts, product_key, split_report

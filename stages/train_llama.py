@@ -5,10 +5,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pandas as pd
-import paths
 from runner import Metrics, run
 
-from tillmap import charts
+from tillmap import charts, paths
 from tillmap.checkpoints import check_checkpoint
 from tillmap.journal import run_key, state_folder
 from tillmap.merging import merge_adapter

@@ -5,9 +5,9 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-import paths
 from runner import Metrics, run
 
+from tillmap import paths
 from tillmap.costs import PriceList, TokenCounter, cents, require_budget
 from tillmap.journal import run_key
 from tillmap.openai_jobs.cancel import run_folder

@@ -26,6 +26,7 @@ class Section(BaseModel):
 
 class Run(Section):
     nearest: bool
+    linear: bool
     rag: bool
     llama: bool
     openai: bool
@@ -67,6 +68,15 @@ class Nearest(Section):
     retriever: RetrieverName
     k: Count
     power: Annotated[float, Field(ge=0)]
+
+
+class Linear(Section):
+    epochs: Count
+    ngrams: Annotated[list[Annotated[int, Field(ge=1, le=8)]], Field(min_length=2, max_length=2)]
+    trial_rows: Annotated[int, Field(ge=100)]
+    weights_mib: Annotated[float, Field(gt=0)]
+    unseen_paths: bool
+    refit: bool
 
 
 class LanguageModel(Section):
@@ -216,6 +226,7 @@ class Params(Section):
     embedding: Embedding
     retrieval: Retrieval
     nearest: Nearest
+    linear: Linear
     rag: Rag
     llama: Llama
     train_llama: TrainLlama

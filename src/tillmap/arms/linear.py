@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import pandas as pd
 
@@ -14,6 +15,7 @@ from tillmap.linear.recipes import fit_best
 from tillmap.targets import Target, make_target
 
 _ITEM = ["id", "description", "retailer", "price"]
+_PART, _WHOLE = "part", "whole"  # folders of the model of the training part, and of the one refitted on all rows
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,37 @@ def refit(model: LinearModel, rows: pd.DataFrame, seed: int) -> LinearModel:
     labelled = rows.loc[rows["split"] == "train", [*_ITEM, *LEVELS]]
     tree = LabelTree.from_rows(labelled)
     return replace(LinearModel.fit(labelled, tree, model.recipe, seed), trials=model.trials)
+
+
+def save(model: LinearModel, refitted: LinearModel | None, folder: Path) -> None:
+    """Write the model of the training part and, where there is one, that of all labelled rows."""
+    for name, each in ((_PART, model), (_WHOLE, refitted)):
+        if each is not None:
+            (folder / name).mkdir()
+            each.save(folder / name)
+
+
+def load(folder: Path, *, refitted: bool) -> LinearModel:
+    """The model of the training part, or the one for new rows: refitted where there is one.
+
+    Raises InputError or ModelError where a file is missing or not as it should be.
+    """
+    whole = refitted and (folder / _WHOLE).is_dir()
+    return LinearModel.load(folder / (_WHOLE if whole else _PART))
+
+
+def answer(folder: Path, asked: pd.DataFrame) -> pd.DataFrame:
+    """The answers of `LinearModel.predict` to rows that were not trained on: split, id, and what an item has.
+
+    Held-out rows are answered by the model of the training part, test rows by the refitted one where there is one.
+    """
+    new = asked["split"] == "test"
+    parts = [
+        load(folder, refitted=refitted).predict(rows)
+        for refitted, rows in ((False, asked[~new]), (True, asked[new]))
+        if len(rows)
+    ]
+    return pd.concat(parts).loc[asked.index]
 
 
 def target_of(tree: LabelTree) -> Target:

@@ -1,4 +1,4 @@
-"""Where the stages read and write. dvc.yaml names the same places; nothing else does."""
+"""Where the project's files are, for the stages and the command line. dvc.yaml names the same places."""
 
 from pathlib import Path
 
@@ -13,6 +13,7 @@ COMPLETIONS = Path("data/completions")
 PREDICTIONS = Path("data/predictions")
 MODELS = Path("models")
 BASE = MODELS / "base"
+CONFIDENCE = MODELS / "confidence"
 METRICS = Path("metrics")
 PLOTS = Path("plots")
 

@@ -1,0 +1,35 @@
+"""Trains the linear arm: its recipe is chosen on the `tune` part, and fitted anew on all labelled rows for the test."""
+
+from runner import Metrics, run
+
+from tillmap import paths
+from tillmap.arms import linear
+from tillmap.labels import LabelTree
+from tillmap.params import Params
+from tillmap.storage import new_folder, read_table, write_json
+
+PARAMS = ("seed", "run.linear", "linear")
+
+
+def main(params: Params) -> Metrics:
+    with new_folder(paths.MODELS / "linear") as folder:
+        if not params.run.linear:
+            write_json({"off": True}, folder / "off.json")
+            return {"off": True}
+        chosen, rows = params.linear.model_dump(exclude={"refit"}), read_table(paths.ROWS)
+        settings = linear.Settings(**chosen | {"ngrams": tuple(params.linear.ngrams)})
+        model = linear.train(rows, LabelTree.from_table(read_table(paths.TREE)), settings, params.seed)
+        linear.save(model, linear.refit(model, rows, params.seed) if params.linear.refit else None, folder)
+        size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    return {
+        "rows": int((rows["part"] == "train").sum()),
+        "blocks": list(model.recipe.blocks),
+        "siblings": model.recipe.siblings,
+        "head_weights": list(model.recipe.head_weights),
+        "trials": list(model.trials),
+        "size_mib": round(size / 2**20, 1),
+    }
+
+
+if __name__ == "__main__":
+    run(main, PARAMS)
