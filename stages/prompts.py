@@ -13,7 +13,7 @@ from tillmap.sampling import rows_to_answer, sample_for_training, sample_report
 from tillmap.storage import new_folder, read_table, write_json, write_jsonl
 from tillmap.targets import Target
 
-PARAMS = ("seed", "run.{arm}", "{arm}")
+PARAMS = ("seed", "run.{arm}", "run.cascade", "cascade.llm", "{arm}")
 ARMS = {"rag": rag, "llama": llama, "openai": openai}
 TUNED = ("llama", "openai")
 
@@ -55,4 +55,4 @@ def write_off(arm: str) -> None:
 
 
 if __name__ == "__main__":
-    run_arm(main, PARAMS, write_off)
+    run_arm(main, PARAMS, write_off, Params.needs)
