@@ -13,11 +13,13 @@ from tillmap.errors import ParamsError
 from tillmap.params import ARMS, Params
 from tillmap.reliability import calibration_table, coverage_curve
 from tillmap.retrieval import RETRIEVERS
-from tillmap.scoring import KEY, mark, recall_table, score_arm
+from tillmap.routing import ASKED, FREE
+from tillmap.scoring import KEY, mark, recall_table, score_arm, score_held_back
 from tillmap.slices import catch_all_paths, confusion, costliest_confusions, score_slices, slice_rows
 from tillmap.storage import new_folder, read_json, read_table, write_json, write_text
 
-PARAMS = ("seed", "run", "evaluate", "provider.prices", "costs")
+PARAMS = ("seed", "run", "review", "evaluate", "provider.prices", "costs")
+OWN_STAGE = ("cascade", "vote")
 Tables = dict[str, pd.DataFrame]
 
 
@@ -45,10 +47,16 @@ def main(params: Params) -> Metrics:
     kinds = slice_rows(truth, training, catch_all_paths(training))
     slices = pd.concat(score_slices(table, kinds, arm, **draws) for arm, table in marks.items())
 
+    for arm in arms if params.review.min_confidence is not None else ():
+        held = read_table(paths.REVIEW / f"{arm}.parquet")
+        scores[arm]["held_back"] = score_held_back(mark(held, truth, arm))
+
     with new_folder(paths.PLOTS) as folder:
         draw(folder, scores, marks, recall, slices)
         write_text(comparison_table(scores) + "\n", folder / "table.txt")
     found = {"arms": scores, "recall": by_retriever(recall), "versus": versus.set_index("arm").to_dict("index")}
+    if "cascade" in marks:
+        found["cascade"] = score_routed(marks, draws)
     write_json({"scores": found}, paths.METRICS / "scores.json")
     write_json({"costs": {arm: spent(arm, params) for arm in arms}}, paths.METRICS / "costs.json")
     compact = {
@@ -69,22 +77,41 @@ def choose_truth(rows: pd.DataFrame, predictions: Tables) -> pd.DataFrame:
     return report
 
 
+def score_routed(marks: Tables, draws: dict[str, int]) -> Metrics:
+    """The cascade against the arm that answers for it, and every arm on the rows that are not sure enough for it."""
+    routes = read_table(paths.PROMPTS / "cascade" / paths.ROUTES)
+    roles = marks["cascade"][KEY].merge(routes[[*KEY, "role"]], on=KEY, how="left")["role"].to_numpy()
+    sure, routed = roles == FREE, roles == ASKED
+    right = {arm: table["right"].to_numpy() for arm, table in marks.items()}
+    change = compare_arms({arm: marks[arm] for arm in ("linear", "cascade")}, "linear", **draws).iloc[0]
+    return {
+        "coverage": round(float(sure.mean()), 6),
+        "accuracy_of_answered": round(float(right["linear"][sure].mean()), 6) if sure.any() else None,
+        "routed": int(routed.sum()),
+        "accuracy_on_routed": {arm: round(float(own[routed].mean()), 6) for arm, own in right.items() if routed.any()},
+        "change": {name: round(float(change[name]), 6) for name in ("difference", "low", "high", "p_value")}
+        | {"verdict": str(change["verdict"])},
+    }
+
+
 def speed(arm: str) -> Metrics:
     """Rows a second and tokens a row."""
     asked = measured("infer", arm)
-    tokens = {name: asked[name] / asked["rows"] for name in ("prompt_tokens", "completion_tokens")}
+    tokens = {name: asked.get(name, 0) / asked["rows"] for name in ("prompt_tokens", "completion_tokens")}
     return {"rows_per_second": asked["rows_per_second"], **(tokens if any(tokens.values()) else {})}
 
 
 def measured(stage: str, arm: str) -> Metrics:
-    """What a stage wrote down of an arm."""
+    """What a stage wrote down of an arm; one that is a stage of its own has asked and answered there."""
+    if arm in OWN_STAGE:
+        return dict(read_json(paths.METRICS / f"{arm}.json")[arm])
     return dict(read_json(paths.METRICS / stage / f"{arm}.json")[stage][arm])
 
 
 def spent(arm: str, params: Params) -> Metrics:
     """The bill of an arm: tokens at the provider's prices, hours of one's own machine at the params' rates."""
     asked, rates = measured("infer", arm), Rates(**params.costs.model_dump())
-    if arm == "openai":
+    if arm == "openai" or asked.get("llm") == "openai":
         prices = PriceList.of(params.provider.prices.model_dump())
         return bill(asked, rates, prices=prices, job=read_json(paths.MODELS / "openai" / paths.JOB))
     if arm == "linear":

@@ -3,14 +3,13 @@
 import logging
 from collections.abc import Sequence
 from decimal import Decimal
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from runner import Metrics, run
 
 from tillmap import paths, routing
-from tillmap.arms import cascade, llama, nearest, openai, rag
+from tillmap.arms import cascade, nearest
 from tillmap.arms.evidence import Evidence
 from tillmap.asking import prices_of
 from tillmap.confidence import beliefs
@@ -19,12 +18,13 @@ from tillmap.engines import Question
 from tillmap.errors import ParamsError
 from tillmap.labels import LEVELS, LabelPath, LabelTree
 from tillmap.params import Params
+from tillmap.repairing import ASKED as LLMS
+from tillmap.repairing import known_paths
 from tillmap.routing import ASKED, FREE, TRIED, keep_to_budget, plan_routes, threshold_of_budget
 from tillmap.scoring import KEY
 from tillmap.storage import new_folder, read_json, read_jsonl, read_table, write_json, write_jsonl, write_table
 
 PARAMS = ("seed", "run.linear", "run.cascade", "cascade", "nearest", "linear", "rag", "llama", "openai", "provider")
-LLMS: dict[str, Any] = {"rag": rag, "llama": llama, "openai": openai}
 
 logger = logging.getLogger("tillmap.route")
 
@@ -115,6 +115,8 @@ class Asker:
         )
         neighbours = read_table(paths.NEIGHBOURS / f"{self._chosen.retriever}.parquet")
         self._evidence = None if self._tuned else Evidence(self._training, neighbours)
+        # As for linear, the labels of held-out rows are known when a new row is asked, and not when one of them is.
+        self._trees = (LabelTree.from_table(read_table(paths.TREE)), known_paths(params, "linear", rows))
         self._scored = beliefs(list(read_jsonl(paths.COMPLETIONS / "linear.jsonl")))
         self.job = read_json(paths.MODELS / "openai" / paths.JOB)
 
@@ -128,7 +130,7 @@ class Asker:
                 asked[(asked["split"] == "test") == new],
                 self._evidence,
                 candidates,
-                self._module.renderer_of(self._chosen, known_paths(self._rows, self._params.linear.refit and new)),
+                self._module.renderer_of(self._chosen, self._trees[new]),
                 examples=0 if self._tuned else self._chosen.examples,
                 show=cascading.show_candidates in ({"always"} if self._tuned else {"always", "untuned"}),
                 constrain=cascading.constrain == "candidates",
@@ -140,7 +142,7 @@ class Asker:
         if self._params.cascade.llm != "openai":
             return {(question.split, question.id): 0.0 for question in questions}
         chosen, counter = self._params.openai, TokenCounter(self.job["model"])
-        prices = prices_of(chosen, self._params.provider, self.job)
+        prices = prices_of(self._params, self.job)
         return {
             (question.split, question.id): float(
                 prices.cost(counter.prompt(question.messages), 0, chosen.max_new_tokens)
@@ -154,15 +156,6 @@ class Asker:
         votes = nearest.votes_by_key(nearest.vote(neighbours, self._training, asked[KEY], voting.k, voting.power))
         most = self._params.cascade.candidates
         return {key: cascade.fuse(self._scored[key], ranked, most) for key, ranked in votes.items()}
-
-
-def known_paths(rows: pd.DataFrame, refitted: bool) -> LabelTree:
-    """As for linear, the labels of held-out rows are known when a new row is asked, and not when one of them is."""
-    return (
-        LabelTree.from_rows(rows[rows["split"] == "train"])
-        if refitted
-        else LabelTree.from_table(read_table(paths.TREE))
-    )
 
 
 if __name__ == "__main__":

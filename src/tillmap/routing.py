@@ -35,9 +35,9 @@ def choose_threshold(confidence: npt.ArrayLike, right: npt.ArrayLike, target: fl
 def plan_routes(predictions: pd.DataFrame, threshold: float, held_out_rows: int, seed: int) -> pd.DataFrame:
     """The rows that the cascade answers, in their order, with a column `role`.
 
-    All test rows; of the `calibrate` part, rows to try the model on: up to `held_out_rows` of those below the
-    threshold. Those above it are the free arm's. Where no test row is labelled, up to `held_out_rows` of the `report` part stand
-    in for them to be scored: drawn by chance, for among the easy ones alone a score would flatter.
+    All test rows; of the `calibrate` part those above the threshold, which are the free arm's, and up to
+    `held_out_rows` below it, to try the model on. Where no test row is labelled, as many of the `report` part stand in
+    for them to be scored: drawn by chance, for of the easy ones alone a score would flatter.
 
     `predictions` are the free arm's: split, id, part, confidence, and `labelled`, whether the truth is known.
     """

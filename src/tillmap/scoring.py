@@ -105,6 +105,24 @@ def hierarchical_scores(marks: pd.DataFrame) -> dict[str, float]:
     return {"precision": precision, "recall": recall, "f1": f1}
 
 
+def score_held_back(marks: pd.DataFrame) -> dict[str, Any]:
+    """Score answers that may leave their lower levels null, as numbers for a metrics file.
+
+    Keys: hierarchical (precision, recall, f1); by level answered, the share of the rows that are answered down to
+    there, and accuracy, the share of these that are right down to there (None where there are none).
+    """
+    answered = marks[list(PREDICTED.values())].notna().to_numpy().cumprod(axis=1).astype(bool)
+    right = marks[list(RIGHT.values())].to_numpy().cumprod(axis=1)
+    return {
+        "hierarchical": _rounded(hierarchical_scores(marks)),
+        "answered": {level: _rounded(answered[:, i].mean()) for i, level in enumerate(LEVELS)},
+        "accuracy": {
+            level: _rounded(right[answered[:, i], i].mean()) if answered[:, i].any() else None
+            for i, level in enumerate(LEVELS)
+        },
+    }
+
+
 def recall_table(
     neighbours: pd.DataFrame,
     truth: pd.DataFrame,

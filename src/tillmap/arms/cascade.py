@@ -4,7 +4,7 @@ Whether it helps is tried first, on rows of the `calibrate` part that would be r
 """
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -60,7 +60,7 @@ def write_questions(
 
 
 def merge(
-    free: pd.DataFrame, answered: pd.DataFrame, allowed: Mapping[Key, Sequence[LabelPath]] | None
+    free: pd.DataFrame, answered: pd.DataFrame, allowed: Mapping[Key, Container[LabelPath]] | None
 ) -> pd.DataFrame:
     """The free arm's predictions with the language model's in place of its own, where it said something usable.
 
@@ -100,14 +100,12 @@ class Trial:
         return {name: round(value, 6) if isinstance(value, float) else value for name, value in asdict(self).items()}
 
 
-def judge(free: pd.DataFrame, llm: pd.DataFrame, merged: pd.DataFrame, truth: pd.DataFrame, *, seed: int) -> Trial:
+def judge(free: pd.DataFrame, llm: pd.DataFrame, merged: pd.DataFrame, truth: pd.DataFrame, seed: int) -> Trial:
     """Compare three predictions tables of the rows of `truth`: routed, held out, labelled.
 
     More rows are asked only where the merged answers are better than the free arm's, by `compare_arms`: a difference
     that may be chance is no gain.
     """
-    if truth.empty:
-        return Trial(False, "no row of the calibrate part could be tried", 0)
     marks = {"free": mark(free, truth, "linear"), "cascade": mark(merged, truth, "cascade")}
     found = compare_arms(marks, "free", seed=seed).iloc[0]
     gains = str(found["verdict"]) == BETTER
