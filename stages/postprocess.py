@@ -29,11 +29,13 @@ logger = logging.getLogger("tillmap.postprocess")
 
 def main(params: Params, arm: str) -> Metrics:
     rows = read_table(paths.ROWS)
-    tree = known_paths(params, arm, rows)
+    training = LabelTree.from_table(read_table(paths.TREE))
+    tree = known_paths(params, arm, rows) or training
     completions = list(read_jsonl(paths.COMPLETIONS / f"{arm}.jsonl"))
     votes = neighbours_votes(params, rows, completions)
     predictions = predict(completions, make_repairer(params, arm, tree), votes, arm)
-    signals = make_signals(completions, predictions, rows, free_beliefs(arm), tree)
+    # Not the tree of all labelled rows: there a row of the calibrate part would speak for its own answer.
+    signals = make_signals(completions, predictions, rows, free_beliefs(arm), training)
     confidence = paths.CONFIDENCE / f"{arm}.json"
     held_out = rows.loc[rows["part"] == "calibrate", ["split", "id"]]
     if predictions.merge(held_out, on=["split", "id"]).empty:
@@ -50,11 +52,10 @@ def main(params: Params, arm: str) -> Metrics:
     }
 
 
-def known_paths(params: Params, arm: str, rows: pd.DataFrame) -> LabelTree:
-    """The paths an arm can know: those of the training part, or of all labelled rows where it was refitted on them."""
-    if arm == "linear" and params.linear.refit:
-        return LabelTree.from_rows(rows[rows["split"] == "train"])
-    return LabelTree.from_table(read_table(paths.TREE))
+def known_paths(params: Params, arm: str, rows: pd.DataFrame) -> LabelTree | None:
+    """The paths an arm can know where these are more than the training part's: it was refitted on all labelled rows."""
+    refitted = arm == "linear" and params.linear.refit
+    return LabelTree.from_rows(rows[rows["split"] == "train"]) if refitted else None
 
 
 def make_repairer(params: Params, arm: str, tree: LabelTree) -> Repairer:
@@ -63,13 +64,15 @@ def make_repairer(params: Params, arm: str, tree: LabelTree) -> Repairer:
         target, unseen = ASKED[arm].target_of(chosen, tree), chosen.unseen_brand
     else:
         target, unseen = nearest.target_of(tree), arm == "linear" and chosen.unseen_paths
-    embedder = Embedder(meaning.model, meaning.revision, meaning.batch_size) if params.postprocess.embed else None
+    by_meaning = params.postprocess.repair and params.postprocess.embed
+    embedder = Embedder(meaning.model, meaning.revision, meaning.batch_size) if by_meaning else None
     return Repairer(
         tree,
         target,
         embed=embedder.encode if embedder else None,
         unseen_brand=unseen,
         least_score=params.postprocess.min_similarity,
+        exact_only=not params.postprocess.repair,
     )
 
 
