@@ -8,16 +8,25 @@ from runner import Metrics, run
 
 from tillmap import charts, paths
 from tillmap.comparison import compare_arms, comparison_table
+from tillmap.confidence import Confidence
 from tillmap.costs import PriceList, Rates, bill
 from tillmap.errors import ParamsError
 from tillmap.params import ARMS, Params
-from tillmap.reliability import calibration_table, coverage_curve
+from tillmap.reliability import (
+    answered_from,
+    calibration_table,
+    coverage_curve,
+    expected_calibration_error,
+    threshold_for,
+)
 from tillmap.retrieval import RETRIEVERS
-from tillmap.scoring import KEY, mark, recall_table, score_arm
+from tillmap.scoring import KEY, mark, recall_table, rounded, score_arm
 from tillmap.slices import catch_all_paths, confusion, costliest_confusions, score_slices, slice_rows
 from tillmap.storage import new_folder, read_json, read_table, write_json, write_text
 
 PARAMS = ("seed", "run", "evaluate", "provider.prices", "costs")
+TARGETS = (0.8, 0.9, 0.95)  # accuracies of the rows that are answered
+OTHER = "other"  # the slice of rows that are not of a catch-all path
 Tables = dict[str, pd.DataFrame]
 
 
@@ -35,6 +44,8 @@ def main(params: Params) -> Metrics:
     scores: dict[str, dict[str, Any]] = {
         arm: score_arm(table, truth, arm, **draws) | speed(arm) for arm, table in predictions.items()
     }
+    for arm, table in predictions.items():
+        scores[arm] |= {"confidence": believe(arm, table, marks[arm], rows), "expected": expect(arm, table, rows)}
     versus = compare_arms(marks, arms[0], **draws)  # the first arm that is on, the cheapest, is the reference
     for line in versus.itertuples():
         scores[str(line.arm)]["verdict"] = line.verdict
@@ -44,6 +55,11 @@ def main(params: Params) -> Metrics:
     )
     kinds = slice_rows(truth, training, catch_all_paths(training))
     slices = pd.concat(score_slices(table, kinds, arm, **draws) for arm, table in marks.items())
+
+    for line in slices[(slices["slice"] == "catch_all") & (slices["value"] == OTHER)].itertuples():
+        scores[str(line.arm)]["without_catch_all"] = rounded(
+            {"rows": line.rows, "item_accuracy": line.accuracy, "low": line.low, "high": line.high}
+        )
 
     with new_folder(paths.PLOTS) as folder:
         draw(folder, scores, marks, recall, slices)
@@ -67,6 +83,34 @@ def choose_truth(rows: pd.DataFrame, predictions: Tables) -> pd.DataFrame:
     for table in predictions.values():
         report = report.merge(table[KEY], on=KEY)
     return report
+
+
+def believe(arm: str, predictions: pd.DataFrame, marks: pd.DataFrame, rows: pd.DataFrame) -> Metrics:
+    """How far an arm's confidences can be trusted on the rows scored.
+
+    For each target accuracy: the threshold that reaches it on the calibrate part, and the share (coverage) and the
+    accuracy of the scored rows from there on; nothing where the arm answered none of that part.
+    """
+    part = rows[rows["part"] == "calibrate"].merge(predictions[KEY], on=KEY)
+    found: Metrics = {"ece": expected_calibration_error(marks["confidence"], marks["right"])}
+    if len(part):
+        known = mark(predictions, part, arm)
+        for target in TARGETS:
+            threshold = threshold_for(known["confidence"], known["right"], target)
+            coverage, accuracy = answered_from(marks["confidence"], marks["right"], threshold)
+            answered = {"threshold": threshold, "accuracy": accuracy} if coverage else {}
+            found[f"at_{100 * target:.0f}"] = {"coverage": coverage, **answered}
+    return dict(rounded(found))
+
+
+def expect(arm: str, predictions: pd.DataFrame, rows: pd.DataFrame) -> Metrics | None:
+    """The accuracy to expect of the test rows that have no labels, with its interval; None without any, or a model."""
+    new = rows.loc[(rows["part"] == "test") & rows["brand"].isna(), KEY]
+    asked = predictions.merge(new, on=KEY)
+    if asked.empty or "off" in read_json(paths.CONFIDENCE / f"{arm}.json"):
+        return None
+    accuracy, low, high = Confidence.load(paths.CONFIDENCE / f"{arm}.json").expected_accuracy(asked["confidence"])
+    return dict(rounded({"rows": len(asked), "accuracy": accuracy, "low": low, "high": high}))
 
 
 def speed(arm: str) -> Metrics:
