@@ -107,9 +107,10 @@ def expect(arm: str, predictions: pd.DataFrame, rows: pd.DataFrame) -> Metrics |
     """The accuracy to expect of the test rows that have no labels, with its interval; None without any, or a model."""
     new = rows.loc[(rows["part"] == "test") & rows["brand"].isna(), KEY]
     asked = predictions.merge(new, on=KEY)
-    if asked.empty or "off" in read_json(paths.CONFIDENCE / f"{arm}.json"):
+    fitted = paths.CONFIDENCE / arm / "together.json"
+    if asked.empty or not fitted.is_file():
         return None
-    accuracy, low, high = Confidence.load(paths.CONFIDENCE / f"{arm}.json").expected_accuracy(asked["confidence"])
+    accuracy, low, high = Confidence.load(fitted).expected_accuracy(asked["confidence"])
     return dict(rounded({"rows": len(asked), "accuracy": accuracy, "low": low, "high": high}))
 
 

@@ -2,26 +2,24 @@
 
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
 from runner import Metrics, run_arm
 
 from tillmap import paths
-from tillmap.arms import llama, nearest, openai, rag
-from tillmap.confidence import Beliefs, beliefs, calibrate, make_signals
+from tillmap.arms import nearest
+from tillmap.confidence import FREE, Beliefs, beliefs, calibrate, make_signals
 from tillmap.labels import LEVELS, LabelPath, LabelTree
 from tillmap.params import Params
 from tillmap.predictions import no_predictions, predict
-from tillmap.repair import Repairer
-from tillmap.retrieval.embedding import Embedder
-from tillmap.storage import read_jsonl, read_table, write_json, write_table
+from tillmap.repairing import known_paths, make_repairer
+from tillmap.storage import new_folder, read_jsonl, read_table, write_json, write_table
 
 Key = tuple[str, int]
 Completions = list[dict[str, Any]]
 
-ASKED = {"rag": rag, "llama": llama, "openai": openai}
-FREE = ("nearest", "linear")  # what they say of a row tells of every arm's answer, and costs nothing
 PARAMS = ("run.{arm}", "{arm}", "nearest", "embedding", "postprocess")
 
 logger = logging.getLogger("tillmap.postprocess")
@@ -30,50 +28,30 @@ logger = logging.getLogger("tillmap.postprocess")
 def main(params: Params, arm: str) -> Metrics:
     rows = read_table(paths.ROWS)
     training = LabelTree.from_table(read_table(paths.TREE))
-    tree = known_paths(params, arm, rows) or training
+    tree = known_paths(params, arm, rows)
     completions = list(read_jsonl(paths.COMPLETIONS / f"{arm}.jsonl"))
     votes = neighbours_votes(params, rows, completions)
     predictions = predict(completions, make_repairer(params, arm, tree), votes, arm)
-    # Not the tree of all labelled rows: there a row of the calibrate part would speak for its own answer.
-    signals = make_signals(completions, predictions, rows, free_beliefs(arm), training)
-    confidence = paths.CONFIDENCE / f"{arm}.json"
+    free = free_beliefs(arm)
     held_out = rows.loc[rows["part"] == "calibrate", ["split", "id"]]
-    if predictions.merge(held_out, on=["split", "id"]).empty:
-        logger.warning("%s answered no row of the calibrate part: its confidences are not calibrated", arm)
-        write_json({"off": True}, confidence)
-    else:
-        predictions, model = calibrate(predictions, signals, rows)
-        model.save(confidence)
-    write_table(predictions, paths.PREDICTIONS / f"{arm}.parquet")
+    calibrated = predictions
+    with new_folder(paths.CONFIDENCE / arm) as folder:
+        if predictions.merge(held_out, on=["split", "id"]).empty:
+            logger.warning("%s answered no row of the calibrate part: its confidences are not calibrated", arm)
+            write_json({"off": True}, folder / "off.json")
+        else:
+            # Where the free arms' files are not at hand, new rows are judged by what the arm itself says.
+            # Not by the tree of all labelled rows: there a row of the calibrate part would speak for its own answer.
+            for name, beliefs_ in (("alone", {}), ("together", free)):
+                signals = make_signals(completions, predictions, rows, beliefs_, training)
+                calibrated, model = calibrate(predictions, signals, rows)
+                replace(model, free=tuple(beliefs_)).save(folder / f"{name}.json")
+    write_table(calibrated, paths.PREDICTIONS / f"{arm}.parquet")
     return {
         "rows": len(predictions),
         "repair": {str(kind): int(count) for kind, count in predictions["repair"].value_counts().items()},
         "out_of_tree": int((~predictions["in_tree"]).sum()),
     }
-
-
-def known_paths(params: Params, arm: str, rows: pd.DataFrame) -> LabelTree | None:
-    """The paths an arm can know where these are more than the training part's: it was refitted on all labelled rows."""
-    refitted = arm == "linear" and params.linear.refit
-    return LabelTree.from_rows(rows[rows["split"] == "train"]) if refitted else None
-
-
-def make_repairer(params: Params, arm: str, tree: LabelTree) -> Repairer:
-    chosen, meaning = getattr(params, arm), params.embedding
-    if arm in ASKED:
-        target, unseen = ASKED[arm].target_of(chosen, tree), chosen.unseen_brand
-    else:
-        target, unseen = nearest.target_of(tree), arm == "linear" and chosen.unseen_paths
-    by_meaning = params.postprocess.repair and params.postprocess.embed
-    embedder = Embedder(meaning.model, meaning.revision, meaning.batch_size) if by_meaning else None
-    return Repairer(
-        tree,
-        target,
-        embed=embedder.encode if embedder else None,
-        unseen_brand=unseen,
-        least_score=params.postprocess.min_similarity,
-        exact_only=not params.postprocess.repair,
-    )
 
 
 def neighbours_votes(
@@ -94,7 +72,8 @@ def free_beliefs(arm: str) -> Mapping[str, Beliefs]:
 
 def write_off(arm: str) -> None:
     write_table(no_predictions(), paths.PREDICTIONS / f"{arm}.parquet")
-    write_json({"off": True}, paths.CONFIDENCE / f"{arm}.json")
+    with new_folder(paths.CONFIDENCE / arm) as folder:
+        write_json({"off": True}, folder / "off.json")
 
 
 if __name__ == "__main__":

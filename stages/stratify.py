@@ -6,7 +6,8 @@ from tillmap import paths
 from tillmap.labels import LabelTree
 from tillmap.params import Params
 from tillmap.sampling import assign_parts, product_key, split_report
-from tillmap.storage import new_folder, read_table, write_table
+from tillmap.storage import new_folder, read_table, write_json, write_table
+from tillmap.text import normalise
 
 PARAMS = ("seed", "split")
 
@@ -22,6 +23,9 @@ def main(params: Params) -> Metrics:
     with new_folder(paths.SPLIT) as folder:
         write_table(rows, folder / paths.ROWS.name)
         write_table(tree.to_table(), folder / paths.TREE.name)
+    training = rows[rows["part"] == "train"]
+    words = {word for text in training["description"].unique() for word in normalise(text).split()}
+    write_json({"retailers": sorted(training["retailer"].unique()), "words": sorted(words)}, paths.SEEN)
     return {
         "parts": {str(part): int(count) for part, count in rows["part"].value_counts(sort=False).items()},
         "paths": len(tree),

@@ -24,6 +24,7 @@ Key = tuple[str, int]
 Beliefs = Mapping[Key, Sequence[tuple[LabelPath, float]]]
 Floats = npt.NDArray[np.float64]
 
+FREE = ("nearest", "linear")  # the free arms: what they say of a row tells of every arm's answer
 ROWS_PER_SIGNAL = 5  # of the rarer outcome; Vittinghoff and McCulloch (2007) find 5 to 9 enough
 _REPAIRS = ("folded", "parsed", "snapped", "vote")
 _FAINT = 1e-3  # shares are kept this far from 0 and 1, where log odds have no end
@@ -144,6 +145,7 @@ class Confidence:
     kind: `full` has all signals; `few` only the first, as many as the rows allow; `constant` none, for there were too
         few rows, or all came out alike.
     rows: how many it was fitted on. error: their mean squared error (the Brier score), in sample.
+    free: the free arms whose beliefs the signals are made with.
     """
 
     kind: Literal["full", "few", "constant"]
@@ -154,6 +156,7 @@ class Confidence:
     means: tuple[float, ...] = ()
     scales: tuple[float, ...] = ()
     weights: tuple[float, ...] = ()
+    free: tuple[str, ...] = ()
 
     @classmethod
     def fit(cls, signals: pd.DataFrame, right: npt.ArrayLike) -> Self:
@@ -185,8 +188,11 @@ class Confidence:
         found = LogisticRegression(C=_PENALTY, max_iter=1000).fit((values - means) / scales, outcome)
         kind: Literal["full", "few"] = "full" if len(names) == signals.shape[1] else "few"
         # Rounded, for the last digits depend on the machine.
-        numbers = (tuple(round(float(value), _DIGITS) for value in each) for each in (means, scales, found.coef_[0]))
-        model = cls(kind, len(outcome), 0.0, round(float(found.intercept_[0]), _DIGITS), names, *numbers)
+        centres, spreads, weights = (
+            tuple(round(float(value), _DIGITS) for value in each) for each in (means, scales, found.coef_[0])
+        )
+        intercept = round(float(found.intercept_[0]), _DIGITS)
+        model = cls(kind, len(outcome), 0.0, intercept, names, centres, spreads, weights)
         return replace(model, error=float(np.mean((outcome - model.of(signals)) ** 2)))
 
     def of(self, signals: pd.DataFrame) -> Floats:

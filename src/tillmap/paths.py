@@ -13,6 +13,7 @@ COMPLETIONS = Path("data/completions")
 PREDICTIONS = Path("data/predictions")
 MODELS = Path("models")
 BASE = MODELS / "base"
+SEEN = MODELS / "seen.json"  # the retailers and words of the training part
 CONFIDENCE = MODELS / "confidence"
 METRICS = Path("metrics")
 PLOTS = Path("plots")

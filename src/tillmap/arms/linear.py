@@ -10,8 +10,9 @@ import pandas as pd
 from tillmap.engines import Completion
 from tillmap.errors import InputError
 from tillmap.labels import LEVELS, LabelTree
-from tillmap.linear.model import LinearModel, Recipe
+from tillmap.linear.model import TREE, LinearModel, Recipe
 from tillmap.linear.recipes import fit_best
+from tillmap.storage import read_table
 from tillmap.targets import Target, make_target
 
 _ITEM = ["id", "description", "retailer", "price"]
@@ -79,6 +80,11 @@ def load(folder: Path, *, refitted: bool) -> LinearModel:
     """
     whole = refitted and (folder / _WHOLE).is_dir()
     return LinearModel.load(folder / (_WHOLE if whole else _PART))
+
+
+def training_tree(folder: Path) -> LabelTree:
+    """The paths of the training part, whether the model was refitted or not. Raises InputError where it is missing."""
+    return LabelTree.from_table(read_table(folder / _PART / TREE))
 
 
 def answer(folder: Path, asked: pd.DataFrame) -> pd.DataFrame:
