@@ -181,6 +181,16 @@ def prune(
     typer.echo(f"{count} runs deleted, {size / 2**20:,.0f} MiB freed")
 
 
+@app.command(epilog=_EXIT)
+def private() -> None:
+    """Keep a licensed catalogue's rows from every remote: marks the outputs that hold descriptions in dvc.yaml."""
+    from tillmap.sharing import keep_private
+
+    for path in keep_private(Path("dvc.yaml")):
+        typer.echo(f"{path}: push: false")
+    typer.echo("Rows stay on this machine; models, completions and predictions still travel. Commit dvc.yaml.")
+
+
 def run() -> None:
     """The command line: 0 where all went well, 1 for a mistake that a user can mend, 2 for a wrong call."""
     logging.basicConfig(level=logging.ERROR, format="%(message)s", stream=sys.stderr)

@@ -75,6 +75,8 @@ class Nearest(Section):
 class Linear(Section):
     epochs: Count
     ngrams: Annotated[list[Annotated[int, Field(ge=1, le=8)]], Field(min_length=2, max_length=2)]
+    price: bool | Literal["auto"]
+    retailer: bool | Literal["auto"]
     trial_rows: Annotated[int, Field(ge=100)]
     weights_mib: Annotated[float, Field(gt=0)]
     unseen_paths: bool
@@ -227,6 +229,7 @@ class Engine(Section):
 
 
 class Postprocess(Section):
+    repair: bool
     embed: bool
     min_similarity: Annotated[float, Field(ge=0, le=1)]
 

@@ -18,13 +18,15 @@ def make_repairer(params: Params, arm: str, tree: LabelTree) -> Repairer:
         target, unseen = ASKED[arm].target_of(chosen, tree), chosen.unseen_brand
     else:
         target, unseen = nearest.target_of(tree), arm == "linear" and chosen.unseen_paths
-    embedder = Embedder(meaning.model, meaning.revision, meaning.batch_size) if params.postprocess.embed else None
+    by_meaning = params.postprocess.repair and params.postprocess.embed
+    embedder = Embedder(meaning.model, meaning.revision, meaning.batch_size) if by_meaning else None
     return Repairer(
         tree,
         target,
         embed=embedder.encode if embedder else None,
         unseen_brand=unseen,
         least_score=params.postprocess.min_similarity,
+        exact_only=not params.postprocess.repair,
     )
 
 
