@@ -64,12 +64,14 @@ def routed(confidences, **parts):
 
 def test_only_rows_below_the_threshold_are_asked_and_few_of_them_tried():
     table = routed(np.linspace(0, 1, 60), calibrate=20, report=20, test=20).sample(frac=1, random_state=1)
-    routes = plan_routes(table.sort_index(), 0.8, 5, seed=1)
+    routes = plan_routes(table.sort_index(), 0.2, 5, seed=1)
     test = routes[routes["part"] == "test"]
     assert len(test) == 20
-    assert (test["role"] == np.where(test["confidence"] < 0.8, ASKED, FREE)).all()
+    assert (test["role"] == np.where(test["confidence"] < 0.2, ASKED, FREE)).all()
     assert (routes["role"] == TRIED).sum() == 5
     assert set(routes["part"]) == {"calibrate", "test"}
+    sure = routes[(routes["part"] == "calibrate") & (routes["role"] == FREE)]
+    assert 0 < len(sure) < (table.query("part == 'calibrate'")["confidence"] >= 0.2).sum(), "in the same proportion"
     unlabelled = table.assign(labelled=table["part"] != "test").sort_index()
     report = plan_routes(unlabelled, 0.5, 5, seed=1).query("part == 'report'")
     assert len(report) == 5, "drawn without a look at how sure they are"

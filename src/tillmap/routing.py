@@ -34,8 +34,8 @@ def choose_threshold(confidence: npt.ArrayLike, right: npt.ArrayLike, target: fl
 def plan_routes(predictions: pd.DataFrame, threshold: float, held_out_rows: int, seed: int) -> pd.DataFrame:
     """The rows that the cascade answers, in their order, with a column `role`.
 
-    All test rows; of the `calibrate` part those above the threshold, which are the free arm's, and up to
-    `held_out_rows` below it, to try the model on. Where no test row is labelled, as many of the `report` part stand in
+    All test rows; of the `calibrate` part up to `held_out_rows` below the threshold, to try the model on, and as large a
+    share of those above it, which are the free arm's: together they are like the whole part. Where no test row is labelled, as many of the `report` part stand in
     for them to be scored: drawn by chance, for of the easy ones alone a score would flatter.
 
     `predictions` are the free arm's: split, id, part, confidence, and `labelled`, whether the truth is known.
@@ -45,9 +45,12 @@ def plan_routes(predictions: pd.DataFrame, threshold: float, held_out_rows: int,
     calibrate, test = predictions[part == "calibrate"], predictions[part == "test"]
     report = predictions.head(0) if test["labelled"].any() else predictions[part == "report"]
     new = pd.concat([test, rows_to_answer(report, held_out_rows, seed)])
+    unsure, sure = (calibrate[below[calibrate.index] == is_below] for is_below in (True, False))
+    tried = rows_to_answer(unsure, held_out_rows, seed)
+    share = len(tried) / len(unsure) if len(unsure) else 1.0
     parts = [
-        calibrate[~below[calibrate.index]].assign(role=FREE),
-        rows_to_answer(calibrate[below[calibrate.index]], held_out_rows, seed).assign(role=TRIED),
+        rows_to_answer(sure, round(share * len(sure)), seed).assign(role=FREE),
+        tried.assign(role=TRIED),
         new.assign(role=np.where(below[new.index], ASKED, FREE)),
     ]
     return pd.concat(parts).sort_index()
