@@ -42,7 +42,8 @@ def main(params: Params) -> Metrics:
         if chosen.budget_usd is not None:
             new = predictions[(predictions["part"] == "test") & (predictions["confidence"] < threshold)]
             usd = list(asker.usd(asker.questions(new)).values())
-            paid = threshold_of_budget(new["confidence"], usd, chosen.budget_usd, chosen.held_out_rows)
+            held_out = predictions.loc[predictions["part"] == "calibrate", "confidence"]
+            paid = threshold_of_budget(new["confidence"], usd, chosen.budget_usd, held_out, chosen.held_out_rows)
             threshold = min(threshold, paid)
         routes = plan_routes(predictions, threshold, chosen.held_out_rows, params.seed)
         questions = asker.questions(routes[routes["role"] != FREE])

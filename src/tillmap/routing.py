@@ -54,18 +54,23 @@ def plan_routes(predictions: pd.DataFrame, threshold: float, held_out_rows: int,
     return pd.concat(parts).sort_index()
 
 
-def threshold_of_budget(confidence: npt.ArrayLike, usd: npt.ArrayLike, budget_usd: float, held_out_rows: int) -> float:
-    """The confidence below which a budget pays for all rows besides the trial's; infinite where it pays for every one.
+def threshold_of_budget(
+    confidence: npt.ArrayLike, usd: npt.ArrayLike, budget_usd: float, held_out: npt.ArrayLike, held_out_rows: int
+) -> float:
+    """The confidence below which a budget pays for all rows and for the trial; infinite where it pays for every one.
 
-    `confidence` and `usd` (what a row may cost at most) are of the rows that might be asked. A row to try is taken to
-    cost as much as they do on average.
+    `confidence` and `usd` (what a row may cost at most) are of the rows that might be asked, `held_out` the confidences
+    of those that the model may be tried on: up to `held_out_rows` that lie below the threshold, too, each taken to cost
+    what the others do on average.
     """
     given, each = np.asarray(confidence, dtype=np.float64), np.asarray(usd, dtype=np.float64)
     if not len(given):
         return float("inf")
     order = np.argsort(given, kind="stable")
-    paid = _affordable(each[order], budget_usd - held_out_rows * float(each.mean()))
-    return float("inf") if paid == len(given) else float(given[order][paid])
+    thresholds = np.append(given[order], np.inf)  # of asking the first 0, 1, 2 ... rows
+    tried = np.minimum(np.searchsorted(np.sort(np.asarray(held_out, dtype=np.float64)), thresholds), held_out_rows)
+    costs = np.append(0.0, np.cumsum(each[order])) + tried * each.mean()
+    return float(thresholds[max(int(np.searchsorted(costs, budget_usd, side="right")) - 1, 0)])
 
 
 def keep_to_budget(routes: pd.DataFrame, usd: Mapping[tuple[str, int], float], budget_usd: float) -> pd.DataFrame:
