@@ -164,6 +164,10 @@ def files_of(arm: str) -> list[Path]:
 
 def open_arm(arm: str, params: Params) -> Labeller:
     """Read a trained arm's files. Raises InputError that says which are missing, and what brings them."""
+    if arm not in _FILES:
+        raise InputError(
+            f"the {arm} arm is made of others and labels in the pipeline alone; name one of {', '.join(_FILES)}"
+        )
     needed = files_of(arm)
     missing = [str(path) for path in needed if not path.exists()]
     if missing:

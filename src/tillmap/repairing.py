@@ -8,6 +8,7 @@ from tillmap.params import Params
 from tillmap.repair import Repairer
 from tillmap.retrieval.embedding import Embedder
 
+HAVE_LINEAR = ("linear", "cascade", "vote")  # whose answers may be linear's
 ASKED = {"rag": rag, "llama": llama, "openai": openai}
 
 
@@ -32,5 +33,5 @@ def make_repairer(params: Params, arm: str, tree: LabelTree) -> Repairer:
 
 def known_paths(params: Params, arm: str, rows: pd.DataFrame) -> LabelTree:
     """The paths an arm can know: of the training part, or of all labelled rows where it was refitted on them."""
-    refitted = arm == "linear" and params.linear.refit
+    refitted = arm in HAVE_LINEAR and params.linear.refit
     return LabelTree.from_rows(rows[rows["split"] == "train"] if refitted else rows[rows["part"] == "train"])
