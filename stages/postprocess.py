@@ -8,20 +8,17 @@ import pandas as pd
 from runner import Metrics, run_arm
 
 from tillmap import paths
-from tillmap.arms import llama, nearest, openai, rag
-from tillmap.confidence import Beliefs, beliefs, calibrate, make_signals
+from tillmap.arms import nearest
+from tillmap.confidence import FREE, Beliefs, beliefs, calibrate, make_signals
 from tillmap.labels import LEVELS, LabelPath, LabelTree
 from tillmap.params import Params
 from tillmap.predictions import no_predictions, predict
-from tillmap.repair import Repairer
-from tillmap.retrieval.embedding import Embedder
+from tillmap.repairing import known_paths, make_repairer
 from tillmap.storage import read_jsonl, read_table, write_json, write_table
 
 Key = tuple[str, int]
 Completions = list[dict[str, Any]]
 
-ASKED = {"rag": rag, "llama": llama, "openai": openai}
-FREE = ("nearest", "linear")  # what they say of a row tells of every arm's answer, and costs nothing
 PARAMS = ("run.{arm}", "{arm}", "nearest", "embedding", "postprocess")
 
 logger = logging.getLogger("tillmap.postprocess")
@@ -29,18 +26,19 @@ logger = logging.getLogger("tillmap.postprocess")
 
 def main(params: Params, arm: str) -> Metrics:
     rows = read_table(paths.ROWS)
-    tree = known_paths(params, arm, rows)
+    tree = known_paths(params, arm, rows, LabelTree.from_table(read_table(paths.TREE)))
     completions = list(read_jsonl(paths.COMPLETIONS / f"{arm}.jsonl"))
     votes = neighbours_votes(params, rows, completions)
     predictions = predict(completions, make_repairer(params, arm, tree), votes, arm)
-    signals = make_signals(completions, predictions, rows, free_beliefs(arm), tree)
+    free = free_beliefs(arm)
+    signals = make_signals(completions, predictions, rows, free, tree)
     confidence = paths.CONFIDENCE / f"{arm}.json"
     held_out = rows.loc[rows["part"] == "calibrate", ["split", "id"]]
     if predictions.merge(held_out, on=["split", "id"]).empty:
         logger.warning("%s answered no row of the calibrate part: its confidences are not calibrated", arm)
         write_json({"off": True}, confidence)
     else:
-        predictions, model = calibrate(predictions, signals, rows)
+        predictions, model = calibrate(predictions, signals, rows, tuple(free))
         model.save(confidence)
     write_table(predictions, paths.PREDICTIONS / f"{arm}.parquet")
     return {
@@ -48,29 +46,6 @@ def main(params: Params, arm: str) -> Metrics:
         "repair": {str(kind): int(count) for kind, count in predictions["repair"].value_counts().items()},
         "out_of_tree": int((~predictions["in_tree"]).sum()),
     }
-
-
-def known_paths(params: Params, arm: str, rows: pd.DataFrame) -> LabelTree:
-    """The paths an arm can know: those of the training part, or of all labelled rows where it was refitted on them."""
-    if arm == "linear" and params.linear.refit:
-        return LabelTree.from_rows(rows[rows["split"] == "train"])
-    return LabelTree.from_table(read_table(paths.TREE))
-
-
-def make_repairer(params: Params, arm: str, tree: LabelTree) -> Repairer:
-    chosen, meaning = getattr(params, arm), params.embedding
-    if arm in ASKED:
-        target, unseen = ASKED[arm].target_of(chosen, tree), chosen.unseen_brand
-    else:
-        target, unseen = nearest.target_of(tree), arm == "linear" and chosen.unseen_paths
-    embedder = Embedder(meaning.model, meaning.revision, meaning.batch_size) if params.postprocess.embed else None
-    return Repairer(
-        tree,
-        target,
-        embed=embedder.encode if embedder else None,
-        unseen_brand=unseen,
-        least_score=params.postprocess.min_similarity,
-    )
 
 
 def neighbours_votes(

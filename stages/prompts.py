@@ -1,17 +1,13 @@
 """The questions of an arm that prompts a model, and what it is tuned on, ready for any machine."""
 
-from dataclasses import asdict
-from typing import Any
-
 from runner import Metrics, run_arm
 
 from tillmap import paths
 from tillmap.arms import llama, openai, rag
 from tillmap.labels import LabelTree
-from tillmap.params import Llama, OpenAI, Params, Rag
+from tillmap.params import Params
 from tillmap.sampling import rows_to_answer, sample_for_training, sample_report
 from tillmap.storage import new_folder, read_table, write_json, write_jsonl
-from tillmap.targets import Target
 
 PARAMS = ("seed", "run.{arm}", "{arm}")
 ARMS = {"rag": rag, "llama": llama, "openai": openai}
@@ -29,7 +25,7 @@ def main(params: Params, arm: str) -> Metrics:
     metrics: Metrics = {"questions": len(asked)}
     with new_folder(paths.PROMPTS / arm) as folder:
         if chosen.constrain != "off":
-            write_json(allowed_to_all(module.target_of(chosen, tree), chosen), folder / paths.ANSWERS)
+            write_json(module.target_of(chosen, tree).allowed_to_all(chosen), folder / paths.ANSWERS)
         write_jsonl((question.as_record() for question in questions), folder / paths.QUESTIONS)
         if arm in TUNED:
             sample = sample_for_training(labelled, chosen.sample_rows, chosen.sample_policy, params.seed)
@@ -37,14 +33,6 @@ def main(params: Params, arm: str) -> Metrics:
             write_jsonl(({"messages": messages} for messages in conversations), folder / paths.TRAINING)
             metrics |= {"sample": sample_report(sample, labelled), "all": sample_report(labelled, labelled)}
     return metrics
-
-
-def allowed_to_all(target: Target, chosen: Rag | Llama | OpenAI) -> dict[str, Any]:
-    """What a question may be answered with that names no answers of its own, and the shape of unseen brands."""
-    return {
-        "answers": list(target.answers) if chosen.constrain == "tree" else None,
-        "open_answers": asdict(target.open_answers) if chosen.unseen_brand else None,
-    }
 
 
 def write_off(arm: str) -> None:

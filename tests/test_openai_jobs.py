@@ -409,7 +409,7 @@ def test_a_batch_run_is_cancelled_and_can_go_on_later(server, service, tmp_path,
     def on_call(method, path):
         if method == "GET" and path.startswith("/v1/batches/") and next(polls) == 3:
             server.on_call = lambda method, path: None
-            cancel.main([])
+            cancel.cancel_runs([])
 
     server.plan = Plan(looks=6)
     server.on_call = on_call
@@ -417,7 +417,7 @@ def test_a_batch_run_is_cancelled_and_can_go_on_later(server, service, tmp_path,
         ask(service, 8, folder)
     assert {batch["object"]["status"] for batch in server.batches.values()} <= {"cancelling", "cancelled"}
     check_answers(records(ask(service, 8, folder)), 8, server)
-    cancel.main([])  # nothing is under way
+    assert cancel.cancel_runs([]) == 0
 
 
 def test_a_job_is_cancelled(server, service, tmp_path, monkeypatch):
@@ -427,7 +427,7 @@ def test_a_job_is_cancelled(server, service, tmp_path, monkeypatch):
     def on_call(method, path):
         if method == "GET" and path.endswith("/events") and next(polls) == 2:
             server.on_call = lambda method, path: None
-            cancel.main([RUN])
+            assert cancel.cancel_runs([RUN]) == 1
 
     server.on_call = on_call
     with pytest.raises(ProviderError, match="cancelled"):
@@ -451,8 +451,8 @@ def test_a_batch_cancelled_by_others_stops_the_run(server, service, tmp_path):
 
 def test_an_unknown_run_cannot_be_cancelled(tmp_path, monkeypatch):
     monkeypatch.setenv("TILLMAP_STATE", str(tmp_path))
-    with pytest.raises(SystemExit, match="no run nowhere"):
-        cancel.main(["nowhere"])
+    with pytest.raises(ParamsError, match="no run nowhere"):
+        cancel.cancel_runs(["nowhere"])
 
 
 # The key

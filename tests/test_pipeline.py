@@ -155,14 +155,14 @@ def test_killed_in_infer_it_resumes_to_the_same_bytes(project, tmp_path):
     child = subprocess.Popen(command, cwd=broken.folder, env=broken.env, stderr=subprocess.DEVNULL)
     journal = tmp_path / "state" / "infer"
     try:
-        while not any(file.stat().st_size for file in journal.glob("*.jsonl")):
+        while not any(file.stat().st_size for file in journal.glob("*/*.jsonl")):
             assert child.poll() is None, "infer ended before it could be killed"
             time.sleep(0.01)
     finally:
         child.send_signal(signal.SIGKILL)
         child.wait()
     assert not target.exists()
-    (file,) = journal.glob("*.jsonl")
+    (file,) = journal.glob("*/*.jsonl")
     batches = file.read_bytes().count(b"\n")
     output = broken.run(*command)
     assert f"rag: {batches} of 6 batches are there" in output

@@ -24,6 +24,7 @@ Key = tuple[str, int]
 Beliefs = Mapping[Key, Sequence[tuple[LabelPath, float]]]
 Floats = npt.NDArray[np.float64]
 
+FREE = ("nearest", "linear")  # the free arms: what they say of a row tells of every arm's answer
 ROWS_PER_SIGNAL = 5  # of the rarer outcome; Vittinghoff and McCulloch (2007) find 5 to 9 enough
 _REPAIRS = ("folded", "parsed", "snapped", "vote")
 _FAINT = 1e-3  # shares are kept this far from 0 and 1, where log odds have no end
@@ -31,7 +32,7 @@ _LEAST_LOGPROB = -20.0
 _PENALTY = 1.0  # sklearn's C, on standardised signals
 _Z = 1.96  # of a 95% interval
 _DIGITS = 6
-_FORMAT = 1
+_FORMAT = 2
 
 
 def beliefs(completions: Sequence[Mapping[str, Any]]) -> dict[Key, list[tuple[LabelPath, float]]]:
@@ -87,12 +88,12 @@ def make_signals(
 
 
 def calibrate(
-    predictions: pd.DataFrame, signals: pd.DataFrame, rows: pd.DataFrame
+    predictions: pd.DataFrame, signals: pd.DataFrame, rows: pd.DataFrame, free: Sequence[str] = ()
 ) -> tuple[pd.DataFrame, "Confidence"]:
     """The predictions with a calibrated confidence in place of the arm's own, and the model that gave it.
 
     It is fitted on those rows of the `calibrate` part that were answered, be they few. `signals` are those of
-    `make_signals`; `rows` is a rows table with split, id, part and the four levels.
+    `make_signals` with the free arms `free`; `rows` is a rows table with split, id, part and the four levels.
 
     Raises InputError where no row of that part was answered.
     """
@@ -102,8 +103,17 @@ def calibrate(
     place = asked.reset_index(names="place").merge(truth, on=["split", "id"])
     answers = predictions[levels].to_numpy(object)[place["place"]]
     right = (answers == place[levels].to_numpy(object)).all(axis=1)
-    model = Confidence.fit(signals.iloc[place["place"]], right)
+    held_out = signals.iloc[place["place"]]
+    model = replace(Confidence.fit(held_out, right), free=tuple(free))
+    if free:
+        model = replace(model, alone=Confidence.fit(_without(free, held_out), right))
     return predictions.assign(confidence=model.of(signals)), model
+
+
+def _without(free: Sequence[str], signals: pd.DataFrame) -> pd.DataFrame:
+    """The signals that `make_signals` makes where it is not told what these free arms say."""
+    theirs = [name for name in signals if str(name).startswith(tuple(f"{arm}_" for arm in free))]
+    return signals.drop(columns=theirs).assign(support=signals["own"])
 
 
 def _of_arm(completion: Mapping[str, Any], own: float) -> dict[str, float]:
@@ -144,6 +154,8 @@ class Confidence:
     kind: `full` has all signals; `few` only the first, as many as the rows allow; `constant` none, for there were too
         few rows, or all came out alike.
     rows: how many it was fitted on. error: their mean squared error (the Brier score), in sample.
+    free: the free arms whose beliefs the signals tell of.
+    alone: the same without them, for new rows where their files are not at hand; None where there are none.
     """
 
     kind: Literal["full", "few", "constant"]
@@ -154,6 +166,8 @@ class Confidence:
     means: tuple[float, ...] = ()
     scales: tuple[float, ...] = ()
     weights: tuple[float, ...] = ()
+    free: tuple[str, ...] = ()
+    alone: "Confidence | None" = None
 
     @classmethod
     def fit(cls, signals: pd.DataFrame, right: npt.ArrayLike) -> Self:
@@ -185,8 +199,11 @@ class Confidence:
         found = LogisticRegression(C=_PENALTY, max_iter=1000).fit((values - means) / scales, outcome)
         kind: Literal["full", "few"] = "full" if len(names) == signals.shape[1] else "few"
         # Rounded, for the last digits depend on the machine.
-        numbers = (tuple(round(float(value), _DIGITS) for value in each) for each in (means, scales, found.coef_[0]))
-        model = cls(kind, len(outcome), 0.0, round(float(found.intercept_[0]), _DIGITS), names, *numbers)
+        centres, spreads, weights = (
+            tuple(round(float(value), _DIGITS) for value in each) for each in (means, scales, found.coef_[0])
+        )
+        intercept = round(float(found.intercept_[0]), _DIGITS)
+        model = cls(kind, len(outcome), 0.0, intercept, names, centres, spreads, weights)
         return replace(model, error=float(np.mean((outcome - model.of(signals)) ** 2)))
 
     def of(self, signals: pd.DataFrame) -> Floats:
@@ -221,7 +238,12 @@ class Confidence:
         written = read_json(path)
         if not isinstance(written, dict) or written.pop("format", None) != _FORMAT:
             raise ModelError(f"{path}: not a confidence model of this version; run `dvc repro` to fit one")
+        return cls._of_json(written)
+
+    @classmethod
+    def _of_json(cls, written: Mapping[str, Any]) -> Self:
         values: dict[str, Any] = {
             name: tuple(value) if isinstance(value, list) else value for name, value in written.items()
         }
-        return cls(**values)
+        alone = values.pop("alone", None)
+        return cls(**values, alone=cls._of_json(alone) if alone else None)

@@ -5,16 +5,21 @@ keeps its work in a folder of the user's: `TILLMAP_STATE`, or the platform's sta
 key made of its questions, model and settings; code is not part of the key, `STATE_VERSION` is.
 """
 
+import fcntl
 import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import platformdirs
 
+from tillmap.errors import ResourceError
+
 STATE_VERSION = 1
+_LOCK = "lock"
 
 
 def state_folder() -> Path:
@@ -29,6 +34,23 @@ def run_key(settings: dict[str, Any], files: Iterable[Path]) -> str:
         with path.open("rb") as file:
             digest.update(path.name.encode() + b"\0" + hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()[:32]
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Keep other processes from the state in a folder while the block runs; a killed process lets go of it.
+
+    Raises ResourceError where another process has it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / _LOCK).open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise ResourceError(
+                f"{folder}: another process follows this run; wait for it or stop it, then run again"
+            ) from None
+        yield
 
 
 class Journal:

@@ -21,5 +21,6 @@ QUESTIONS = "questions.jsonl"
 ANSWERS = "answers.json"  # beside the questions, where the same answers are the only ones allowed to all
 TRAINING = "training.jsonl"  # beside them, for an arm that is tuned
 JOB = "job.json"  # of a model tuned at a provider: its name and what it cost
+SEEN = "seen.json"  # beside the linear arm's model: the retailers and words that it was shown
 ROWS = SPLIT / "rows.parquet"
 TREE = SPLIT / "tree.parquet"

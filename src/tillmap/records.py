@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import IO, Any, Literal, NamedTuple, TypeVar
 
 import orjson
 import pandas as pd
@@ -44,7 +44,7 @@ class _Item(NamedTuple):
     price: float
 
 
-class _BadRowError(Exception):
+class BadRowError(Exception):
     """What is wrong with one line, without its place."""
 
 
@@ -143,10 +143,10 @@ def _read_lines(
     number = 0
     for number, line in tqdm(_numbered(path), desc=path.name, unit="row", disable=None):
         try:
-            key, value = check(_parse(line))
+            key, value = check(parse_line(line))
             if key in rows:
-                raise _BadRowError(f"id {key} is already that of line {rows[key][0]}")
-        except _BadRowError as fault:
+                raise BadRowError(f"id {key} is already that of line {rows[key][0]}")
+        except BadRowError as fault:
             quarantine.add(path, number, str(fault), line[:MAX_LINE_BYTES])
         else:
             rows[key] = (number, value)
@@ -156,43 +156,48 @@ def _read_lines(
 
 
 def _numbered(path: Path) -> Iterator[tuple[int, bytes]]:
-    """Lines and their numbers from 1. Blank lines at the end are left out; a line over the limit comes cut short."""
     try:
         file = path.open("rb")
     except FileNotFoundError:
         raise InputError(f"{path}: the file is not there; put it there, or set `data.source` to its folder") from None
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); expected a file you may read") from None
-    blank: list[int] = []
     with file:
-        for number, line in enumerate(iter(partial(file.readline, MAX_LINE_BYTES + 1), b""), 1):
-            rest = line
-            while rest and not rest.endswith(b"\n"):
-                rest = file.readline(MAX_LINE_BYTES)
-            if line.isspace():
-                blank.append(number)
-                continue
-            for earlier in blank:
-                yield earlier, b""
-            blank.clear()
-            yield number, line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
+        yield from numbered_lines(file)
 
 
-def _parse(line: bytes) -> dict[str, Any]:
+def numbered_lines(file: IO[bytes]) -> Iterator[tuple[int, bytes]]:
+    """Lines and their numbers from 1. Blank lines at the end are left out; a line over the limit comes cut short."""
+    blank: list[int] = []
+    for number, line in enumerate(iter(partial(file.readline, MAX_LINE_BYTES + 1), b""), 1):
+        rest = line
+        while rest and not rest.endswith(b"\n"):
+            rest = file.readline(MAX_LINE_BYTES)
+        if line.isspace():
+            blank.append(number)
+            continue
+        for earlier in blank:
+            yield earlier, b""
+        blank.clear()
+        yield number, line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
+
+
+def parse_line(line: bytes) -> dict[str, Any]:
+    """The JSON object on a line. Raises BadRowError."""
     if not line:
-        raise _BadRowError("a blank line between rows")
+        raise BadRowError("a blank line between rows")
     if len(line) > MAX_LINE_BYTES:
-        raise _BadRowError(f"the line is longer than {MAX_LINE_BYTES:,} bytes")
+        raise BadRowError(f"the line is longer than {MAX_LINE_BYTES:,} bytes")
     try:
         record = orjson.loads(line)
     except orjson.JSONDecodeError as error:
         try:
             line.decode()
         except UnicodeDecodeError as wrong:
-            raise _BadRowError(f"not UTF-8 (byte 0x{line[wrong.start]:02x} at column {wrong.start + 1})") from None
-        raise _BadRowError(f"not JSON ({error.msg} at column {error.pos + 1})") from None
+            raise BadRowError(f"not UTF-8 (byte 0x{line[wrong.start]:02x} at column {wrong.start + 1})") from None
+        raise BadRowError(f"not JSON ({error.msg} at column {error.pos + 1})") from None
     if not isinstance(record, dict):
-        raise _BadRowError(f"expected a JSON object, found {_shown(record)}")
+        raise BadRowError(f"expected a JSON object, found {_shown(record)}")
     return record
 
 
@@ -200,7 +205,7 @@ def _item(record: dict[str, Any]) -> tuple[int, _Item]:
     key = _id(record)
     description = _text(record, "description")
     if not description.strip():
-        raise _BadRowError("`description` is empty")
+        raise BadRowError("`description` is empty")
     return key, _Item(description, _text(record, "retailer"), _price(record))
 
 
@@ -209,7 +214,7 @@ def _label(record: dict[str, Any]) -> tuple[int, LabelPath]:
     path = LabelPath(*(_text(record, level) for level in LEVELS))
     for level, label in zip(LEVELS, path, strict=True):
         if not label.strip():
-            raise _BadRowError(f"`{level}` is empty, expected four labels: {', '.join(LEVELS)}")
+            raise BadRowError(f"`{level}` is empty, expected four labels: {', '.join(LEVELS)}")
     return key, path
 
 
@@ -217,27 +222,32 @@ def _id(record: dict[str, Any]) -> int:
     key = record.get(ID)
     if type(key) is int and 0 <= key < 2**63:  # a bool is an int too
         return key
-    raise _BadRowError(_unfit(record, ID, "a whole number from 0 to 2^63 - 1"))
+    raise BadRowError(_unfit(record, ID, "a whole number from 0 to 2^63 - 1"))
 
 
 def _text(record: dict[str, Any], name: str) -> str:
     value = record.get(name)
     if type(value) is str:
         return value
-    raise _BadRowError(_unfit(record, name, "text"))
+    raise BadRowError(_unfit(record, name, "text"))
 
 
 def _price(record: dict[str, Any]) -> float:
-    value = record.get("price")
-    if value is None and "price" in record:
+    if record.get("price") is None and "price" in record:
         return math.nan
+    price = read_price(record.get("price"))
+    if price is not None:
+        return price
+    raise BadRowError(_unfit(record, "price", "a number from 0 up, such a number as text, or null"))
+
+
+def read_price(value: Any) -> float | None:
+    """A number from 0 up, or one written as text; None where it is neither."""
     price = math.nan
     if type(value) in (int, float, str) and "_" not in str(value):  # float() reads "1_000" as 1000
         with suppress(ValueError):
-            price = float(value)  # type: ignore[arg-type]
-    if math.isfinite(price) and price >= 0:
-        return price
-    raise _BadRowError(_unfit(record, "price", "a number from 0 up, such a number as text, or null"))
+            price = float(value)
+    return price if math.isfinite(price) and price >= 0 else None
 
 
 def _unfit(record: dict[str, Any], name: str, expected: str) -> str:

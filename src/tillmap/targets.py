@@ -8,9 +8,9 @@ import json
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import ClassVar
+from typing import Any, ClassVar, Literal, Protocol
 
 from tillmap.errors import ParamsError
 from tillmap.labels import LEVELS, Chain, LabelPath, LabelTree
@@ -64,6 +64,13 @@ class OpenAnswers:
         openings = "|".join(map(re.escape, self.openings))
         brand = f"{self.character}(?: ?{self.character}){{0,{self.longest - 1}}}"
         return re.compile(f"(?:{openings}){re.escape(self.lead)}{brand}{re.escape(self.closing)}")
+
+
+class Limits(Protocol):
+    """The params of an arm that limit its answers."""
+
+    constrain: Literal["off", "tree", "retrieved"]
+    unseen_brand: bool
 
 
 class Target(ABC):
@@ -124,6 +131,16 @@ class Target(ABC):
     def answers(self) -> Mapping[str, LabelPath]:
         """Every answer with its path, in the order of the tree."""
         return {self.encode(path): path for path in self.tree}
+
+    def allowed_to_all(self, chosen: "Limits") -> dict[str, Any]:
+        """What a question that names no answers of its own may be answered with, and the shape of unseen brands.
+
+        As JSON can write it; None where there is no limit, or no such shape.
+        """
+        return {
+            "answers": list(self.answers) if chosen.constrain == "tree" else None,
+            "open_answers": asdict(self.open_answers) if chosen.unseen_brand else None,
+        }
 
 
 class JsonTarget(Target):

@@ -1,14 +1,12 @@
-"""Cancels jobs and batches that are under way: `python -m tillmap.openai_jobs.cancel [RUN ...]`, or all of them."""
+"""Cancels jobs and batches that are under way, for `tillmap cancel`."""
 
-import argparse
 import logging
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tillmap.errors import TillmapError
+from tillmap.errors import ParamsError
 from tillmap.journal import state_folder
 from tillmap.openai_jobs.adopting import batches_of, jobs_of
 from tillmap.openai_jobs.client import ProviderError, Service
@@ -81,22 +79,13 @@ def _cancel(service: Service, kind: str, found: str) -> None:
         logger.info("%s %s: not cancelled: %s", kind, found, error)
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m tillmap.openai_jobs.cancel", description=__doc__)
-    parser.add_argument("runs", nargs="*", metavar="RUN", help="keys of runs; without any, all that are under way")
-    chosen = [run_folder(run) for run in parser.parse_args(arguments).runs]
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
-    logging.getLogger("tillmap").setLevel(logging.INFO)
-    try:
-        missing = [folder.name for folder in chosen if not (folder / STATE).exists()]
-        if missing:
-            sys.exit(f"cancel: no run {missing[0]} in {state_folder() / RUNS}")
-        folders = chosen or unfinished_runs()
-        count = sum(cancel_run(folder) for folder in folders)
-    except TillmapError as error:
-        sys.exit(f"cancel: {error}")
-    logger.info("cancelled %d jobs and batches of %d runs; answers so far are kept", count, len(folders))
+def cancel_runs(runs: Sequence[str]) -> int:
+    """Cancel what the runs of these keys have under way, without any what all have; give how many were cancelled.
 
-
-if __name__ == "__main__":
-    main()
+    Raises ParamsError where there is no such run, and as `cancel_run`.
+    """
+    chosen = [run_folder(run) for run in runs]
+    missing = [folder.name for folder in chosen if not (folder / STATE).exists()]
+    if missing:
+        raise ParamsError(f"no run {missing[0]} in {state_folder() / RUNS}; `tillmap cancel` alone cancels all of them")
+    return sum(cancel_run(folder) for folder in chosen or unfinished_runs())

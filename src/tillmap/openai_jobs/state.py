@@ -1,17 +1,15 @@
 """What a run has asked a provider for, in a small JSON file that outlives the process."""
 
-import fcntl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tillmap.errors import ResourceError
+from tillmap.journal import alone
 from tillmap.storage import read_json, write_json
 
 STATE = "state.json"
 _CANCELLED = "cancelled"
-_LOCK = "lock"
 
 
 class RunState:
@@ -60,13 +58,6 @@ class RunState:
 @contextmanager
 def own_run(folder: Path) -> Iterator[RunState]:
     """The state of a run, for one process at a time. Raises ResourceError where another has it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / _LOCK).open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise ResourceError(
-                f"{folder}: another process follows this run; wait for it or stop it, then run again"
-            ) from None
+    with alone(folder):
         (folder / _CANCELLED).unlink(missing_ok=True)
         yield RunState(folder)
