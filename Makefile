@@ -8,14 +8,14 @@ export DVC_NO_ANALYTICS := 1
 export DO_NOT_TRACK := 1
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: setup demo demo-openai compare test lint types clean
+.PHONY: setup servers demo demo-openai share-demo rescore compare faults licences test lint types clean prune
 
 setup: $(INSTALLED)
 
 # --no-deps: the lock is complete, and some packages name others that would pull in CUDA.
-$(INSTALLED): requirements/cpu.txt pyproject.toml
+$(INSTALLED): requirements/cpu.txt requirements/share.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --no-deps -r requirements/cpu.txt
+	$(BIN)/python -m pip install --quiet --no-deps -r requirements/cpu.txt -r requirements/share.txt
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
 	touch $@
 
@@ -28,6 +28,15 @@ demo: setup
 demo-openai: setup
 	$(BIN)/python tests/demo_openai.py
 
+# Push to a folder, clone afresh, pull, score again, fetch a named model: on a small copy, with the language models off.
+share-demo: setup
+	$(BIN)/python tests/demo_share.py
+
+# Where no model and no GPU is: pulls what postprocess and evaluate need and reruns just these, or refuses.
+# make rescore SET="postprocess.min_similarity=0.4 evaluate.resamples=500"
+rescore: setup
+	TILLMAP_ONLY="postprocess evaluate" dvc exp run --pull --allow-missing $(addprefix --set-param ,$(SET)) evaluate
+
 # The experiments side by side: the params in which they differ, and the arms' scores.
 SHOWN_ELSEWHERE := (catalogue|ingest|stratify|index|retrieve|prompts|base_model|train_llama|train_openai|infer|postprocess|evaluate|scores|costs)\.
 FILES := data/|metrics/|models/|plots
@@ -35,7 +44,20 @@ compare: setup
 	dvc exp show --only-changed --drop \
 	  '$(SHOWN_ELSEWHERE)|$(FILES)|.*\.(low|high|supergroup|group)$$|Created|State|Executor'
 
-test: setup
+# The tests push to an SSH server, too.
+SSHD := $(shell PATH="$$PATH:/usr/sbin:/usr/local/sbin" command -v sshd)
+servers:
+	$(if $(SSHD),,apt-get update -qq && apt-get install -y -qq --no-install-recommends openssh-server)
+
+# kill -9 and a full disk in every stage, many times; `make test` does it a few times.
+faults: setup
+	$(BIN)/python tests/faults/break_stages.py
+
+# docs/licences.md anew, from what is installed.
+licences: setup
+	$(BIN)/python tests/licences.py > docs/licences.md
+
+test: setup servers
 	$(BIN)/python -m pytest
 
 lint: setup
@@ -44,6 +66,10 @@ lint: setup
 
 types: setup
 	$(BIN)/mypy
+
+# Resume state that nobody used for 30 days: batches, checkpoints.
+prune: setup
+	$(BIN)/tillmap prune
 
 # Everything the pipeline wrote; the cache and the environment stay.
 clean:

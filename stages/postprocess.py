@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
@@ -14,7 +15,7 @@ from tillmap.labels import LEVELS, LabelPath, LabelTree
 from tillmap.params import Params
 from tillmap.predictions import no_predictions, predict
 from tillmap.repairing import known_paths, make_repairer
-from tillmap.storage import read_jsonl, read_table, write_json, write_table
+from tillmap.storage import new_folder, read_jsonl, read_table, write_json, write_table
 
 Key = tuple[str, int]
 Completions = list[dict[str, Any]]
@@ -26,21 +27,26 @@ logger = logging.getLogger("tillmap.postprocess")
 
 def main(params: Params, arm: str) -> Metrics:
     rows = read_table(paths.ROWS)
-    tree = known_paths(params, arm, rows, LabelTree.from_table(read_table(paths.TREE)))
+    training = LabelTree.from_table(read_table(paths.TREE))
+    tree = known_paths(params, arm, rows)
     completions = list(read_jsonl(paths.COMPLETIONS / f"{arm}.jsonl"))
     votes = neighbours_votes(params, rows, completions)
     predictions = predict(completions, make_repairer(params, arm, tree), votes, arm)
     free = free_beliefs(arm)
-    signals = make_signals(completions, predictions, rows, free, tree)
-    confidence = paths.CONFIDENCE / f"{arm}.json"
     held_out = rows.loc[rows["part"] == "calibrate", ["split", "id"]]
-    if predictions.merge(held_out, on=["split", "id"]).empty:
-        logger.warning("%s answered no row of the calibrate part: its confidences are not calibrated", arm)
-        write_json({"off": True}, confidence)
-    else:
-        predictions, model = calibrate(predictions, signals, rows, tuple(free))
-        model.save(confidence)
-    write_table(predictions, paths.PREDICTIONS / f"{arm}.parquet")
+    calibrated = predictions
+    with new_folder(paths.CONFIDENCE / arm) as folder:
+        if predictions.merge(held_out, on=["split", "id"]).empty:
+            logger.warning("%s answered no row of the calibrate part: its confidences are not calibrated", arm)
+            write_json({"off": True}, folder / "off.json")
+        else:
+            # Where the free arms' files are not at hand, new rows are judged by what the arm itself says.
+            # Not by the tree of all labelled rows: there a row of the calibrate part would speak for its own answer.
+            for name, beliefs_ in (("alone", {}), ("together", free)):
+                signals = make_signals(completions, predictions, rows, beliefs_, training)
+                calibrated, model = calibrate(predictions, signals, rows)
+                replace(model, free=tuple(beliefs_)).save(folder / f"{name}.json")
+    write_table(calibrated, paths.PREDICTIONS / f"{arm}.parquet")
     return {
         "rows": len(predictions),
         "repair": {str(kind): int(count) for kind, count in predictions["repair"].value_counts().items()},
@@ -66,7 +72,8 @@ def free_beliefs(arm: str) -> Mapping[str, Beliefs]:
 
 def write_off(arm: str) -> None:
     write_table(no_predictions(), paths.PREDICTIONS / f"{arm}.parquet")
-    write_json({"off": True}, paths.CONFIDENCE / f"{arm}.json")
+    with new_folder(paths.CONFIDENCE / arm) as folder:
+        write_json({"off": True}, folder / "off.json")
 
 
 if __name__ == "__main__":

@@ -2,13 +2,16 @@
 
 import argparse
 import errno
+import fcntl
 import logging
 import os
 import resource
 import sys
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from tillmap import paths
@@ -18,16 +21,31 @@ from tillmap.storage import write_json
 
 Metrics = dict[str, Any]
 
+ONLY = "TILLMAP_ONLY"  # names the stages that may run, say "postprocess evaluate"; where it is not set, all may
+_LOCKS = Path(".dvc/tmp/tillmap")
+_NO_ROOM = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "your share of the disk is used up",
+            errno.EFBIG: "a file would be larger than is allowed here"}  # fmt: skip
+logger = logging.getLogger("tillmap")
+
 
 def run(main: Callable[[Params], Metrics], keys: Sequence[str]) -> None:
     """Run a stage that is the same for every arm. `keys` are the params it declares in dvc.yaml."""
     _run(_name(), lambda: main(read_params(paths.PARAMS, keys)))
 
 
-def run_arm(main: Callable[[Params, str], Metrics], keys: Sequence[str], write_off: Callable[[str], None]) -> None:
+def is_on(params: Params, arm: str) -> bool:
+    return bool(getattr(params.run, arm))
+
+
+def run_arm(
+    main: Callable[[Params, str], Metrics],
+    keys: Sequence[str],
+    write_off: Callable[[str], None],
+    wanted: Callable[[Params, str], bool] = is_on,
+) -> None:
     """Run a per-arm stage for the arm named on the command line; `{arm}` in `keys` stands for it.
 
-    An arm that is switched off runs `write_off` instead, which leaves a record that says so.
+    An arm that is not wanted, because it is switched off, runs `write_off` instead, which leaves a record of that.
     """
     parser = argparse.ArgumentParser(prog=f"stages/{_name()}.py")
     parser.add_argument("arm", choices=ARMS)
@@ -35,7 +53,7 @@ def run_arm(main: Callable[[Params, str], Metrics], keys: Sequence[str], write_o
 
     def work() -> Metrics:
         params = read_params(paths.PARAMS, [key.format(arm=arm) for key in keys])
-        if getattr(params.run, arm):
+        if wanted(params, arm):
             return main(params, arm)
         write_off(arm)
         return {"off": True}
@@ -57,21 +75,63 @@ def _run(name: str, work: Callable[[], Metrics]) -> None:
         os.environ.setdefault("TQDM_DISABLE", "1")
     began = time.perf_counter()
     try:
-        metrics = work()
-        metrics |= {"seconds": round(time.perf_counter() - began, 2), "peak_memory_mib": _peak_memory_mib()}
-        target = paths.METRICS / f"{name}.json"
-        # Under the stage's name, so that `dvc exp show --drop` can leave all but the arms' scores out.
-        write_json(metrics.pop("arms", {}) | _nested(name.split("/"), metrics), target)
+        _check_allowed(name)
+        with _alone(name):
+            metrics = work()
+            metrics |= {"seconds": round(time.perf_counter() - began, 2), "peak_memory_mib": _peak_memory_mib()}
+            target = paths.METRICS / f"{name}.json"
+            # Under the stage's name, so that `dvc exp show --drop` can leave all but the arms' scores out.
+            write_json(metrics.pop("arms", {}) | _nested(name.split("/"), metrics), target)
     except TillmapError as error:
         sys.exit(f"{name}: {error}")
     except MemoryError:
         sys.exit(f"{name}: out of memory; close other programs, or lower engine.batch_rows and engine.kv_cache_gib")
-    except OSError as error:
-        if error.errno != errno.ENOSPC:
+    except Exception as error:
+        lack = _lacking_room(error)
+        if lack is None:
             raise
-        sys.exit(f"{name}: {ResourceError('the disk is full; free some space and run `dvc repro` again')}")
+        sys.exit(f"{name}: {ResourceError(f'{lack}; make room and run `dvc repro` again')}")
     shown = ", ".join(f"{key} {value}" for key, value in metrics.items() if not isinstance(value, dict | list))
-    logging.getLogger("tillmap").info("%s: %s", name, shown)
+    logger.info("%s: %s", name, shown)
+
+
+def _check_allowed(name: str) -> None:
+    """Raise ResourceError where `TILLMAP_ONLY` keeps this stage from running, before it has done anything."""
+    allowed = os.environ.get(ONLY)
+    stage = name.partition("/")[0]
+    if allowed and stage not in allowed.replace(",", " ").split():
+        raise ResourceError(
+            f"only {allowed} may run here ({ONLY}), but what `{stage}` depends on is not as in dvc.lock; "
+            "undo that change, or run where it may; `git checkout . && dvc checkout` brings back what was there"
+        )
+
+
+@contextmanager
+def _alone(name: str) -> Iterator[None]:
+    """One process a stage and folder: one that outlived its `dvc repro` would write beside another's files.
+
+    Raises ResourceError where another is at work; a killed process lets go of it.
+    """
+    _LOCKS.mkdir(parents=True, exist_ok=True)
+    with (_LOCKS / f"{name.replace('/', '@')}.lock").open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            lock.seek(0)
+            raise ResourceError(
+                f"process {lock.read() or '?'} runs this stage in this folder; wait for it, or stop it, then run again"
+            ) from None
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        yield
+
+
+def _lacking_room(error: BaseException) -> str | None:
+    """What the disk lacks, should that be what an error is about. Libraries not in Python hide its number in a text."""
+    if isinstance(error, OSError) and error.errno in _NO_ROOM:
+        return _NO_ROOM[error.errno]
+    return next((said for number, said in _NO_ROOM.items() if os.strerror(number) in str(error)), None)
 
 
 def _nested(names: Sequence[str], metrics: Metrics) -> Metrics:

@@ -3,10 +3,11 @@
 from runner import Metrics, run
 
 from tillmap import paths
+from tillmap.drift import Seen
 from tillmap.labels import LabelTree
 from tillmap.params import Params
 from tillmap.sampling import assign_parts, product_key, split_report
-from tillmap.storage import new_folder, read_table, write_table
+from tillmap.storage import new_folder, read_table, write_json, write_table
 
 PARAMS = ("seed", "split")
 
@@ -22,6 +23,7 @@ def main(params: Params) -> Metrics:
     with new_folder(paths.SPLIT) as folder:
         write_table(rows, folder / paths.ROWS.name)
         write_table(tree.to_table(), folder / paths.TREE.name)
+    write_json(Seen.of(rows[rows["part"] == "train"]).as_json(), paths.SEEN)
     return {
         "parts": {str(part): int(count) for part, count in rows["part"].value_counts(sort=False).items()},
         "paths": len(tree),

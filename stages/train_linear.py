@@ -4,7 +4,6 @@ from runner import Metrics, run
 
 from tillmap import paths
 from tillmap.arms import linear
-from tillmap.drift import Seen
 from tillmap.labels import LabelTree
 from tillmap.params import Params
 from tillmap.storage import new_folder, read_table, write_json
@@ -18,10 +17,10 @@ def main(params: Params) -> Metrics:
             write_json({"off": True}, folder / "off.json")
             return {"off": True}
         chosen, rows = params.linear.model_dump(exclude={"refit"}), read_table(paths.ROWS)
+        chosen |= {block: None for block in ("price", "retailer") if chosen[block] == "auto"}
         settings = linear.Settings(**chosen | {"ngrams": tuple(params.linear.ngrams)})
         model = linear.train(rows, LabelTree.from_table(read_table(paths.TREE)), settings, params.seed)
         linear.save(model, linear.refit(model, rows, params.seed) if params.linear.refit else None, folder)
-        write_json(Seen.of(rows[rows["part"] == "train"]).as_json(), folder / paths.SEEN)
         size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
     return {
         "rows": int((rows["part"] == "train").sum()),

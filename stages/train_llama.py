@@ -9,7 +9,7 @@ from runner import Metrics, run
 
 from tillmap import charts, paths
 from tillmap.checkpoints import check_checkpoint
-from tillmap.journal import run_key, state_folder
+from tillmap.journal import alone, run_key, state_folder
 from tillmap.merging import merge_adapter
 from tillmap.params import Params
 from tillmap.storage import new_folder, read_jsonl, write_json
@@ -17,12 +17,12 @@ from tillmap.training.hub import push_model, require_token
 from tillmap.training.lora import train_adapter
 from tillmap.training.recipes import choose_recipe
 
-PARAMS = ("seed", "run.llama", "llama.recipe", "train_llama")
+PARAMS = ("seed", "run.llama", "run.cascade", "cascade.llm", "llama.recipe", "train_llama")
 NOT_OF_THE_RECIPE = {"checkpoint_steps", "merge", "hub_id"}
 
 
 def main(params: Params) -> Metrics:
-    if not params.run.llama:
+    if not params.needs("llama"):
         with new_folder(paths.MODELS / "llama") as folder:
             write_json({"off": True}, folder / "off.json")
         return {"off": True}
@@ -35,7 +35,7 @@ def main(params: Params) -> Metrics:
     files = [examples, *(file for file in base.rglob("*") if file.is_file())]
     state = state_folder() / "train" / run_key({"recipe": asdict(recipe), "seed": params.seed}, files)
     conversations = [record["messages"] for record in read_jsonl(examples)]
-    with new_folder(paths.MODELS / "llama") as folder, TemporaryDirectory() as beside:
+    with alone(state), new_folder(paths.MODELS / "llama") as folder, TemporaryDirectory() as beside:
         adapter = Path(beside) if chosen.merge else folder
         training = train_adapter(
             conversations, base, recipe, state, adapter, checkpoint_steps=chosen.checkpoint_steps, seed=params.seed

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tillmap.confidence import Confidence, _without, beliefs, calibrate, make_signals
+from tillmap.confidence import Confidence, beliefs, calibrate, cross_fit, make_signals
 from tillmap.errors import InputError, ModelError
 from tillmap.labels import LEVELS, LabelPath, LabelTree
 from tillmap.reliability import expected_calibration_error
@@ -66,14 +66,6 @@ def test_signals_say_what_speaks_for_an_answer() -> None:
     assert second["repair_snapped"] == 1 and first["repair_snapped"] == 0
     assert third["in_tree"] == 0 and third["letters"] == 0
     assert first["known_rows"] == pytest.approx(log(3))
-
-
-def test_signals_without_the_free_arms_are_those_made_without_them() -> None:
-    completions = [completion("train", 0, (MILK, 0.6), (CREAM, 0.3)), completion("test", 0, logprob=-2.0)]
-    table = predictions(prediction(MILK, 0.6), prediction(BAGS, 0.25, "snapped"))
-    free = {arm: beliefs([completion("train", 0, (CREAM, 0.7))]) for arm in ("nearest", "linear")}
-    together = make_signals(completions, table, ROWS, free, TREE)
-    pd.testing.assert_frame_equal(_without(tuple(free), together), make_signals(completions, table, ROWS, {}, TREE))
 
 
 def test_rows_that_do_not_fit_are_told() -> None:
@@ -157,20 +149,21 @@ def test_only_answered_calibrate_rows_are_fitted_on() -> None:
     rows = pd.concat([keys, pd.DataFrame([MILK] * 400, columns=list(LEVELS))], axis=1).assign(part=parts)
     calibrated, model = calibrate(table.head(350), signals.head(350), rows.sample(frac=1, random_state=0))
     assert model == Confidence.fit(signals.head(300), right[:300])
-    np.testing.assert_array_equal(calibrated["confidence"], model.of(signals.head(350)))
+    np.testing.assert_array_equal(calibrated["confidence"][300:], model.of(signals.head(350))[300:])
+    assert not np.isclose(calibrated["confidence"][:300], model.of(signals.head(300))).all(), "of rows it was fitted on"
     assert calibrated.drop(columns="confidence").equals(table.head(350).drop(columns="confidence"))
     with pytest.raises(InputError, match="calibrate part"):
         calibrate(table, signals, rows.assign(part="tune"))
 
 
-def test_a_confidence_keeps_one_that_needs_no_free_arm(tmp_path: Path) -> None:
-    signals, right = drawn(300, 6, "support", "own", "nearest_path")
-    rows = pd.DataFrame([MILK] * 300, columns=list(LEVELS)).assign(split="train", id=range(300), part="calibrate")
-    answers = pd.DataFrame([MILK if ok else CREAM for ok in right], columns=list(LEVELS))
-    table = pd.concat([rows[["split", "id"]], answers.assign(confidence=0.5)], axis=1)
-    _, model = calibrate(table, signals, rows, ("nearest",))
-    assert (model.free, model.names) == (("nearest",), ("support", "own", "nearest_path"))
-    assert model.alone == Confidence.fit(signals[["support", "own"]].assign(support=signals["own"]), right)
-    model.save(tmp_path / "confidence.json")
-    assert Confidence.load(tmp_path / "confidence.json") == model
-    assert calibrate(table, signals, rows)[1].alone is None
+def test_no_row_has_a_say_in_its_own_confidence() -> None:
+    signals, right = drawn(300, 6, "a", "b")
+    product = pd.Series([f"product {row // 3}" for row in range(300)])
+    before = cross_fit(signals, right, product)
+    changed = right.copy()
+    changed[:3] = ~changed[:3]
+    after = cross_fit(signals, changed, product)
+    np.testing.assert_array_equal(before[:3], after[:3])
+    assert (before[3:30] != after[3:30]).any()
+    few = cross_fit(signals.head(6), right[:6])
+    assert len(set(few)) == 1

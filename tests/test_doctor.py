@@ -70,7 +70,7 @@ def test_keys_are_missed_but_never_shown(look, trained, monkeypatch):
         assert found["key OPENAI_API_KEY"].well
         assert "sk-secret" not in str(found)
         missing = found["arm openai"]
-        assert (missing.well, "dvc pull models/openai models/confidence/openai.json" in missing.remedy) == (False, True)
+        assert (missing.well, "dvc pull models/openai models/confidence/openai" in missing.remedy) == (False, True)
     finally:
         set_params(trained, {"run": {"openai": False}})
 

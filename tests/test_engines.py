@@ -3,6 +3,7 @@
 What must hold whatever the model says is tested on a model of random weights, which is tiny and says anything.
 """
 
+import gc
 import json
 import shutil
 from dataclasses import replace
@@ -28,6 +29,13 @@ WORDS = ("butter", "gldn mdw bttr 250 g", "toothpaste", "cat food", "shampoo")
 def ask(number, text):
     turns = [("user", "apple juice"), ("assistant", "juice | orchard"), ("user", text)]
     return Question("test", number, [{"role": role, "content": content} for role, content in turns])
+
+
+@pytest.fixture(autouse=True)
+def freed():
+    """Models refer to themselves, and a test's would stay in memory until Python happens to look for such circles."""
+    yield
+    gc.collect()
 
 
 @pytest.fixture(scope="module")

@@ -178,6 +178,9 @@ def test_a_telling_price_or_retailer_is_kept_and_a_silent_one_is_not() -> None:
     model = linear.train(rows, tree, linear.Settings(), 0)
     assert {"price", "retailer"} <= set(model.recipe.blocks)
     assert accuracy(model.predict(rows), rows) == 1
+    told = linear.train(rows, tree, linear.Settings(price=False, retailer=True), 0)
+    assert "price" not in told.recipe.blocks and "retailer" in told.recipe.blocks
+    assert not {"without price", "with retailer"} & {trial["tried"] for trial in told.trials}
     same = rows.assign(retailer="shop", price=float("nan"))
     blind = linear.train(same, LabelTree.from_rows(same), linear.Settings(), 0)
     assert "retailer" not in blind.recipe.blocks

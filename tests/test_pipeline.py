@@ -64,6 +64,22 @@ def test_plots_are_pictures(project):
         assert picture.with_suffix(".csv").is_file()
 
 
+def test_experiments_can_be_compared_by_dvc_without_a_network(project):
+    drawn = json.loads(project.dvc("plots", "diff", "HEAD", "--json"))
+    assert {"plots/arms.csv", "plots/coverage.csv", "plots/recall.csv"} <= set(drawn["data"])
+    assert not drawn.get("errors")
+    for pictures in drawn["data"].values():
+        for picture in pictures:
+            assert len(picture["content"]["data"]["values"]) > 1
+    scores = project.read_json("metrics/scores.json")["scores"]["arms"]
+    for arm in ("nearest", "linear"):
+        assert 0 <= scores[arm]["confidence"]["ece"] <= 1
+        assert set(scores[arm]["confidence"]) == {"ece", "at_80", "at_90", "at_95"}
+        assert scores[arm]["without_catch_all"]["rows"] < scores[arm]["rows"]
+    repaired = scores["rag"]["repair"]
+    assert repaired["without"] + repaired["gained"] == pytest.approx(scores["rag"]["item_accuracy"], abs=1e-5)
+
+
 def test_a_second_repro_does_nothing(project):
     assert stages_run(project.dvc("repro")) == []
 

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -43,7 +44,7 @@ def make_trained(folder):
     model = LinearModel.fit(training, tree, Recipe(epochs=2), seed=1)
     with new_folder(folder / "models/linear") as trained:
         linear.save(model, None, trained)
-        write_json(Seen.of(training).as_json(), trained / "seen.json")
+    write_json(Seen.of(training).as_json(), folder / "models/seen.json")
     near = neighbours_table(lexical, training, asked, k=20)
     said = {
         "nearest": nearest.completions(nearest.vote(near, training, asked[["split", "id"]])),
@@ -53,10 +54,11 @@ def make_trained(folder):
     for arm, completions in said.items():
         predictions = predict(completions, Repairer(tree, nearest.target_of(tree)), {}, arm)
         free = {other: beliefs(answers) for other, answers in said.items() if other != arm}
-        signals = make_signals(completions, predictions, rows, free, tree)
-        predictions, confidence = calibrate(predictions, signals, rows, tuple(free))
-        write_table(predictions, folder / f"data/predictions/{arm}.parquet")
-        confidence.save(folder / f"models/confidence/{arm}.json")
+        for name, said_of_it in (("alone", {}), ("together", free)):
+            signals = make_signals(completions, predictions, rows, said_of_it, tree)
+            calibrated, confidence = calibrate(predictions, signals, rows)
+            replace(confidence, free=tuple(said_of_it)).save(folder / f"models/confidence/{arm}/{name}.json")
+        write_table(calibrated, folder / f"data/predictions/{arm}.parquet")
     return rows
 
 

@@ -36,7 +36,7 @@ class Summary:
 
     def __str__(self) -> str:
         """One line: how far the rows are from those of training, and how many labels to believe."""
-        drift = str(self.drift) if self.drift else "what training showed is not known, train the linear arm anew"
+        drift = str(self.drift) if self.drift else "what training showed is not known (`dvc pull models/seen.json`)"
         if self.expected is None:
             return f"drift: {drift}; expected accuracy: not known, for the confidences are not calibrated"
         mean, low, high = self.expected
@@ -82,7 +82,7 @@ def _key(labeller: Labeller, feed: Feed) -> str:
     settings = {
         "arm": labeller.arm,
         "params": labeller.params.model_dump(include={*_SHAPING, labeller.arm}),
-        "confidence": labeller.confidence and vars(labeller.confidence) | {"alone": None},
+        "confidence": labeller.confidence and vars(labeller.confidence),
         "columns": vars(feed.columns),
         "feed": digest,
     }

@@ -14,7 +14,7 @@ import typer
 
 from tillmap import paths
 from tillmap.errors import InputError, TillmapError
-from tillmap.params import ARMS, read_params
+from tillmap.params import ARMS, TRAINED, read_params
 from tillmap.profiles import apply_profiles
 
 _EXIT = """Exit codes: 0 all went well, 1 something that you can mend (the message says how), 2 a wrong call."""
@@ -28,6 +28,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 Arm = StrEnum("Arm", {arm: arm for arm in ARMS})  # type: ignore[misc]
+Trained = StrEnum("Trained", {arm: arm for arm in TRAINED})  # type: ignore[misc]
 Format = Literal["jsonl", "csv", "parquet"]
 Judges = Literal["own", "all"]
 
@@ -40,7 +41,7 @@ def main() -> None:
 @app.command(epilog=_EXIT)
 def predict(  # noqa: PLR0917 - the options of a command line
     feed: Annotated[str, typer.Argument(metavar="INPUT", help="A file of rows to label; - for standard input.")],
-    arm: Annotated[Arm, typer.Option(help="The trained arm that labels.")],
+    arm: Annotated[Trained, typer.Option(help="The trained arm that labels.")],
     out: Annotated[Path, typer.Option(metavar="FILE", help="Where the labelled rows go.")],
     format_: Annotated[
         Format | None,
@@ -219,6 +220,30 @@ def cancel(
     from tillmap.openai_jobs.cancel import cancel_runs
 
     typer.echo(f"{cancel_runs(runs or [])} cancelled")
+
+
+@app.command(epilog=_EXIT)
+def prune(
+    days: Annotated[int, typer.Option(min=0, help="Keep what was used in the last so many days.")] = 30,
+) -> None:
+    """Delete old resume state: answers, checkpoints and pieces of finished or forgotten runs.
+
+    What is under way at a paid provider is kept.
+    """
+    from tillmap.pruning import prune_state
+
+    count, size = prune_state(days)
+    typer.echo(f"{count} runs deleted, {size / 2**20:,.0f} MiB freed")
+
+
+@app.command(epilog=_EXIT)
+def private() -> None:
+    """Keep a licensed catalogue's rows from every remote: marks the outputs that hold descriptions in dvc.yaml."""
+    from tillmap.sharing import keep_private
+
+    for path in keep_private(Path("dvc.yaml")):
+        typer.echo(f"{path}: push: false")
+    typer.echo("Rows stay on this machine; models, completions and predictions still travel. Commit dvc.yaml.")
 
 
 def run() -> None:

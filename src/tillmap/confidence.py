@@ -32,7 +32,8 @@ _LEAST_LOGPROB = -20.0
 _PENALTY = 1.0  # sklearn's C, on standardised signals
 _Z = 1.96  # of a 95% interval
 _DIGITS = 6
-_FORMAT = 2
+_FORMAT = 1
+_FOLDS = 10
 
 
 def beliefs(completions: Sequence[Mapping[str, Any]]) -> dict[Key, list[tuple[LabelPath, float]]]:
@@ -88,32 +89,45 @@ def make_signals(
 
 
 def calibrate(
-    predictions: pd.DataFrame, signals: pd.DataFrame, rows: pd.DataFrame, free: Sequence[str] = ()
+    predictions: pd.DataFrame, signals: pd.DataFrame, rows: pd.DataFrame
 ) -> tuple[pd.DataFrame, "Confidence"]:
     """The predictions with a calibrated confidence in place of the arm's own, and the model that gave it.
 
-    It is fitted on those rows of the `calibrate` part that were answered, be they few. `signals` are those of
-    `make_signals` with the free arms `free`; `rows` is a rows table with split, id, part and the four levels.
+    It is fitted on those rows of the `calibrate` part that were answered, be they few. These get their confidence from
+    models of the others, so that a threshold chosen on them holds for rows that no model has seen. `signals` are those
+    of `make_signals`; `rows` is a rows table with split, id, part, the four levels and maybe product.
 
     Raises InputError where no row of that part was answered.
     """
     levels = list(LEVELS)
-    truth = rows.loc[rows["part"] == "calibrate", ["split", "id", *levels]]
+    truth = rows[rows["part"] == "calibrate"]
     asked = predictions[["split", "id"]].reset_index(drop=True)
     place = asked.reset_index(names="place").merge(truth, on=["split", "id"])
-    answers = predictions[levels].to_numpy(object)[place["place"]]
+    known = place["place"].to_numpy()
+    answers = predictions[levels].to_numpy(object)[known]
     right = (answers == place[levels].to_numpy(object)).all(axis=1)
-    held_out = signals.iloc[place["place"]]
-    model = replace(Confidence.fit(held_out, right), free=tuple(free))
-    if free:
-        model = replace(model, alone=Confidence.fit(_without(free, held_out), right))
-    return predictions.assign(confidence=model.of(signals)), model
+    model = Confidence.fit(signals.iloc[known], right)
+    confidence = model.of(signals)
+    confidence[known] = cross_fit(signals.iloc[known], right, place.get("product"))
+    return predictions.assign(confidence=confidence), model
 
 
-def _without(free: Sequence[str], signals: pd.DataFrame) -> pd.DataFrame:
-    """The signals that `make_signals` makes where it is not told what these free arms say."""
-    theirs = [name for name in signals if str(name).startswith(tuple(f"{arm}_" for arm in free))]
-    return signals.drop(columns=theirs).assign(support=signals["own"])
+def cross_fit(signals: pd.DataFrame, right: npt.ArrayLike, product: pd.Series | None = None) -> Floats:
+    """The confidence of each of these rows by a model of the other nine tenths (rows,); a product's rows go together.
+
+    Where the rows are too few for any signal there is nothing to overfit, and all get the same.
+    """
+    outcome = np.asarray(right, dtype=bool)
+    whole = Confidence.fit(signals, outcome)
+    if not whole.names:
+        return whole.of(signals)
+    fold = (np.arange(len(signals)) if product is None else pd.factorize(product)[0]) % _FOLDS
+    confidence = np.empty(len(signals))
+    for held_out in np.unique(fold):
+        of_fold = fold == held_out
+        others = Confidence.fit(signals[~of_fold], outcome[~of_fold]) if not of_fold.all() else whole
+        confidence[of_fold] = others.of(signals[of_fold])
+    return confidence
 
 
 def _of_arm(completion: Mapping[str, Any], own: float) -> dict[str, float]:
@@ -154,8 +168,7 @@ class Confidence:
     kind: `full` has all signals; `few` only the first, as many as the rows allow; `constant` none, for there were too
         few rows, or all came out alike.
     rows: how many it was fitted on. error: their mean squared error (the Brier score), in sample.
-    free: the free arms whose beliefs the signals tell of.
-    alone: the same without them, for new rows where their files are not at hand; None where there are none.
+    free: the free arms whose beliefs the signals are made with.
     """
 
     kind: Literal["full", "few", "constant"]
@@ -167,7 +180,6 @@ class Confidence:
     scales: tuple[float, ...] = ()
     weights: tuple[float, ...] = ()
     free: tuple[str, ...] = ()
-    alone: "Confidence | None" = None
 
     @classmethod
     def fit(cls, signals: pd.DataFrame, right: npt.ArrayLike) -> Self:
@@ -238,12 +250,7 @@ class Confidence:
         written = read_json(path)
         if not isinstance(written, dict) or written.pop("format", None) != _FORMAT:
             raise ModelError(f"{path}: not a confidence model of this version; run `dvc repro` to fit one")
-        return cls._of_json(written)
-
-    @classmethod
-    def _of_json(cls, written: Mapping[str, Any]) -> Self:
         values: dict[str, Any] = {
             name: tuple(value) if isinstance(value, list) else value for name, value in written.items()
         }
-        alone = values.pop("alone", None)
-        return cls(**values, alone=cls._of_json(alone) if alone else None)
+        return cls(**values)

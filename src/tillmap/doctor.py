@@ -14,7 +14,7 @@ from typing import NamedTuple
 from tillmap import paths
 from tillmap.errors import TillmapError
 from tillmap.journal import state_folder
-from tillmap.params import Params, read_params
+from tillmap.params import TRAINED, Params, read_params
 
 _PYTHON = (3, 11)
 _LEAST_DISK_GIB = 2  # `make demo` takes more: its environment alone has 4.6
@@ -180,9 +180,7 @@ def _models(root: Path, params: Params) -> Iterator[Finding]:
     """Whether the arms that are on can label new rows."""
     from tillmap.labelling import missing_files
 
-    for arm, on in params.run.model_dump().items():
-        if not on:
-            continue
+    for arm in (arm for arm in TRAINED if getattr(params.run, arm)):
         missing = " ".join(str(path) for path in missing_files(arm, root))
         found = f"{missing} not here" if missing else "its files are here"
         yield Finding(f"arm {arm}", not missing, found, f"`dvc repro` makes them, `dvc pull {missing}` brings them")

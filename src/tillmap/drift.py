@@ -20,7 +20,7 @@ class Seen:
     def of(cls, rows: pd.DataFrame) -> Self:
         """From a table with description and retailer."""
         words = {word for text in rows["description"].unique() for word in normalise(text).split()}
-        return cls(frozenset(rows["retailer"].dropna().unique()), frozenset(words))
+        return cls(frozenset(rows["retailer"].unique()), frozenset(words))
 
     @classmethod
     def from_json(cls, written: Mapping[str, Any]) -> Self:

@@ -90,11 +90,16 @@ class Knowledge:
 
 @dataclass(frozen=True)
 class Labeller:
-    """One trained arm. Make it with `open_arm`. `confidence` is None where the arm's own is not calibrated."""
+    """One trained arm. Make it with `open_arm`.
+
+    tree: the paths that it can answer. training_tree: those of the training part, which confidences are fitted by.
+    confidence: None where the arm's own is not calibrated.
+    """
 
     arm: str
     params: Params
     tree: LabelTree
+    training_tree: LabelTree
     knowledge: Knowledge
     model: LinearModel | None
     confidence: Confidence | None
@@ -111,11 +116,8 @@ class Labeller:
 
     @cached_property
     def seen(self) -> Seen | None:
-        """What training showed; None where an older version trained the linear arm."""
-        if self.arm != "linear":
-            return Seen.of(self.knowledge.training)
-        path = paths.MODELS / "linear" / paths.SEEN
-        return Seen.from_json(read_json(path)) if path.is_file() else None
+        """What training showed; None where its file is not here."""
+        return Seen.from_json(read_json(paths.SEEN)) if paths.SEEN.is_file() else None
 
     def files(self) -> list[Path]:
         """The files that the answers follow from."""
@@ -134,7 +136,7 @@ class Labeller:
         votes = nearest.votes_by_key(self.knowledge.votes(items)) if self.arm in ASKED else {}
         answers = predict(completions, self._repairer, votes, self.arm)
         if self.confidence is not None:
-            signals = make_signals(completions, answers, items, self._beliefs(items), self.tree)
+            signals = make_signals(completions, answers, items, self._beliefs(items), self.training_tree)
             answers["confidence"] = self.confidence.of(signals)
         answers["confidence"] = answers["confidence"].round(6)
         return answers.drop(columns=["split", "id"]).assign(key=rows["key"].array)
@@ -172,7 +174,7 @@ class Labeller:
 
 def missing_files(arm: str, root: Path = Path()) -> list[Path]:
     """What an arm needs to label new rows and `root` lacks, as `dvc pull` takes it; its confidence comes last."""
-    return [path for path in (*_needed(arm), _confidence_of(arm)) if not (root / path).exists()]
+    return [path for path in (*_needed(arm), paths.SEEN, _confidence_of(arm)) if not (root / path).exists()]
 
 
 def open_arm(arm: str, params: Params, judges: Judges | None = None) -> Labeller:
@@ -198,18 +200,19 @@ def open_arm(arm: str, params: Params, judges: Judges | None = None) -> Labeller
 
         find_model(arm)
     tree = model.tree if model is not None else LabelTree.from_table(read_table(paths.TREE))
-    return Labeller(arm, params, tree, Knowledge(params), model, _open_confidence(arm, judges))
+    training_tree = tree if model is None else linear.training_tree(paths.MODELS / "linear")
+    return Labeller(arm, params, tree, training_tree, Knowledge(params), model, _open_confidence(arm, judges))
 
 
 def _open_confidence(arm: str, judges: Judges | None) -> Confidence | None:
-    path = _confidence_of(arm)
-    if not path.is_file():
-        logger.warning("%s is not here, so confidences are not calibrated: `dvc pull %s` brings it", path, path)
+    folder = _confidence_of(arm)
+    if not folder.is_dir():
+        logger.warning("%s is not here, so confidences are not calibrated: `dvc pull %s` brings it", folder, folder)
         return None
-    if read_json(path).get("off"):
-        logger.warning("%s: the arm answered no row of the calibrate part, so confidences are not calibrated", path)
+    if (folder / "off.json").is_file():
+        logger.warning("%s: the arm answered no row of the calibrate part, so confidences are not calibrated", folder)
         return None
-    together = Confidence.load(path)
+    alone, together = (Confidence.load(folder / f"{name}.json") for name in ("alone", "together"))
     missing = [file for free in together.free for file in _needed(free) if not file.exists()]
     if (judges or ("all" if arm in ASKED else "own")) == "all":
         if not missing:
@@ -218,7 +221,7 @@ def _open_confidence(arm: str, judges: Judges | None) -> Confidence | None:
             _require(f"{arm} arm's confidence with the {' and '.join(together.free)}", missing)
         said = " ".join(map(str, missing))
         logger.warning("confidences go by what %s itself says, for %s is not here (`dvc pull %s`)", arm, said, said)
-    return together.alone or together
+    return alone
 
 
 def _require(arm: str, needed: Sequence[Path]) -> None:
@@ -240,4 +243,4 @@ def _is_off(path: Path) -> bool:
 
 
 def _confidence_of(arm: str) -> Path:
-    return paths.CONFIDENCE / f"{arm}.json"
+    return paths.CONFIDENCE / arm

@@ -1,0 +1,146 @@
+"""Breaks every stage: `kill -9` at random moments, and no room on the disk. Afterwards a rerun gives the same bytes.
+
+    python tests/faults/break_stages.py [PROJECT] [--kills 3] [--stages catalogue postprocess@nearest] [--seed 0]
+
+PROJECT is a folder in which `dvc repro` has run; without one, a small copy is made and run, without language models
+unless `--models` is given. Each stage of it is run alone, `--kills` times, and killed at a random moment of the time
+that it takes; an output is then as it was, or not there, and never in between. The stage is run once more, to its end,
+and must leave the bytes of the unbroken run. Then the same with a disk on which no file may grow beyond a few bytes.
+"""
+
+import argparse
+import hashlib
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from dvc.repo import Repo
+from project import Project, copy_project
+
+SMALLEST = 2048  # bytes that a file may have on the disk without room
+
+
+def outputs_of(project):
+    """The commands of all stages by name, each with its cached outputs."""
+    with Repo(str(project.folder)) as repo:
+        return {
+            stage.addressing: (stage.cmd.split(), [out.def_path for out in stage.outs if out.use_cache])
+            for stage in repo.index.stages
+        }
+
+
+def fingerprint(folder, outs):
+    """Each output's files and their hashes; None for an output that is not there."""
+    found = {}
+    for out in outs:
+        path = folder / out
+        files = sorted(path.rglob("*")) if path.is_dir() else [path]
+        prints = {
+            str(file.relative_to(folder)): hashlib.sha256(file.read_bytes()).hexdigest()
+            for file in files
+            if file.is_file()
+        }
+        found[out] = prints or None
+    return found
+
+
+def remove(folder, outs):
+    """As DVC does before it runs a stage."""
+    for out in outs:
+        path = folder / out
+        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
+
+
+def start(project, command, limit=None):
+    limited = ["prlimit", f"--fsize={limit}"] if limit else []
+    return subprocess.Popen(
+        [*limited, sys.executable, *command[1:]], cwd=project.folder, env=project.env, stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT, text=True, start_new_session=True,
+    )  # fmt: skip
+
+
+def check_nothing_half(project, outs, whole, when):
+    """An output is the whole one or none. (Where a stage has several, the last may be missing: DVC runs it again.)"""
+    left = fingerprint(project.folder, outs)
+    half = [out for out, prints in left.items() if prints not in (None, whole[out])]
+    assert not half, f"{when} left half of {', '.join(half)}"
+
+
+def check_whole(project, command, outs, whole, when):
+    remove(project.folder, outs)
+    child = start(project, command)
+    output, _ = child.communicate()
+    assert child.returncode == 0, f"the run after {when} failed:\n{output}"
+    assert fingerprint(project.folder, outs) == whole, f"the run after {when} gave other bytes"
+    hidden = [path for out in outs for path in (project.folder / out).parent.glob(".*.partial")]
+    assert not hidden, f"the run after {when} left {hidden}"
+
+
+def break_stage(project, name, command, outs, *, kills, rng):
+    """Kill a stage at random moments, then deny it room; give a line that says how it went."""
+    whole = fingerprint(project.folder, outs)
+    assert None not in whole.values(), f"{name} has not run: {whole}"
+    began = time.perf_counter()
+    check_whole(project, command, outs, whole, "nothing")
+    seconds = time.perf_counter() - began
+    killed = 0
+    for number in range(kills):
+        remove(project.folder, outs)
+        child = start(project, command)
+        moment = seconds * rng.uniform(0.3 if number % 2 else 0.7, 1.02)  # more often where files are written
+        try:
+            child.communicate(timeout=moment)
+        except subprocess.TimeoutExpired:
+            os.killpg(child.pid, signal.SIGKILL)
+            child.communicate()
+            killed += 1
+        check_nothing_half(project, outs, whole, f"kill {number + 1} of {name}")
+    check_whole(project, command, outs, whole, f"{kills} kills of {name}")
+    largest = max(
+        file.stat().st_size for out in outs for file in [project.folder / out, *(project.folder / out).rglob("*")]
+    )
+    limit = min(SMALLEST, max(1, largest // 2))
+    remove(project.folder, outs)
+    child = start(project, command, limit)
+    output, _ = child.communicate()
+    assert child.returncode != 0, f"{name} needs no room at all?"
+    assert "Traceback" not in output, f"{name} without room:\n{output}"
+    check_nothing_half(project, outs, whole, f"a full disk in {name}")
+    check_whole(project, command, outs, whole, f"a full disk in {name}")
+    return f"{name}: {killed} kills and a full disk, the same bytes after each ({seconds:.1f} s a run)"
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("project", nargs="?", type=Path)
+    parser.add_argument("--kills", type=int, default=3)
+    parser.add_argument("--stages", nargs="*")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--models", action="store_true", help="language models, too: takes many minutes")
+    chosen = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="tillmap-faults-") as name:
+        project = Project((chosen.project or Path(name) / "project").absolute(), Path(name) / "state")
+        if chosen.project is None:
+            project.folder.mkdir()
+            copy_project(project.folder)
+            project.set_params({"demo": {"train_rows": 600, "test_rows": 100}, "evaluate": {"resamples": 200}})
+            if not chosen.models:
+                project.set_params({"run": {"rag": False, "llama": False}})
+            project.git("init", "--quiet")
+            project.commit("start")
+            project.dvc("repro", "--quiet")
+        stages = outputs_of(project)
+        rng = random.Random(chosen.seed)
+        for stage in chosen.stages or stages:
+            print(break_stage(project, stage, *stages[stage], kills=chosen.kills, rng=rng), flush=True)
+
+
+if __name__ == "__main__":
+    main()

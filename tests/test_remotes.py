@@ -1,0 +1,219 @@
+"""Push, fresh clone, pull: through a folder, S3 and SSH; a server killed in mid-push, wrong keys, tampered bytes."""
+
+import hashlib
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from project import DVC, ROOT, Project
+
+from storage_servers import S3, SSH
+from tillmap.errors import ParamsError
+from tillmap.sharing import keep_private
+
+# Stands for the pipeline: the same outs, made in no time.
+PIPELINE = """
+artifacts:
+  linear: {path: models/linear, type: model}
+stages:
+  ingest:
+    cmd: mkdir -p data/raw && seq 2000 > data/raw/rows
+    outs: [data/raw]
+  train:
+    cmd: mkdir -p models/linear && seq 300000 > models/linear/weights && echo {} > models/linear/recipe.json
+    deps: [data/raw]
+    outs: [models/linear]
+  postprocess:
+    cmd: mkdir -p data/predictions && tail -n ${rows} models/linear/weights > data/predictions/linear
+    deps: [models/linear]
+    params: [rows]
+    outs: [data/predictions/linear]
+"""
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A small project with its outs made and committed, without a remote."""
+    folder = tmp_path_factory.mktemp("made") / "project"
+    folder.mkdir()
+    project = Project(folder, folder.parent / "state")
+    project.git("init", "--quiet", "--initial-branch", "main")
+    project.dvc("init", "--quiet")
+    (folder / "dvc.yaml").write_text(PIPELINE)
+    (folder / "params.yaml").write_text("rows: 5\n")
+    (folder / ".gitignore").write_text("/data/\n/models/\n")
+    project.dvc("repro", "--quiet")
+    project.commit("start")
+    return folder
+
+
+@pytest.fixture
+def small(made, tmp_path):
+    """A copy of that project for one test."""
+    return Project(Path(shutil.copytree(made, tmp_path / "project")), tmp_path / "state")
+
+
+def clone(project, folder):
+    """A fresh clone without data and without a cache."""
+    project.run("git", "clone", "--quiet", str(project.folder), str(folder))
+    copy = Project(folder, folder.parent / "state")
+    copy.env |= {name: project.env[name] for name in project.env if name.startswith("AWS_")}
+    return copy
+
+
+def contents(project, *outs):
+    files = [file for out in outs for file in sorted((project.folder / out).rglob("*")) if file.is_file()]
+    return {str(file.relative_to(project.folder)): file.read_bytes() for file in files}
+
+
+def use_s3(project, server):
+    project.dvc("remote", "add", "--local", "--force", "--default", "team", f"s3://{server.bucket}/store")
+    project.dvc("remote", "modify", "--local", "team", "endpointurl", f"http://127.0.0.1:{server.port}")
+    project.env |= server.credentials
+
+
+def test_the_remote_of_the_project_is_a_folder_beside_it(small, tmp_path):
+    shutil.copy(ROOT / ".dvc/config", small.folder / ".dvc/config")
+    small.commit("remote")
+    small.dvc("push")
+    assert (tmp_path / "tillmap-storage").is_dir()
+    copy = clone(small, tmp_path / "clone")
+    copy.dvc("pull")
+    assert contents(copy, "data", "models") == contents(small, "data", "models")
+    assert copy.dvc("status", "--cloud").strip().endswith("in sync.")
+
+
+def test_s3_push_clone_pull_and_no_key_in_git(small, tmp_path):
+    with S3(tmp_path / "s3") as server:
+        use_s3(small, server)
+        small.dvc("push")
+        copy = clone(small, tmp_path / "clone")
+        use_s3(copy, server)
+        copy.dvc("pull")
+        assert contents(copy, "data", "models") == contents(small, "data", "models")
+    tracked = small.git("ls-files").split()
+    assert not [name for name in tracked if server.secret in (small.folder / name).read_text()]
+    assert ".dvc/config.local" not in tracked
+
+
+def test_ssh_push_clone_pull(small, tmp_path):
+    with SSH(tmp_path / "ssh") as server:
+        for project in (small, clone(small, tmp_path / "clone")):
+            url = f"ssh://{server.user}@127.0.0.1:{server.port}{tmp_path}/store"
+            project.dvc("remote", "add", "--local", "--default", "box", url)
+            project.dvc("remote", "modify", "--local", "box", "keyfile", str(server.key))
+            project.dvc("push" if project is small else "pull")
+        assert contents(project, "data", "models") == contents(small, "data", "models")
+
+
+def test_wrong_keys_are_refused_and_nothing_is_written(small, tmp_path):
+    with S3(tmp_path / "s3") as server:
+        use_s3(small, server)
+        small.env["AWS_SECRET_ACCESS_KEY"] = "wrong"
+        output = small.dvc("push", ok=False)
+        assert "Forbidden" in output or "403" in output
+        assert "Traceback" not in output
+        assert not server.objects
+        small.env |= server.credentials
+        small.dvc("push")
+
+
+def test_a_server_killed_in_mid_push_loses_nothing(small, tmp_path):
+    """`kill -9` once an object is there; a second push sends the rest, and every object is what its name says."""
+    for number in range(30):  # enough objects to be in the middle of
+        (small.folder / "data/raw" / f"part{number}").write_text(f"{number}\n" * 20_000)
+    small.dvc("commit", "--force", "--quiet")
+    with S3(tmp_path / "s3") as server:
+        use_s3(small, server)
+        pushing = subprocess.Popen(
+            [*DVC, "push", "--jobs", "2"], cwd=small.folder, env=small.env, stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT, text=True,
+        )  # fmt: skip
+        while not server.objects:
+            assert pushing.poll() is None, pushing.stdout.read()
+            time.sleep(0.002)
+        server.kill()
+        output, _ = pushing.communicate()
+        assert pushing.returncode != 0, "the push was over before the server was killed"
+        assert "Traceback" not in output
+        server.start()
+        small.dvc("push")
+        for name, file in server.objects.items():
+            digest = hashlib.md5(file.read_bytes()).hexdigest()
+            assert name.removeprefix("files/md5/").replace("/", "").removesuffix(".dir") == digest
+        copy = clone(small, tmp_path / "clone")
+        shutil.copy(small.folder / "dvc.lock", copy.folder / "dvc.lock")
+        use_s3(copy, server)
+        copy.dvc("pull")
+    assert contents(copy, "data", "models") == contents(small, "data", "models")
+
+
+def test_bytes_changed_at_the_remote_are_not_taken(small, tmp_path):
+    shutil.copy(ROOT / ".dvc/config", small.folder / ".dvc/config")
+    small.commit("remote")
+    small.dvc("push")
+    for file in (tmp_path / "tillmap-storage").rglob("*"):
+        if file.is_file() and file.stat().st_size > 100_000:
+            file.chmod(0o644)
+            file.write_bytes(b"poison" + file.read_bytes())
+    copy = clone(small, tmp_path / "clone")
+    copy.dvc("pull", "models/linear", ok=False)
+    assert not (copy.folder / "models/linear/weights").exists()
+
+
+def test_licensed_rows_stay_while_models_and_predictions_travel(small, tmp_path):
+    assert keep_private(small.folder / "dvc.yaml") == ["data/raw"]
+    assert keep_private(small.folder / "dvc.yaml") == [], "a second time changes nothing"
+    small.dvc("remote", "add", "--default", "storage", str(tmp_path / "remote"))
+    small.commit("private")
+    small.dvc("push")
+    pushed = {file.read_bytes() for file in (tmp_path / "remote").rglob("*") if file.is_file()}
+    assert not pushed & set(contents(small, "data/raw").values())
+    copy = clone(small, tmp_path / "clone")
+    copy.dvc("pull", "models/linear", "data/predictions/linear")
+    assert contents(copy, "models", "data/predictions") == contents(small, "models", "data/predictions")
+    assert not (copy.folder / "data/raw").exists()
+
+
+def test_every_output_with_descriptions_can_be_kept_private(tmp_path):
+    shutil.copy(ROOT / "dvc.yaml", tmp_path / "dvc.yaml")
+    before = (tmp_path / "dvc.yaml").read_text()
+    assert keep_private(tmp_path / "dvc.yaml") == ["data/raw", "data/split", "data/index", "data/prompts/${item}"]
+    after = (tmp_path / "dvc.yaml").read_text()
+    assert after.count("push: false") == 4
+    comments = [line for line in before.splitlines() if line.startswith("#")]
+    assert [line for line in after.splitlines() if line.startswith("#")] == comments
+    (tmp_path / "dvc.yaml").write_text("stages:\n  a:\n    cmd: ls\n")
+    with pytest.raises(ParamsError, match="project's root"):
+        keep_private(tmp_path / "dvc.yaml")
+
+
+def test_an_experiment_travels_through_a_bare_git_remote(small, tmp_path):
+    bare = tmp_path / "team.git"
+    small.run("git", "clone", "--quiet", "--bare", str(small.folder), str(bare))
+    small.git("remote", "add", "origin", str(bare))
+    small.dvc("remote", "add", "--default", "storage", str(tmp_path / "remote"))
+    small.commit("remote")
+    small.git("push", "--quiet", "origin", "main")
+    small.dvc("exp", "run", "--name", "more", "--set-param", "rows=9")
+    small.dvc("exp", "push", "origin", "more")
+    small.run("git", "clone", "--quiet", str(bare), str(tmp_path / "clone"))
+    other = Project(tmp_path / "clone", tmp_path / "state")
+    assert "more" in other.dvc("exp", "list", "origin")
+    other.dvc("exp", "pull", "origin", "more")
+    other.dvc("exp", "apply", "more")
+    assert contents(other, "data/predictions") == contents(small, "data/predictions")
+    assert (other.folder / "data/predictions/linear").read_text().count("\n") == 9
+
+
+def test_a_named_version_of_a_model_is_fetched(small, tmp_path):
+    small.dvc("remote", "add", "--default", "storage", str(tmp_path / "remote"))
+    small.commit("remote")
+    small.dvc("push")
+    small.git("tag", "--annotate", "linear@v1.0.0", "--message", "the first")
+    elsewhere = Project(tmp_path, tmp_path / "state")
+    fetch = ("artifacts", "get", str(small.folder), "linear", "--rev", "v1.0.0", "--out", "linear-v1")
+    elsewhere.dvc(*fetch)
+    assert (tmp_path / "linear-v1/weights").read_bytes() == (small.folder / "models/linear/weights").read_bytes()
