@@ -106,7 +106,8 @@ class Reader:
             for name in FREE
             if getattr(self._params.run, name)
         }
-        return calibrate(table, make_signals(ordered, table, self._rows, free, self._trees[True]), self._rows)[0]
+        # The training part's tree: in the other a row of the calibrate part would speak for its own answer.
+        return calibrate(table, make_signals(ordered, table, self._rows, free, self._trees[False]), self._rows)[0]
 
 
 def bill(params: Params, routes: pd.DataFrame, asked: Sequence[Answers]) -> Metrics:

@@ -17,10 +17,9 @@ from tillmap.reliability import (
     calibration_table,
     coverage_curve,
     expected_calibration_error,
-    threshold_for,
 )
 from tillmap.retrieval import RETRIEVERS
-from tillmap.routing import ASKED, FREE
+from tillmap.routing import ASKED, FREE, choose_threshold
 from tillmap.scoring import KEY, mark, recall_table, rounded, score_arm, score_held_back
 from tillmap.slices import catch_all_paths, confusion, costliest_confusions, score_slices, slice_rows
 from tillmap.storage import new_folder, read_json, read_table, write_json, write_text
@@ -120,7 +119,7 @@ def believe(arm: str, predictions: pd.DataFrame, marks: pd.DataFrame, rows: pd.D
     if len(part):
         known = mark(predictions, part, arm)
         for target in TARGETS:
-            threshold = threshold_for(known["confidence"], known["right"], target)
+            threshold = choose_threshold(known["confidence"], known["right"], target)
             coverage, accuracy = answered_from(marks["confidence"], marks["right"], threshold)
             answered = {"threshold": threshold, "accuracy": accuracy} if coverage else {}
             found[f"at_{100 * target:.0f}"] = {"coverage": coverage, **answered}

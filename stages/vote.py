@@ -41,7 +41,8 @@ def main(params: Params) -> Metrics:
     shared = tables[0][KEY]
     for table in tables[1:]:
         shared = shared.merge(table[KEY], on=KEY)
-    cast = [list(ballots(shared.merge(table, on=KEY), free.get(arm))) for arm, table in zip(arms, tables, strict=True)]
+    tables = [shared.merge(table, on=KEY) for table in tables]
+    cast = [ballots(table, free.get(arm)) for arm, table in zip(arms, tables, strict=True)]
     keys = list(shared.itertuples(index=False, name=None))
     elected = {key: vote.elect(row) for key, row in zip(keys, zip(*cast, strict=True), strict=True)}
     seconds = time.perf_counter() - began
@@ -58,13 +59,12 @@ def main(params: Params) -> Metrics:
     if rows.loc[rows["part"] == "calibrate", KEY].merge(predictions, on=KEY).empty:
         logger.warning("vote: no row of the calibrate part was answered by all: its confidences are not calibrated")
     else:
-        signals = make_signals(completions, predictions, rows, free, tree)
+        # Of the training part's tree: in the other a row of the calibrate part would speak for its own answer.
+        training = LabelTree.from_table(read_table(paths.TREE))
+        signals = make_signals(completions, predictions, rows, free, training)
         predictions, _ = calibrate(predictions, signals, rows)
     write_table(predictions, paths.PREDICTIONS / "vote.parquet")
-    answers = [
-        list(table.itertuples(index=False, name=None))
-        for table in (shared.merge(t, on=KEY)[[*KEY, *LEVELS]] for t in tables)
-    ]
+    answers = (table[list(LEVELS)].itertuples(index=False, name=None) for table in tables)
     agreed = sum(len(set(row)) == 1 for row in zip(*answers, strict=True))
     return {
         "voters": arms,

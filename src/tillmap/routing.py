@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from tillmap.reliability import coverage_curve
+from tillmap.reliability import threshold_for
 from tillmap.sampling import rows_to_answer
 from tillmap.scoring import KEY
 
@@ -27,9 +27,8 @@ def choose_threshold(confidence: npt.ArrayLike, right: npt.ArrayLike, target: fl
     second alone keeps what is wrong with the confidences' shape.
     """
     given = np.asarray(confidence, dtype=np.float64)
-    curve = coverage_curve(given, (given + np.asarray(right, dtype=np.float64)) / 2, points=None)
-    reached = curve.loc[curve["accuracy"] >= target, "threshold"]
-    return float(reached.min()) if len(reached) else float("inf")
+    found = threshold_for(given, (given + np.asarray(right, dtype=np.float64)) / 2, target)
+    return float("inf") if found is None else found
 
 
 def plan_routes(predictions: pd.DataFrame, threshold: float, held_out_rows: int, seed: int) -> pd.DataFrame:
