@@ -38,11 +38,12 @@ rescore: setup
 	TILLMAP_ONLY="postprocess evaluate" dvc exp run --pull --allow-missing $(addprefix --set-param ,$(SET)) evaluate
 
 # The experiments side by side: the params in which they differ, and the arms' scores.
-SHOWN_ELSEWHERE := (catalogue|ingest|stratify|index|retrieve|prompts|base_model|train_llama|train_openai|infer|postprocess|evaluate|scores|costs)\.
+SHOWN_ELSEWHERE := (catalogue|ingest|stratify|index|retrieve|prompts|base_model|train_llama|train_openai|infer|postprocess|route|review|evaluate|scores|costs)\.
+OF_MERGED := (cascade|vote)\.(trial\.|calls|llm_seconds|usd|estimated|(prompt|cached|completion)_tokens|rows|voters|agreed|seconds|peak).*
 FILES := data/|metrics/|models/|plots
 compare: setup
 	dvc exp show --only-changed --drop \
-	  '$(SHOWN_ELSEWHERE)|$(FILES)|.*\.(low|high|supergroup|group)$$|Created|State|Executor'
+	  '$(SHOWN_ELSEWHERE)|$(OF_MERGED)|$(FILES)|.*\.(low|high|supergroup|group)$$|Created|State|Executor'
 
 # The tests push to an SSH server, too.
 SSHD := $(shell PATH="$$PATH:/usr/sbin:/usr/local/sbin" command -v sshd)

@@ -7,7 +7,7 @@ from tillmap.checkpoints import fetch_checkpoint
 from tillmap.params import Params
 from tillmap.storage import new_folder, write_json
 
-PARAMS = ("run.{arm}", "{arm}.base", "{arm}.revision")
+PARAMS = ("run.{arm}", "run.cascade", "cascade.llm", "{arm}.base", "{arm}.revision")
 
 
 def main(params: Params, arm: str) -> Metrics:
@@ -24,4 +24,4 @@ def write_off(arm: str) -> None:
 
 
 if __name__ == "__main__":
-    run_arm(main, PARAMS, write_off)
+    run_arm(main, PARAMS, write_off, Params.needs)

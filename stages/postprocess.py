@@ -11,7 +11,7 @@ from runner import Metrics, run_arm
 from tillmap import paths
 from tillmap.arms import nearest
 from tillmap.confidence import FREE, Beliefs, beliefs, calibrate, make_signals
-from tillmap.labels import LEVELS, LabelPath
+from tillmap.labels import LEVELS, LabelPath, LabelTree
 from tillmap.params import Params
 from tillmap.predictions import no_predictions, predict
 from tillmap.repairing import known_paths, make_repairer
@@ -27,6 +27,7 @@ logger = logging.getLogger("tillmap.postprocess")
 
 def main(params: Params, arm: str) -> Metrics:
     rows = read_table(paths.ROWS)
+    training = LabelTree.from_table(read_table(paths.TREE))
     tree = known_paths(params, arm, rows)
     completions = list(read_jsonl(paths.COMPLETIONS / f"{arm}.jsonl"))
     votes = neighbours_votes(params, rows, completions)
@@ -40,8 +41,9 @@ def main(params: Params, arm: str) -> Metrics:
             write_json({"off": True}, folder / "off.json")
         else:
             # Where the free arms' files are not at hand, new rows are judged by what the arm itself says.
+            # Not by the tree of all labelled rows: there a row of the calibrate part would speak for its own answer.
             for name, beliefs_ in (("alone", {}), ("together", free)):
-                signals = make_signals(completions, predictions, rows, beliefs_, tree)
+                signals = make_signals(completions, predictions, rows, beliefs_, training)
                 calibrated, model = calibrate(predictions, signals, rows)
                 replace(model, free=tuple(beliefs_)).save(folder / f"{name}.json")
     write_table(calibrated, paths.PREDICTIONS / f"{arm}.parquet")

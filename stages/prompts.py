@@ -9,7 +9,7 @@ from tillmap.params import Params
 from tillmap.sampling import rows_to_answer, sample_for_training, sample_report
 from tillmap.storage import new_folder, read_table, write_json, write_jsonl
 
-PARAMS = ("seed", "run.{arm}", "{arm}")
+PARAMS = ("seed", "run.{arm}", "run.cascade", "cascade.llm", "{arm}")
 ARMS = {"rag": rag, "llama": llama, "openai": openai}
 TUNED = ("llama", "openai")
 
@@ -43,4 +43,4 @@ def write_off(arm: str) -> None:
 
 
 if __name__ == "__main__":
-    run_arm(main, PARAMS, write_off)
+    run_arm(main, PARAMS, write_off, Params.needs)

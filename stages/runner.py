@@ -33,10 +33,19 @@ def run(main: Callable[[Params], Metrics], keys: Sequence[str]) -> None:
     _run(_name(), lambda: main(read_params(paths.PARAMS, keys)))
 
 
-def run_arm(main: Callable[[Params, str], Metrics], keys: Sequence[str], write_off: Callable[[str], None]) -> None:
+def is_on(params: Params, arm: str) -> bool:
+    return bool(getattr(params.run, arm))
+
+
+def run_arm(
+    main: Callable[[Params, str], Metrics],
+    keys: Sequence[str],
+    write_off: Callable[[str], None],
+    wanted: Callable[[Params, str], bool] = is_on,
+) -> None:
     """Run a per-arm stage for the arm named on the command line; `{arm}` in `keys` stands for it.
 
-    An arm that is switched off runs `write_off` instead, which leaves a record that says so.
+    An arm that is not wanted, because it is switched off, runs `write_off` instead, which leaves a record of that.
     """
     parser = argparse.ArgumentParser(prog=f"stages/{_name()}.py")
     parser.add_argument("arm", choices=ARMS)
@@ -44,7 +53,7 @@ def run_arm(main: Callable[[Params, str], Metrics], keys: Sequence[str], write_o
 
     def work() -> Metrics:
         params = read_params(paths.PARAMS, [key.format(arm=arm) for key in keys])
-        if getattr(params.run, arm):
+        if wanted(params, arm):
             return main(params, arm)
         write_off(arm)
         return {"off": True}

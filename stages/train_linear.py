@@ -17,6 +17,7 @@ def main(params: Params) -> Metrics:
             write_json({"off": True}, folder / "off.json")
             return {"off": True}
         chosen, rows = params.linear.model_dump(exclude={"refit"}), read_table(paths.ROWS)
+        chosen |= {block: None for block in ("price", "retailer") if chosen[block] == "auto"}
         settings = linear.Settings(**chosen | {"ngrams": tuple(params.linear.ngrams)})
         model = linear.train(rows, LabelTree.from_table(read_table(paths.TREE)), settings, params.seed)
         linear.save(model, linear.refit(model, rows, params.seed) if params.linear.refit else None, folder)

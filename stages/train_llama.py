@@ -17,12 +17,12 @@ from tillmap.training.hub import push_model, require_token
 from tillmap.training.lora import train_adapter
 from tillmap.training.recipes import choose_recipe
 
-PARAMS = ("seed", "run.llama", "llama.recipe", "train_llama")
+PARAMS = ("seed", "run.llama", "run.cascade", "cascade.llm", "llama.recipe", "train_llama")
 NOT_OF_THE_RECIPE = {"checkpoint_steps", "merge", "hub_id"}
 
 
 def main(params: Params) -> Metrics:
-    if not params.run.llama:
+    if not params.needs("llama"):
         with new_folder(paths.MODELS / "llama") as folder:
             write_json({"off": True}, folder / "off.json")
         return {"off": True}

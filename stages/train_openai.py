@@ -17,11 +17,11 @@ from tillmap.openai_jobs.tuning import Tuning, tune
 from tillmap.params import Params
 from tillmap.storage import new_folder, write_json
 
-PARAMS = ("seed", "run.openai", "openai.mode", "openai.model", "train_openai", "provider")
+PARAMS = ("seed", "run.openai", "run.cascade", "cascade.llm", "openai.mode", "openai.model", "train_openai", "provider")
 
 
 def main(params: Params) -> Metrics:
-    if not params.run.openai:
+    if not params.needs("openai"):
         return keep({"off": True})
     chosen, model = params.train_openai, params.openai.model
     if params.openai.mode == "retrieved":

@@ -109,3 +109,5 @@ def test_table_lists_the_best_arm_first_and_only_what_is_known():
     assert lines[4].split()[-4:] == ["8,412.2", "-", "-", "-"]
     assert lines[5].endswith("can't tell")
     assert "tokens" not in comparison_table({"linear": score(0.5)})
+    repaired = comparison_table({"rag": score(0.3, repair={"without": 0.125, "gained": 0.175}), "linear": score(0.5)})
+    assert "repair" in repaired and repaired.splitlines()[-1].split()[-1] == "0.1250"

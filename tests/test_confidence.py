@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tillmap.confidence import Confidence, beliefs, calibrate, make_signals
+from tillmap.confidence import Confidence, beliefs, calibrate, cross_fit, make_signals
 from tillmap.errors import InputError, ModelError
 from tillmap.labels import LEVELS, LabelPath, LabelTree
 from tillmap.reliability import expected_calibration_error
@@ -149,7 +149,21 @@ def test_only_answered_calibrate_rows_are_fitted_on() -> None:
     rows = pd.concat([keys, pd.DataFrame([MILK] * 400, columns=list(LEVELS))], axis=1).assign(part=parts)
     calibrated, model = calibrate(table.head(350), signals.head(350), rows.sample(frac=1, random_state=0))
     assert model == Confidence.fit(signals.head(300), right[:300])
-    np.testing.assert_array_equal(calibrated["confidence"], model.of(signals.head(350)))
+    np.testing.assert_array_equal(calibrated["confidence"][300:], model.of(signals.head(350))[300:])
+    assert not np.isclose(calibrated["confidence"][:300], model.of(signals.head(300))).all(), "of rows it was fitted on"
     assert calibrated.drop(columns="confidence").equals(table.head(350).drop(columns="confidence"))
     with pytest.raises(InputError, match="calibrate part"):
         calibrate(table, signals, rows.assign(part="tune"))
+
+
+def test_no_row_has_a_say_in_its_own_confidence() -> None:
+    signals, right = drawn(300, 6, "a", "b")
+    product = pd.Series([f"product {row // 3}" for row in range(300)])
+    before = cross_fit(signals, right, product)
+    changed = right.copy()
+    changed[:3] = ~changed[:3]
+    after = cross_fit(signals, changed, product)
+    np.testing.assert_array_equal(before[:3], after[:3])
+    assert (before[3:30] != after[3:30]).any()
+    few = cross_fit(signals.head(6), right[:6])
+    assert len(set(few)) == 1

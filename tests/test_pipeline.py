@@ -30,7 +30,7 @@ def test_every_stage_runs_and_every_row_is_predicted(project):
     rows = pd.read_parquet(project.folder / "data/split/rows.parquet")
     tree = pd.read_parquet(project.folder / "data/split/tree.parquet")
     known = set(tree[list(LEVELS)].itertuples(index=False, name=None))
-    for arm in ("nearest", "linear", "rag", "llama"):
+    for arm in ("nearest", "linear", "rag", "llama", "vote"):
         answers = [json.loads(line) for line in (project.folder / f"data/completions/{arm}.jsonl").open()]
         predictions = pd.read_parquet(project.folder / f"data/predictions/{arm}.parquet")
         keys = [(answer["split"], answer["id"]) for answer in answers]
@@ -46,7 +46,7 @@ def test_metrics_agree_with_a_scorer_of_its_own(project):
     rows = pd.read_parquet(project.folder / "data/split/rows.parquet").query("split == 'test'")
     truth = {row.id: tuple(getattr(row, level) for level in LEVELS) for row in rows.itertuples()}
     metrics = project.read_json("metrics/evaluate.json")
-    for arm in ("nearest", "linear", "rag", "llama"):
+    for arm in ("nearest", "linear", "rag", "llama", "vote"):
         predictions = pd.read_parquet(project.folder / f"data/predictions/{arm}.parquet").query("split == 'test'")
         right = [tuple(getattr(row, level) for level in LEVELS) == truth[row.id] for row in predictions.itertuples()]
         assert metrics[arm]["item_accuracy"] == pytest.approx(sum(right) / len(truth))
@@ -62,6 +62,22 @@ def test_plots_are_pictures(project):
     for picture in pictures:
         assert picture.read_bytes().startswith(b"\x89PNG")
         assert picture.with_suffix(".csv").is_file()
+
+
+def test_experiments_can_be_compared_by_dvc_without_a_network(project):
+    drawn = json.loads(project.dvc("plots", "diff", "HEAD", "--json"))
+    assert {"plots/arms.csv", "plots/coverage.csv", "plots/recall.csv"} <= set(drawn["data"])
+    assert not drawn.get("errors")
+    for pictures in drawn["data"].values():
+        for picture in pictures:
+            assert len(picture["content"]["data"]["values"]) > 1
+    scores = project.read_json("metrics/scores.json")["scores"]["arms"]
+    for arm in ("nearest", "linear"):
+        assert 0 <= scores[arm]["confidence"]["ece"] <= 1
+        assert set(scores[arm]["confidence"]) == {"ece", "at_80", "at_90", "at_95"}
+        assert scores[arm]["without_catch_all"]["rows"] < scores[arm]["rows"]
+    repaired = scores["rag"]["repair"]
+    assert repaired["without"] + repaired["gained"] == pytest.approx(scores["rag"]["item_accuracy"], abs=1e-5)
 
 
 def test_a_second_repro_does_nothing(project):
@@ -116,7 +132,7 @@ def test_without_test_labels_the_report_part_is_scored(project, tmp_path):
 
 @pytest.mark.usefixtures("undo")
 def test_all_arms_off_is_one_line(project):
-    project.set_params({"run": {"rag": False, "nearest": False, "linear": False, "llama": False}})
+    project.set_params({"run": dict.fromkeys(("rag", "nearest", "linear", "llama", "vote"), False)})
     output = project.dvc("repro", ok=False)
     assert "every arm is off" in output
     assert "Traceback" not in output
@@ -238,7 +254,7 @@ def test_the_openai_arm_from_tuning_to_the_bill_without_leaking_its_key(project)
     assert len(predictions) == 46
     assert project.read_json("metrics/evaluate.json")["openai"]["item_accuracy"] > 0.5
     costs = project.read_json("metrics/costs.json")["costs"]
-    assert set(costs) == {"nearest", "openai"}
+    assert set(costs) == {"nearest", "linear", "openai", "vote"}
     job = project.read_json("models/openai/job.json")
     assert costs["openai"]["trained_tokens"] == job["trained_tokens"] > 0
     assert costs["openai"]["usd"] == pytest.approx(

@@ -6,7 +6,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tillmap.errors import InputError
-from tillmap.reliability import calibration_table, coverage_at, coverage_curve, expected_calibration_error
+from tillmap.reliability import (
+    answered_from,
+    calibration_table,
+    coverage_at,
+    coverage_curve,
+    expected_calibration_error,
+    threshold_for,
+)
 
 CONFIDENCE = [0.9, 0.8, 0.8, 0.3, 1.0]
 CORRECT = [True, True, False, False, True]
@@ -86,3 +93,12 @@ def test_a_long_curve_is_thinned_and_keeps_its_ends():
     assert curve["coverage"].iloc[0] == 1 / 5000
     assert curve["coverage"].iloc[-1] == 1
     assert curve["accuracy"].iloc[-1] == pytest.approx(correct.mean())
+
+
+def test_a_threshold_set_on_some_rows_is_carried_over_to_others():
+    threshold = threshold_for([0.9, 0.8, 0.7, 0.6], [1, 1, 0, 0], 0.6)
+    assert threshold == 0.7  # two of three
+    assert answered_from([0.95, 0.7, 0.69, 0.1], [1, 0, 1, 0], threshold) == (0.5, 0.5)
+    assert threshold_for([0.9], [0], 0.5) is None
+    coverage, accuracy = answered_from([0.9], [1], None)
+    assert coverage == 0 and np.isnan(accuracy)

@@ -195,6 +195,15 @@ def test_an_answer_like_nothing_is_voted_by_the_neighbours(text: str) -> None:
     assert JOINED.repair(text, neighbours) == Repaired(TETLEY, "vote", pytest.approx(0.5))
 
 
+def test_without_repair_all_but_exact_answers_are_voted() -> None:
+    target = make_target("joined", TREE)
+    path, other = TREE.paths[:2]
+    strict = Repairer(TREE, target, exact_only=True)
+    assert strict.repair(target.encode(path)) == Repaired(path, "none", 1.0)
+    folded = strict.repair(target.encode(path).upper(), [(other, 1.0)])
+    assert (folded.path, folded.repair) == (other, "vote")
+
+
 def test_a_vote_without_neighbours_is_the_commonest_path() -> None:
     assert JOINED.repair("") == Repaired(LUX, "vote", 3 / 10)
 

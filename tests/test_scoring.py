@@ -151,3 +151,16 @@ def test_path_codes_tell_whole_paths_apart():
     first, second = path_codes(rows([TEA, JAM]), rows([JAM, (*JAM[:3], "leafy"), TEA]))
     assert first.tolist() == [second[2], second[0]]
     assert len(set(second)) == 3
+
+
+def test_what_repair_gained_is_told_apart_by_kind():
+    truth = rows([TEA, TEA, JAM, JAM])
+    predictions = rows([TEA, JAM, JAM, JAM]).assign(repair=["none", "snapped", "snapped", "vote"])
+    assert score_arm(predictions, truth, "rag")["repair"] == {
+        "without": 0.25,
+        "gained": 0.5,
+        "none": {"rows": 1, "right": 1},
+        "snapped": {"rows": 2, "right": 1},
+        "vote": {"rows": 1, "right": 1},
+    }
+    assert "repair" not in score_arm(predictions.assign(repair="none"), truth, "linear")

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from decimal import Decimal
 from pathlib import Path
@@ -13,7 +13,7 @@ from tillmap import paths
 from tillmap.answering import answer_all
 from tillmap.arms import openai
 from tillmap.checkpoints import check_adapter, check_checkpoint
-from tillmap.costs import PriceList, TokenCounter, cents, most_to_ask, require_budget
+from tillmap.costs import PriceList, TokenCounter, TokenPrices, cents, most_to_ask, require_budget
 from tillmap.engines import Generation, Machine, Question
 from tillmap.engines.loading import load_engine
 from tillmap.engines.server import ServerEngine
@@ -88,7 +88,7 @@ def _ask_provider(params: Params, questions: Sequence[Question], allowed: dict[s
         constraint=chosen.constraint,
         more=chosen.request,
     )
-    prices = PriceList.of(provider.prices.model_dump()).asking(tuned=tuned, batch=batch)
+    prices = prices_of(params, job)
     asked = (question.messages for question in questions)
     _, most = most_to_ask(asked, TokenCounter(job["model"]), chosen.max_new_tokens, prices)
     require_budget(f"answering {len(questions)} rows", most, provider.budget_usd, Decimal(str(job["usd"])))
@@ -117,6 +117,12 @@ def _ask_provider(params: Params, questions: Sequence[Question], allowed: dict[s
         records = list(journal.records())
     spent = {"tuned": tuned, "batch": batch, "estimated_usd": cents(most)}
     return Answers(records, time.perf_counter() - began, spent)
+
+
+def prices_of(params: Params, job: Mapping[str, Any]) -> TokenPrices:
+    """What the openai arm's questions and answers cost; `job` is the record of `train_openai`."""
+    prices = PriceList.of(params.provider.prices.model_dump())
+    return prices.asking(tuned=job["mode"] == "tuned", batch=params.openai.engine == "openai_batch")
 
 
 def plan_answers(params: Params, arm: str, allowed: dict[str, Any]) -> Generation:

@@ -55,16 +55,23 @@ def compare_arms(
 def comparison_table(scores: Mapping[str, Mapping[str, Any]]) -> str:
     """Write the arms as a plain text table, the most accurate first.
 
-    `scores` has a `scoring.score_arm` result an arm, which may also hold rows_per_second, prompt_tokens and
-    completion_tokens (both a row) and verdict (against the reference); a column that no arm fills is left out.
+    `scores` has a `scoring.score_arm` result an arm, which may also hold expected (the accuracy that new rows without
+    labels can be expected to have), rows_per_second, prompt_tokens and completion_tokens (both a row) and verdict
+    (against the reference); a column that no arm fills is left out.
     """
     optional = {
+        "without\nrepair": ("repair.without", ".4f"),
+        "expected on\nnew rows": ("expected.accuracy", ".4f"),
         "rows/s": ("rows_per_second", ",.1f"),
         "prompt\ntokens/row": ("prompt_tokens", ",.1f"),
         "completion\ntokens/row": ("completion_tokens", ",.1f"),
         "against\nreference": ("verdict", "s"),
     }
-    shown = {title: spec for title, spec in optional.items() if any(_has(score, spec[0]) for score in scores.values())}
+    shown = {
+        title: spec
+        for title, spec in optional.items()
+        if any(_find(score, spec[0]) is not None for score in scores.values())
+    }
     lines = []
     for arm, score in sorted(scores.items(), key=lambda entry: (-entry[1]["item_accuracy"], entry[0])):
         line = {
@@ -72,7 +79,7 @@ def comparison_table(scores: Mapping[str, Mapping[str, Any]]) -> str:
             "item\naccuracy": f"{score['item_accuracy']:.4f}",
             "95% interval": f"{score['low']:.4f} to {score['high']:.4f}",
             **{level: f"{score['accuracy'][level]:.4f}" for level in LEVELS},
-            **{title: format(score[key], spec) if _has(score, key) else "-" for title, (key, spec) in shown.items()},
+            **{title: _shown(score, key, spec) for title, (key, spec) in shown.items()},
         }
         lines.append(line)
     table = pd.DataFrame(lines)
@@ -80,8 +87,14 @@ def comparison_table(scores: Mapping[str, Mapping[str, Any]]) -> str:
     return table.to_markdown(index=False, tablefmt="simple", disable_numparse=True, colalign=alignment)
 
 
-def _has(score: Mapping[str, Any], key: str) -> bool:
-    return score.get(key) is not None
+def _find(score: Mapping[str, Any], key: str) -> Any:
+    block, _, name = key.rpartition(".")
+    return (score.get(block) or {}).get(name) if block else score.get(name)
+
+
+def _shown(score: Mapping[str, Any], key: str, spec: str) -> str:
+    value = _find(score, key)
+    return "-" if value is None else format(value, spec)
 
 
 def _verdict(low: float, high: float, p_value: float) -> str:

@@ -33,6 +33,7 @@ _PENALTY = 1.0  # sklearn's C, on standardised signals
 _Z = 1.96  # of a 95% interval
 _DIGITS = 6
 _FORMAT = 1
+_FOLDS = 10
 
 
 def beliefs(completions: Sequence[Mapping[str, Any]]) -> dict[Key, list[tuple[LabelPath, float]]]:
@@ -92,19 +93,41 @@ def calibrate(
 ) -> tuple[pd.DataFrame, "Confidence"]:
     """The predictions with a calibrated confidence in place of the arm's own, and the model that gave it.
 
-    It is fitted on those rows of the `calibrate` part that were answered, be they few. `signals` are those of
-    `make_signals`; `rows` is a rows table with split, id, part and the four levels.
+    It is fitted on those rows of the `calibrate` part that were answered, be they few. These get their confidence from
+    models of the others, so that a threshold chosen on them holds for rows that no model has seen. `signals` are those
+    of `make_signals`; `rows` is a rows table with split, id, part, the four levels and maybe product.
 
     Raises InputError where no row of that part was answered.
     """
     levels = list(LEVELS)
-    truth = rows.loc[rows["part"] == "calibrate", ["split", "id", *levels]]
+    truth = rows[rows["part"] == "calibrate"]
     asked = predictions[["split", "id"]].reset_index(drop=True)
     place = asked.reset_index(names="place").merge(truth, on=["split", "id"])
-    answers = predictions[levels].to_numpy(object)[place["place"]]
+    known = place["place"].to_numpy()
+    answers = predictions[levels].to_numpy(object)[known]
     right = (answers == place[levels].to_numpy(object)).all(axis=1)
-    model = Confidence.fit(signals.iloc[place["place"]], right)
-    return predictions.assign(confidence=model.of(signals)), model
+    model = Confidence.fit(signals.iloc[known], right)
+    confidence = model.of(signals)
+    confidence[known] = cross_fit(signals.iloc[known], right, place.get("product"))
+    return predictions.assign(confidence=confidence), model
+
+
+def cross_fit(signals: pd.DataFrame, right: npt.ArrayLike, product: pd.Series | None = None) -> Floats:
+    """The confidence of each of these rows by a model of the other nine tenths (rows,); a product's rows go together.
+
+    Where the rows are too few for any signal there is nothing to overfit, and all get the same.
+    """
+    outcome = np.asarray(right, dtype=bool)
+    whole = Confidence.fit(signals, outcome)
+    if not whole.names:
+        return whole.of(signals)
+    fold = (np.arange(len(signals)) if product is None else pd.factorize(product)[0]) % _FOLDS
+    confidence = np.empty(len(signals))
+    for held_out in np.unique(fold):
+        of_fold = fold == held_out
+        others = Confidence.fit(signals[~of_fold], outcome[~of_fold]) if not of_fold.all() else whole
+        confidence[of_fold] = others.of(signals[of_fold])
+    return confidence
 
 
 def _of_arm(completion: Mapping[str, Any], own: float) -> dict[str, float]:

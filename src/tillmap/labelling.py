@@ -74,11 +74,15 @@ class Knowledge:
 
 @dataclass(frozen=True)
 class Labeller:
-    """One trained arm. Make it with `open_arm`."""
+    """One trained arm. Make it with `open_arm`.
+
+    tree: the paths that it can answer. training_tree: those of the training part, which confidences are fitted by.
+    """
 
     arm: str
     params: Params
     tree: LabelTree
+    training_tree: LabelTree
     knowledge: Knowledge
     model: LinearModel | None
     confidence: Confidence | None
@@ -107,7 +111,7 @@ class Labeller:
         votes = nearest.votes_by_key(self.knowledge.votes(items)) if self.arm in ASKED else {}
         answers = predict(completions, self._repairer, votes, self.arm)
         if self.confidence is not None:
-            signals = make_signals(completions, answers, items, self._beliefs(items), self.tree)
+            signals = make_signals(completions, answers, items, self._beliefs(items), self.training_tree)
             answers["confidence"] = self.confidence.of(signals)
         answers["confidence"] = answers["confidence"].round(6)
         return answers.drop(columns=["split", "id"]).assign(key=rows["key"].array)
@@ -160,6 +164,10 @@ def files_of(arm: str) -> list[Path]:
 
 def open_arm(arm: str, params: Params) -> Labeller:
     """Read a trained arm's files. Raises InputError that says which are missing, and what brings them."""
+    if arm not in _FILES:
+        raise InputError(
+            f"the {arm} arm is made of others and labels in the pipeline alone; name one of {', '.join(_FILES)}"
+        )
     needed = files_of(arm)
     missing = [str(path) for path in needed if not path.exists()]
     if missing:
@@ -175,7 +183,8 @@ def open_arm(arm: str, params: Params) -> Labeller:
         find_model(arm)
     tree = model.tree if model is not None else LabelTree.from_table(read_table(paths.TREE))
     confidence, free = _open_confidence(arm)
-    return Labeller(arm, params, tree, Knowledge(params), model, confidence, free)
+    training_tree = tree if model is None else linear.training_tree(paths.MODELS / "linear")
+    return Labeller(arm, params, tree, training_tree, Knowledge(params), model, confidence, free)
 
 
 def _open_confidence(arm: str) -> tuple[Confidence | None, tuple[str, ...]]:

@@ -30,6 +30,8 @@ class Run(Section):
     rag: bool
     llama: bool
     openai: bool
+    cascade: bool
+    vote: bool
 
 
 class Data(Section):
@@ -73,6 +75,8 @@ class Nearest(Section):
 class Linear(Section):
     epochs: Count
     ngrams: Annotated[list[Annotated[int, Field(ge=1, le=8)]], Field(min_length=2, max_length=2)]
+    price: bool | Literal["auto"]
+    retailer: bool | Literal["auto"]
     trial_rows: Annotated[int, Field(ge=100)]
     weights_mib: Annotated[float, Field(gt=0)]
     unseen_paths: bool
@@ -192,6 +196,24 @@ class Provider(Section):
     prices: Prices
 
 
+class Cascade(Section):
+    llm: Literal["rag", "llama", "openai"]
+    target_accuracy: Annotated[float, Field(gt=0, lt=1)] | None
+    budget_usd: Price | None
+    candidates: Annotated[int, Field(ge=1, le=100)]
+    show_candidates: Literal["untuned", "always", "never"]
+    constrain: Literal["off", "candidates"]
+    held_out_rows: Count
+
+
+class Vote(Section):
+    arms: Annotated[list[Literal["nearest", "linear", "rag", "llama", "openai"]], Field(min_length=1)]
+
+
+class Review(Section):
+    min_confidence: Annotated[float, Field(ge=0, le=1)] | None
+
+
 class Costs(Section):
     gpu_usd_per_hour: Price
     cpu_usd_per_hour: Price
@@ -207,6 +229,7 @@ class Engine(Section):
 
 
 class Postprocess(Section):
+    repair: bool
     embed: bool
     min_similarity: Annotated[float, Field(ge=0, le=1)]
 
@@ -233,10 +256,17 @@ class Params(Section):
     openai: OpenAI
     train_openai: TrainOpenAI
     provider: Provider
+    cascade: Cascade
+    vote: Vote
+    review: Review
     costs: Costs
     engine: Engine
     postprocess: Postprocess
     evaluate: Evaluate
+
+    def needs(self, arm: str) -> bool:
+        """Whether an arm's model must be there: the arm is on, or the cascade asks it."""
+        return getattr(self.run, arm) or (self.run.cascade and self.cascade.llm == arm)
 
 
 ARMS = tuple(Run.model_fields)

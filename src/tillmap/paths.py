@@ -15,11 +15,14 @@ MODELS = Path("models")
 BASE = MODELS / "base"
 SEEN = MODELS / "seen.json"  # the retailers and words of the training part
 CONFIDENCE = MODELS / "confidence"
+REVIEW = Path("data/review")
 METRICS = Path("metrics")
 PLOTS = Path("plots")
 
 QUESTIONS = "questions.jsonl"
 ANSWERS = "answers.json"  # beside the questions, where the same answers are the only ones allowed to all
+TRIAL = "trial.jsonl"  # the cascade's questions that are asked first
+ROUTES = "routes.parquet"  # beside them: which rows are asked at all
 TRAINING = "training.jsonl"  # beside them, for an arm that is tuned
 JOB = "job.json"  # of a model tuned at a provider: its name and what it cost
 ROWS = SPLIT / "rows.parquet"

@@ -63,6 +63,7 @@ SEED_RAG = Recipe(
 
 SEED_LLAMA = Recipe(system="", item_format="json", examples="turns", show_retailer=True, show_price=True)
 
+_LIKELY = "Likely answers, the likeliest first:"
 _WITH_DIGITS = re.compile(r"\S*\d\S*")
 
 
@@ -78,19 +79,23 @@ class Renderer:
     recipe: Recipe
     target: Target
 
-    def question(self, item: Item, examples: Sequence[Example] = ()) -> list[Message]:
+    def question(
+        self, item: Item, examples: Sequence[Example] = (), candidates: Sequence[LabelPath] = ()
+    ) -> list[Message]:
         """The messages that ask for one item's labels.
 
         `examples` come most similar first and are shown the other way round: a model leans on what it read last.
+        `candidates`, likeliest first, are listed as answers before the item; without any, nothing is said of them.
         """
         messages = [{"role": "system", "content": self.recipe.system}] if self.recipe.system else []
         shown = [(self._item(example.item), self.target.encode(example.path)) for example in reversed(examples)]
+        listed = [_LIKELY, *map(self.target.encode, candidates), ""] if candidates else []
         if self.recipe.examples == "turns":
             end = self.recipe.item_end
             for line, answer in shown:
                 messages += [{"role": "user", "content": line + end}, {"role": "assistant", "content": answer}]
-            return [*messages, {"role": "user", "content": self._item(item) + end}]
-        context = [f"{line} -> {answer}" for line, answer in shown]
+            return [*messages, {"role": "user", "content": "\n".join([*listed, self._item(item) + end])}]
+        context = [*(f"{line} -> {answer}" for line, answer in shown), *listed]
         return [*messages, {"role": "user", "content": "\n".join([*context, f"{self._item(item)} ->"])}]
 
     def training_example(self, item: Item, path: LabelPath, examples: Sequence[Example] = ()) -> list[Message]:

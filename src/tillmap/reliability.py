@@ -68,6 +68,20 @@ def coverage_at(confidence: npt.ArrayLike, correct: npt.ArrayLike, target_accura
     return float(curve.loc[curve["accuracy"] >= target_accuracy, "coverage"].to_numpy().max(initial=0.0))
 
 
+def threshold_for(confidence: npt.ArrayLike, correct: npt.ArrayLike, target_accuracy: float) -> float | None:
+    """Give the lowest confidence from which on the rows are right at `target_accuracy`; None where they never are."""
+    curve = coverage_curve(confidence, correct, points=None)
+    reached = curve.loc[curve["accuracy"] >= target_accuracy, "threshold"]
+    return float(reached.min()) if len(reached) else None
+
+
+def answered_from(confidence: npt.ArrayLike, correct: npt.ArrayLike, threshold: float | None) -> tuple[float, float]:
+    """Give the share of rows whose confidence reaches a threshold, and their accuracy; (0, NaN) where none does."""
+    given, right = _checked(confidence, correct)
+    answered = given >= (np.inf if threshold is None else threshold)
+    return float(answered.mean()), float(right[answered].mean()) if answered.any() else float("nan")
+
+
 def _checked(confidence: npt.ArrayLike, correct: npt.ArrayLike) -> tuple[FloatArray, FloatArray]:
     given, right = np.asarray(confidence, dtype=np.float64), np.asarray(correct, dtype=np.float64)
     if given.shape != right.shape or given.ndim != 1 or not given.size:

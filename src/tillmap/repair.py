@@ -49,16 +49,19 @@ class Repairer:
         embed: Embed | None = None,
         unseen_brand: bool = False,
         least_score: float = 0.6,
+        exact_only: bool = False,
     ) -> None:
         """Prepare the look-ups of a tree whose answers are written as `target`.
 
         `embed` finds paraphrases, which no similarity of characters can. `unseen_brand` lets a path through whose
         chain is known and whose brand is none of that chain's. Under `least_score` an answer is like no path.
+        `exact_only` repairs nothing: what is not exactly a path goes to the vote.
         """
         self.tree = tree
         self._target = target
         self._unseen_brand = unseen_brand
         self._least_score = least_score
+        self._exact_only = exact_only
         self._matcher = PathMatcher(tree, embed)
         self._by_answer = _unambiguous((fold(unescape(answer)), path) for answer, path in target.answers.items())
         self._by_labels = _unambiguous((suffix, path) for path in tree for suffix in _suffixes(_fold_all(path)))
@@ -90,7 +93,7 @@ class Repairer:
         looked_up = {text: self._look_up(text) for text in dict.fromkeys(texts)}
         found = {text: repaired for text, repaired in looked_up.items() if isinstance(repaired, Repaired)}
         found |= self._snap(
-            {text: read for text, read in looked_up.items() if isinstance(read, list) and read[0].labels}
+            {text: read for text, read in looked_up.items() if isinstance(read, list) and read and read[0].labels}
         )
         return [
             found.get(text) or self._vote(neighbours[row] if neighbours is not None else ())
@@ -98,20 +101,22 @@ class Repairer:
         ]
 
     def _look_up(self, text: str) -> Repaired | list[Reading]:
-        """The steps that need no similarity: `none`, `folded` and `parsed`; failing these, the text's readings."""
+        """The steps without similarity, `none`, `folded` and `parsed`; failing these, the text's readings, if any."""
         text = text.encode(errors="replace").decode()  # half a surrogate pair could be neither embedded nor stored
         exact = self._target.decode(text) or self._target.decode(text.strip())
         if exact:
             return Repaired(exact, "none", 1.0)
+        if self._exact_only:
+            return self._unseen(text) or []
         folded = fold(unescape(text))
         meant = self._by_cased_answer.get(text.strip().casefold()) or self._by_answer.get(folded)
         if meant:
             return Repaired(meant, "folded", 1.0)
-        if folded in self._whole_names:
-            return Repaired(self._whole_names[folded], "parsed", 1.0)
-        written = self._target.decode_open(text.strip()) if self._unseen_brand else None
-        if written and (written in self.tree or self._path_outside(written) == written):
-            return Repaired(written, "none", 1.0, in_tree=written in self.tree)
+        written = (
+            Repaired(self._whole_names[folded], "parsed", 1.0) if folded in self._whole_names else self._unseen(text)
+        )
+        if written:
+            return written
         options = readings(text)
         for reading in options:
             parsed = self._named_by(reading.labels)
@@ -122,6 +127,13 @@ class Repairer:
         names, stretches = (self._whole_names, runs(text, len(LEVELS))) if whole else (self._names, runs(text))
         among_others = next((names[stretch] for stretch in stretches if stretch in names), None)
         return Repaired(among_others, "parsed", 1.0) if among_others else options
+
+    def _unseen(self, text: str) -> Repaired | None:
+        """A known chain with an unseen brand, exactly as the target writes it, where these are let through."""
+        written = self._target.decode_open(text.strip()) if self._unseen_brand else None
+        if written and (written in self.tree or self._path_outside(written) == written):
+            return Repaired(written, "none", 1.0, in_tree=written in self.tree)
+        return None
 
     def _named_by(self, labels: Mapping[str, str]) -> LabelPath | None:
         """The one path with these labels, which must be the last levels; or a known chain with an unseen brand."""

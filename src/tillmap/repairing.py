@@ -8,6 +8,7 @@ from tillmap.params import Params
 from tillmap.repair import Repairer
 from tillmap.retrieval.embedding import Embedder
 
+HAVE_LINEAR = ("linear", "cascade", "vote")  # whose answers may be linear's
 ASKED = {"rag": rag, "llama": llama, "openai": openai}
 
 
@@ -18,17 +19,19 @@ def make_repairer(params: Params, arm: str, tree: LabelTree) -> Repairer:
         target, unseen = ASKED[arm].target_of(chosen, tree), chosen.unseen_brand
     else:
         target, unseen = nearest.target_of(tree), arm == "linear" and chosen.unseen_paths
-    embedder = Embedder(meaning.model, meaning.revision, meaning.batch_size) if params.postprocess.embed else None
+    by_meaning = params.postprocess.repair and params.postprocess.embed
+    embedder = Embedder(meaning.model, meaning.revision, meaning.batch_size) if by_meaning else None
     return Repairer(
         tree,
         target,
         embed=embedder.encode if embedder else None,
         unseen_brand=unseen,
         least_score=params.postprocess.min_similarity,
+        exact_only=not params.postprocess.repair,
     )
 
 
 def known_paths(params: Params, arm: str, rows: pd.DataFrame) -> LabelTree:
     """The paths an arm can know: of the training part, or of all labelled rows where it was refitted on them."""
-    refitted = arm == "linear" and params.linear.refit
+    refitted = arm in HAVE_LINEAR and params.linear.refit
     return LabelTree.from_rows(rows[rows["split"] == "train"] if refitted else rows[rows["part"] == "train"])

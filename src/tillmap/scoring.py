@@ -14,6 +14,7 @@ from tillmap.resampling import IntArray, cluster_codes, mean_interval
 
 KEY = ["split", "id"]
 PREDICTED = {level: f"predicted_{level}" for level in LEVELS}
+UNREPAIRED = "none"
 RIGHT = {level: f"right_{level}" for level in LEVELS}
 _DIGITS = 6  # of the numbers in metrics files
 
@@ -56,7 +57,8 @@ def score_arm(
     """Score one arm as numbers for a metrics file, rounded to 6 digits; for the inputs and errors see `mark`.
 
     Keys: rows; item_accuracy with its 95% interval low, high; accuracy (by level: that label alone), path_accuracy
-    (by level: it and all above it), f1_macro and f1_weighted (by level), hierarchical (precision, recall, f1).
+    (by level: it and all above it), f1_macro and f1_weighted (by level), hierarchical (precision, recall, f1); and
+    repair (see `repair_gain`), where some answer was repaired.
     """
     marks = mark(predictions, truth, arm)
     low, high = mean_interval(marks["right"], clusters_of(marks), resamples=resamples, seed=seed)
@@ -73,7 +75,24 @@ def score_arm(
         "f1_weighted": {level: weighted for level, (_, weighted) in f1.items()},
         "hierarchical": hierarchical_scores(marks),
     }
-    return {name: _rounded(value) for name, value in score.items()}
+    if "repair" in marks and (marks["repair"] != UNREPAIRED).any():
+        score["repair"] = repair_gain(marks)
+    return {name: rounded(value) for name, value in score.items()}
+
+
+def repair_gain(marks: pd.DataFrame) -> dict[str, Any]:
+    """Say what the repair of answers did for an arm, from a `mark` table with the column repair.
+
+    `without` is the item accuracy were only those answers counted that were exactly a path, `gained` what all others
+    add to it. For each kind of repair, how many `rows` it had and how many of them came out `right`.
+    """
+    exact = marks["right"] & (marks["repair"] == UNREPAIRED)
+    kinds = marks.groupby("repair", observed=True)["right"].agg(["size", "sum"])
+    return {
+        "without": float(exact.mean()),
+        "gained": float(marks["right"].mean() - exact.mean()),
+        **{str(kind): {"rows": int(rows), "right": int(right)} for kind, rows, right in kinds.itertuples()},
+    }
 
 
 def f1_scores(true: pd.Series, predicted: pd.Series) -> tuple[float, float]:
@@ -103,6 +122,24 @@ def hierarchical_scores(marks: pd.DataFrame) -> dict[str, float]:
     recall = float(shared / (len(marks) * len(LEVELS)))
     f1 = 2 * precision * recall / (precision + recall) if shared else 0.0
     return {"precision": precision, "recall": recall, "f1": f1}
+
+
+def score_held_back(marks: pd.DataFrame) -> dict[str, Any]:
+    """Score answers that may leave their lower levels null, as numbers for a metrics file.
+
+    Keys: hierarchical (precision, recall, f1); by level answered, the share of the rows that are answered down to
+    there, and accuracy, the share of these that are right down to there (None where there are none).
+    """
+    answered = marks[list(PREDICTED.values())].notna().to_numpy().cumprod(axis=1).astype(bool)
+    right = marks[list(RIGHT.values())].to_numpy().cumprod(axis=1)
+    return {
+        "hierarchical": rounded(hierarchical_scores(marks)),
+        "answered": {level: rounded(answered[:, i].mean()) for i, level in enumerate(LEVELS)},
+        "accuracy": {
+            level: rounded(right[answered[:, i], i].mean()) if answered[:, i].any() else None
+            for i, level in enumerate(LEVELS)
+        },
+    }
 
 
 def recall_table(
@@ -158,14 +195,15 @@ def path_codes(*tables: pd.DataFrame) -> list[npt.NDArray[np.int64]]:
     return np.split(codes, np.cumsum([len(table) for table in tables])[:-1])
 
 
+def rounded(value: Any) -> Any:
+    """A number, or all numbers of nested mappings, as a metrics file has them: with 6 digits; whole ones stay."""
+    if isinstance(value, dict):
+        return {name: rounded(inner) for name, inner in value.items()}
+    return value if value is None or isinstance(value, int) else round(float(value), _DIGITS)
+
+
 def _right_depths(marks: pd.DataFrame) -> npt.NDArray[np.int64]:
     return np.asarray(marks[list(RIGHT.values())].to_numpy().cumprod(axis=1).sum(axis=1))
-
-
-def _rounded(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _rounded(inner) for name, inner in value.items()}
-    return value if isinstance(value, int) else round(float(value), _DIGITS)
 
 
 def _require(table: pd.DataFrame, columns: Sequence[str], what: str) -> None:

@@ -10,8 +10,9 @@ import pandas as pd
 from tillmap.engines import Completion
 from tillmap.errors import InputError
 from tillmap.labels import LEVELS, LabelTree
-from tillmap.linear.model import LinearModel, Recipe
+from tillmap.linear.model import TREE, LinearModel, Recipe
 from tillmap.linear.recipes import fit_best
+from tillmap.storage import read_table
 from tillmap.targets import Target, make_target
 
 _ITEM = ["id", "description", "retailer", "price"]
@@ -24,6 +25,7 @@ class Settings:
 
     epochs: how often each row is shown in training.
     ngrams: shortest and longest character n-gram.
+    price, retailer: whether an item's price and its retailer are looked at; None: where the `tune` part says it helps.
     unseen_paths: whether a known chain with a known brand may be answered that training never showed together.
     trial_rows: up to so many rows are tried with all of them, more on whole groups of about so many.
     weights_mib: the most that the weights' file may take.
@@ -31,6 +33,8 @@ class Settings:
 
     epochs: int = 5
     ngrams: tuple[int, int] = (2, 4)
+    price: bool | None = None
+    retailer: bool | None = None
     unseen_paths: bool = False
     trial_rows: int = 20_000
     weights_mib: float = 16.0
@@ -41,6 +45,8 @@ def train(rows: pd.DataFrame, tree: LabelTree, settings: Settings, seed: int) ->
 
     `tree` holds the paths of the training part. Raises InputError where that part is empty or has a path not of `tree`.
     """
+    decided = {"price": settings.price, "retailer": settings.retailer}
+    seen = {block: used for block, used in decided.items() if used is not None}
     recipe = Recipe(ngrams=settings.ngrams, epochs=settings.epochs, weights_mib=settings.weights_mib)
     columns = ["part", *_ITEM, *LEVELS]
     parts = {part: table for part, table in rows[columns].groupby("part", observed=True)}
@@ -48,7 +54,7 @@ def train(rows: pd.DataFrame, tree: LabelTree, settings: Settings, seed: int) ->
         raise InputError("linear: there is no row of the training part; run `dvc repro stratify`")
     return fit_best(
         parts["train"], parts.get("tune", rows[columns].head(0)), tree, recipe, seed,
-        trial_rows=settings.trial_rows, unseen_paths=settings.unseen_paths,
+        seen=seen, trial_rows=settings.trial_rows, unseen_paths=settings.unseen_paths,
     )  # fmt: skip
 
 
@@ -74,6 +80,11 @@ def load(folder: Path, *, refitted: bool) -> LinearModel:
     """
     whole = refitted and (folder / _WHOLE).is_dir()
     return LinearModel.load(folder / (_WHOLE if whole else _PART))
+
+
+def training_tree(folder: Path) -> LabelTree:
+    """The paths of the training part, whether the model was refitted or not. Raises InputError where it is missing."""
+    return LabelTree.from_table(read_table(folder / _PART / TREE))
 
 
 def answer(folder: Path, asked: pd.DataFrame) -> pd.DataFrame:

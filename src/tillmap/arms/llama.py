@@ -24,7 +24,7 @@ def write_questions(
 
     The tables are those of `rag.write_questions`; neighbours only say which answers `constrain: retrieved` allows.
     """
-    renderer = _renderer(params, tree)
+    renderer = renderer_of(params, tree)
     evidence = Evidence(training, neighbours) if params.constrain == "retrieved" else None
     for split, row_id, *shown in asked[["split", "id", *ITEM_COLUMNS]].itertuples(index=False, name=None):
         near = evidence.examples(split, row_id) if evidence else []
@@ -35,11 +35,12 @@ def write_questions(
 
 def write_training(sample: pd.DataFrame, tree: LabelTree, params: Llama) -> Iterator[list[Message]]:
     """One conversation for each labelled row, in order: exactly its question, then its answer."""
-    renderer = _renderer(params, tree)
+    renderer = renderer_of(params, tree)
     for _, example in labelled_items(sample):
         yield renderer.training_example(example.item, example.path)
 
 
-def _renderer(params: Llama, tree: LabelTree) -> Renderer:
+def renderer_of(params: Llama, tree: LabelTree) -> Renderer:
+    """How the arm asks, in training and afterwards."""
     ours = our_recipe(params.show_retailer, params.show_price, params.show_numbers)
     return Renderer(SEED_LLAMA if params.recipe == "seed" else ours, target_of(params, tree))

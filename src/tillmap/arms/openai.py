@@ -54,7 +54,7 @@ def write_questions(
     A tuned model sees the row alone, an untuned one its nearest neighbours too. With `constrain: retrieved` a question
     allows only answers that stand for some neighbour's path, widened as `widen` says.
     """
-    renderer = _renderer(params, tree)
+    renderer = renderer_of(params, tree)
     untuned, bound = params.mode == "retrieved", params.constrain == "retrieved"
     evidence = Evidence(training, neighbours) if untuned or bound else None
     for split, row_id, *shown in asked[["split", "id", *ITEM_COLUMNS]].itertuples(index=False, name=None):
@@ -67,12 +67,13 @@ def write_questions(
 
 def write_training(sample: pd.DataFrame, tree: LabelTree, params: Settings) -> Iterator[list[Message]]:
     """One conversation for each labelled row, in order: exactly its question, then its answer."""
-    renderer = _renderer(params, tree)
+    renderer = renderer_of(params, tree)
     for _, example in labelled_items(sample):
         yield renderer.training_example(example.item, example.path)
 
 
-def _renderer(params: Settings, tree: LabelTree) -> Renderer:
+def renderer_of(params: Settings, tree: LabelTree) -> Renderer:
+    """How the arm asks, in training and afterwards."""
     seed = SEED_OPENAI if params.mode == "tuned" else SEED_RAG
     ours = our_recipe(params.show_retailer, params.show_price, params.show_numbers)
     return Renderer(seed if params.recipe == "seed" else ours, target_of(params, tree))

@@ -26,9 +26,8 @@ def write_questions(
     retrieved` a question allows only the answers that stand for some neighbour's path, widened as `widen` says, and
     any text where a row has no neighbours.
     """
-    ours = our_recipe(params.show_retailer, params.show_price, params.show_numbers)
-    target = target_of(params, tree)
-    renderer = Renderer(SEED_RAG if params.recipe == "seed" else ours, target)
+    renderer = renderer_of(params, tree)
+    target = renderer.target
     evidence = Evidence(training, neighbours)
     for split, row_id, *shown in asked[["split", "id", *ITEM_COLUMNS]].itertuples(index=False, name=None):
         examples = evidence.examples(split, row_id)
@@ -39,3 +38,9 @@ def write_questions(
             renderer.question(make_item(*shown), examples[: params.examples]),
             [target.encode(path) for path in found] if params.constrain == "retrieved" and found else None,
         )
+
+
+def renderer_of(params: Rag, tree: LabelTree) -> Renderer:
+    """How the arm asks."""
+    ours = our_recipe(params.show_retailer, params.show_price, params.show_numbers)
+    return Renderer(SEED_RAG if params.recipe == "seed" else ours, target_of(params, tree))

@@ -21,6 +21,7 @@ from tillmap.storage import read_json, read_table, write_json, write_table
 
 log = logging.getLogger(__name__)
 
+TREE = "paths.parquet"  # in a model's folder: the paths it can answer
 _MOST_WEIGHTS = 500_000_000  # while training, terms times labels: 2 GB
 _CHUNK = 2048  # rows ranked at a time: bounds memory and moves the progress bar
 _FORMAT = 1
@@ -147,7 +148,7 @@ class LinearModel:
         about = {"format": _FORMAT, "recipe": asdict(self.recipe), "trials": list(self.trials)}
         write_json(about, folder / "recipe.json")
         write_table(self.featuriser.to_table(), folder / "terms.parquet")
-        write_table(self.tree.to_table(), folder / "paths.parquet")
+        write_table(self.tree.to_table(), folder / TREE)
         self.heads.save(folder / "weights.safetensors")
 
     @classmethod
@@ -166,7 +167,7 @@ class LinearModel:
         return cls(
             Featuriser.from_table(read_table(folder / "terms.parquet"), recipe.ngrams),
             SparseHeads.load(folder / "weights.safetensors"),
-            LabelTree.from_table(read_table(folder / "paths.parquet")),
+            LabelTree.from_table(read_table(folder / TREE)),
             recipe,
             trials,
         )

@@ -2,7 +2,7 @@
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -18,6 +18,12 @@ log = logging.getLogger(__name__)
 
 LEAST_TUNE_ROWS = 50  # fewer decide nothing; the default recipe stands
 _MOST_TUNE_ROWS = 5000
+_BLOCK_CHANGES = {"without price": ("price", False), "with retailer": ("retailer", True)}
+_OTHER_CHANGES: Mapping[str, Mapping[str, Any]] = {
+    "without label names": {"label_names": False},
+    "with siblings": {"siblings": True},
+}
+_DENSE = 8  # training rows a path
 _LEVEL_SCALES = (1.0, 0.5, 2.0)
 _SIBLING_WEIGHTS = (0.3, 0.6, 1.0, 2.0)
 _SHARPNESSES = (1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)
@@ -26,25 +32,33 @@ _UNSEEN_PENALTIES = (1.0, 0.7, 0.5, 0.4, 0.3, 0.2)
 
 def fit_best(
     training: pd.DataFrame, tune: pd.DataFrame, tree: LabelTree, recipe: Recipe, seed: int,
-    *, trial_rows: int, unseen_paths: bool,
+    *, seen: Mapping[str, bool], trial_rows: int, unseen_paths: bool,
 ) -> LinearModel:  # fmt: skip
     """Fit the recipe that gets the most `tune` rows right, starting from `recipe` and changing one thing at a time.
 
     First what is seen and which heads there are: without the price, with the retailer, without the labels' names,
-    with a head for siblings. A change is kept where it gains more rows than it loses by over a standard error, the
-    root of their sum (McNemar 1947). Each try trains anew; where there are more than `trial_rows` rows, on whole groups
-    of about so many, for rows drawn singly would be thinner than the real data. Then, with the model of all rows, what
-    each head counts, whether unseen paths are answered (`unseen_paths`), and how sharp the shares are.
+    with a head for siblings (on dense data only: it is the dearest, and where paths have few rows it gains nothing). A
+    change is kept where it gains more rows than it loses by over a standard error, the root of their sum (McNemar
+    1947). Each try trains anew; where there are more than `trial_rows` rows, on whole groups of about so many, for rows
+    drawn singly would be thinner than the real data. Then, with the model of all rows, what each head counts, whether
+    unseen paths are answered (`unseen_paths`), and how sharp the shares are.
 
+    `seen` says of the blocks price and retailer whether they are used; one that it does not name is tried.
     `training` and `tune` have id, description, retailer, price and the four levels; fewer than 50 tune rows choose
     nothing. The model carries the list of trials.
     """
+    for block, used in seen.items():
+        recipe = _with_block(recipe, block, used)
     if len(tune) < LEAST_TUNE_ROWS:
         log.info("%d tune rows are too few to choose a recipe with; the default is taken", len(tune))
         return LinearModel.fit(training, tree, recipe, seed)
     tune = tune.iloc[np.sort(np.random.default_rng(seed).permutation(len(tune))[:_MOST_TUNE_ROWS])]
     trials: list[Trial] = []
-    model = _choose_inputs(training, tune, tree, recipe, seed, trial_rows=trial_rows, trials=trials)
+    changes = [change for change, (block, _) in _BLOCK_CHANGES.items() if block not in seen]
+    changes += [change for change in _OTHER_CHANGES if change != "with siblings" or len(training) >= _DENSE * len(tree)]
+    model = _choose_inputs(
+        training, tune, tree, recipe, seed, changes=changes, trial_rows=trial_rows, trials=trials
+    )  # fmt: skip
     if model.tree is not tree:
         model = LinearModel.fit(training, tree, model.recipe, seed)
     model = _choose_decoding(model, tune, trials)
@@ -55,7 +69,7 @@ def fit_best(
 
 def _choose_inputs(
     training: pd.DataFrame, tune: pd.DataFrame, tree: LabelTree, recipe: Recipe, seed: int,
-    *, trial_rows: int, trials: list[Trial],
+    *, changes: Sequence[str], trial_rows: int, trials: list[Trial],
 ) -> LinearModel:  # fmt: skip
     """The best model on the trial rows; its tree is `tree` itself where these are all rows."""
     rows, asked, known = training, tune, tree
@@ -78,7 +92,7 @@ def _choose_inputs(
 
     right, best = attempt("start", recipe)
     trials[-1]["kept"] = True
-    for change in ("without price", "with retailer", "without label names", "with siblings"):
+    for change in changes:
         now_right, model = attempt(change, _changed(best.recipe, change))
         gained, lost = int((now_right & ~right).sum()), int((right & ~now_right).sum())
         if gained - lost > np.sqrt(gained + lost):
@@ -88,12 +102,14 @@ def _choose_inputs(
 
 
 def _changed(recipe: Recipe, change: str) -> Recipe:
-    if change == "without label names":
-        return replace(recipe, label_names=False)
-    if change == "with siblings":
-        return replace(recipe, siblings=True)
-    blocks = {*recipe.blocks, "retailer"} if change == "with retailer" else {*recipe.blocks} - {"price"}
-    return replace(recipe, blocks=tuple(block for block in BLOCKS if block in blocks))
+    if change in _OTHER_CHANGES:
+        return replace(recipe, **_OTHER_CHANGES[change])
+    return _with_block(recipe, *_BLOCK_CHANGES[change])
+
+
+def _with_block(recipe: Recipe, block: str, used: bool) -> Recipe:
+    blocks = {*recipe.blocks, block} if used else {*recipe.blocks} - {block}
+    return replace(recipe, blocks=tuple(name for name in BLOCKS if name in blocks))
 
 
 def _choose_decoding(model: LinearModel, tune: pd.DataFrame, trials: list[Trial]) -> LinearModel:

@@ -1,0 +1,48 @@
+"""The `vote` arm: the other arms vote for whole label paths, level by level, each as loudly as it is sure."""
+
+import json
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+
+from tillmap.engines import Completion
+from tillmap.labels import LabelPath
+
+Key = tuple[str, int]
+Ranked = Sequence[tuple[LabelPath, float]]
+
+# A path counts the votes for each of its labels, as linear scores it: arms that agree on the module but not on the
+# brand still help each other. Going down level by level instead, with no way back, gets fewer items right.
+LEVEL_WEIGHTS = (0.2, 0.2, 0.4, 1.0)
+
+
+def elect(ballots: Sequence[tuple[float, Ranked]]) -> list[tuple[LabelPath, float]]:
+    """The paths on the ballots, best first, with their shares of the votes, which sum to 1.
+
+    A ballot is an arm's calibrated confidence in its answer, and its candidates with their shares, or its answer alone.
+    A candidate gets confidence times share. The winner is always a path that some arm named: never put together from
+    two. Equals go in sorted order.
+
+    Raises ValueError where no ballot names a path.
+    """
+    votes: defaultdict[tuple[str, ...], float] = defaultdict(float)
+    for confidence, candidates in ballots:
+        for path, share in candidates:
+            for depth in range(1, len(path) + 1):
+                votes[path[:depth]] += confidence * share
+    paths = {path for _, candidates in ballots for path, _ in candidates}
+    if not paths:
+        raise ValueError("no ballot names a path; give each arm's answer")
+    scores = {
+        path: sum(weight * votes[path[:depth]] for depth, weight in enumerate(LEVEL_WEIGHTS, 1)) for path in paths
+    }
+    total = sum(scores.values())
+    ranked = sorted(paths, key=lambda path: (-scores[path], path))
+    return [(path, scores[path] / total if total else 1 / len(paths)) for path in ranked]
+
+
+def completions(elected: Mapping[Key, Ranked], most: int = 10) -> Iterator[Completion]:
+    """The elections as completions: the winner as the answer, the first `most` paths as candidates."""
+    for (split, row_id), ranked in elected.items():
+        candidates = [[list(path), round(share, 6)] for path, share in ranked[:most]]
+        answer = json.dumps(ranked[0][0]._asdict(), ensure_ascii=False)
+        yield Completion(split, row_id, answer, "ok", candidates=candidates)

@@ -1,0 +1,312 @@
+"""The cascade: what it routes, what it asks, when it refuses. Its language model is a server of known accuracy."""
+
+import importlib.util
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from project import ROOT
+from ruamel.yaml import YAML
+
+from openai_server import KEY, LocalOpenAI
+from tillmap import paths
+from tillmap.arms.cascade import fuse, judge, merge
+from tillmap.errors import ParamsError
+from tillmap.labels import LEVELS, LabelPath, LabelTree
+from tillmap.params import read_params
+from tillmap.routing import ASKED, FREE, TRIED, choose_threshold, keep_to_budget, plan_routes, threshold_of_budget
+
+LABELS = list(LEVELS)
+PATHS = [LabelPath("food", f"group {i // 4}", f"module {i // 2}", f"brand {i}") for i in range(16)]
+LINEAR_ROWS, TEST_ROWS = 300, 300
+MODEL = "gpt-4o-mini-2024-07-18"
+
+
+def drawn(rows, seed):
+    """Confidences as a calibrated arm gives them, and which of its answers are right."""
+    rng = np.random.default_rng(seed)
+    confidence = rng.beta(0.8, 0.6, rows)
+    return confidence, rng.random(rows) < confidence
+
+
+@pytest.mark.parametrize("target", [0.8, 0.9, 0.95])
+def test_the_target_carries_over_to_rows_that_chose_nothing(target):
+    reached = []
+    for seed in range(20):
+        confidence, right = drawn(800, seed)
+        threshold = choose_threshold(confidence, right, target)
+        new, new_right = drawn(20_000, 1000 + seed)
+        reached.append(new_right[new >= threshold].mean())
+    assert abs(np.mean(reached) - target) < 0.01
+    assert np.mean(np.abs(np.array(reached) - target) < 0.03) >= 0.9
+
+
+def test_confidences_that_flatter_are_met_half_way():
+    confidence, right = drawn(4000, 1)
+    flattering = confidence**0.5
+    threshold = choose_threshold(flattering, right, 0.9)
+    alone = choose_threshold(flattering, flattering, 0.9)
+    assert threshold > alone
+    assert right[flattering >= threshold].mean() > right[flattering >= alone].mean() + 0.03
+    assert choose_threshold([0.2, 0.4], [False, False], 0.9) == float("inf")
+    assert choose_threshold([0.2, 0.99], [False, True], 0.9) == 0.99
+
+
+def routed(confidences, **parts):
+    """A table of the free arm's predictions, all labelled."""
+    part = [name for name, count in parts.items() for _ in range(count)]
+    split = ["test" if name == "test" else "train" for name in part]
+    return pd.DataFrame(
+        {"split": split, "id": range(len(part)), "part": part, "confidence": confidences, "labelled": True}
+    )
+
+
+def test_only_rows_below_the_threshold_are_asked_and_few_of_them_tried():
+    table = routed(np.linspace(0, 1, 60), calibrate=20, report=20, test=20).sample(frac=1, random_state=1)
+    routes = plan_routes(table.sort_index(), 0.8, 5, seed=1)
+    test = routes[routes["part"] == "test"]
+    assert len(test) == 20
+    assert (test["role"] == np.where(test["confidence"] < 0.8, ASKED, FREE)).all()
+    assert (routes["role"] == TRIED).sum() == 5
+    assert set(routes["part"]) == {"calibrate", "test"}
+    unlabelled = table.assign(labelled=table["part"] != "test").sort_index()
+    report = plan_routes(unlabelled, 0.5, 5, seed=1).query("part == 'report'")
+    assert len(report) == 5, "drawn without a look at how sure they are"
+
+
+def test_a_budget_goes_to_the_trial_and_then_to_the_least_sure():
+    table = routed([*np.full(4, 0.1), *np.linspace(0.9, 0.0, 10)], calibrate=4, test=10)
+    assert threshold_of_budget(table["confidence"][4:], np.ones(10), 7.0, table["confidence"][:4], 4) == pytest.approx(
+        0.3
+    )
+    assert threshold_of_budget([0.5, 0.2], [1, 1], 3.0, [0.3, 0.9], 1) == float("inf")
+    assert threshold_of_budget([0.5, 0.2], [1, 1], 2.9, [0.3, 0.9], 1) == 0.5
+    assert threshold_of_budget([0.5, 0.2], [1, 1], 0.5, [], 1) == 0.2
+    assert threshold_of_budget([], [], 7.0, [], 4) == float("inf")
+    routes = plan_routes(table, float("inf"), 4, seed=1)
+    usd = dict.fromkeys(routes[["split", "id"]].itertuples(index=False, name=None), 1.0)
+    kept = keep_to_budget(routes, usd, 7.0)
+    assert (kept["role"] == TRIED).sum() == 4
+    assert kept.loc[kept["role"] == ASKED, "confidence"].tolist() == pytest.approx([0.2, 0.1, 0.0])
+    assert len(kept) == 14
+    poor = keep_to_budget(routes, usd, 2.5)
+    assert (poor["role"] == TRIED).sum() == 2
+    assert len(poor) == 12, "a held-out row that nobody tried is not answered"
+    assert not (poor["role"] == ASKED).any()
+
+
+def test_candidates_are_what_both_hold_likely():
+    a, b, c = PATHS[:3]
+    assert fuse([(a, 0.5), (b, 0.3)], [(b, 0.6), (c, 0.4)], 2) == [b, a]
+    assert fuse([(a, 0.5)], [], 10) == [a]
+
+
+def predictions(paths, confidence=0.5, repair="none", status="ok", source="linear"):
+    table = pd.DataFrame(paths, columns=LABELS)
+    table.insert(0, "split", "train")
+    table.insert(1, "id", range(len(paths)))
+    return table.assign(confidence=confidence, repair=repair, in_tree=True, source=source, status=status)
+
+
+def test_an_answer_that_is_none_leaves_the_free_arms():
+    free = predictions([PATHS[0]] * 5)
+    llm = predictions([PATHS[1]] * 4, 0.9, ["none", "vote", "none", "snapped"], ["ok", "ok", "error", "ok"], "rag")
+    merged = merge(free, llm, None)
+    assert merged["brand"].tolist() == ["brand 1", "brand 0", "brand 0", "brand 1", "brand 0"]
+    assert merged["source"].tolist() == ["rag", "linear", "linear", "rag", "linear"]
+    assert merged.columns.tolist() == free.columns.tolist()
+    assert merged["in_tree"].dtype == free["in_tree"].dtype
+    keys = list(llm[["split", "id"]].itertuples(index=False, name=None))
+    bound = merge(free, llm, {key: {PATHS[0]} for key in keys} | {("train", 3): {PATHS[1]}})
+    assert bound["source"].tolist() == ["linear", "linear", "linear", "rag", "linear"]
+
+
+def test_a_gain_that_may_be_chance_is_none():
+    truth = predictions([PATHS[0]] * 40)[["split", "id", *LABELS]]
+    wrong = predictions([PATHS[1]] * 40)
+    little = predictions([PATHS[0]] * 3 + [PATHS[1]] * 37)
+    much = predictions([PATHS[0]] * 20 + [PATHS[1]] * 20)
+    refused = judge(wrong, little, little, truth, 1)
+    assert not refused.routes
+    assert "can't tell" in refused.reason and "linear answers every row" in refused.reason
+    assert (refused.free, refused.llm, refused.rows) == (0.0, pytest.approx(3 / 40), 40)
+    accepted = judge(wrong, much, much, truth, 1)
+    assert accepted.routes
+    assert accepted.low > 0 and accepted.difference == pytest.approx(0.5)
+    assert not judge(much, wrong, wrong, truth, 1).routes
+
+
+def load_stage(name):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(ROOT / "stages"))
+        spec = importlib.util.spec_from_file_location(f"stage_{name}", ROOT / f"stages/{name}.py")
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+    return module
+
+
+class Shop:
+    """A project with what the cascade's stages read: a calibrated linear arm, and a model at a provider."""
+
+    def __init__(self, folder, base_url, **cascade):
+        self.folder = folder
+        folder.mkdir()
+        yaml = YAML()
+        params = yaml.load((ROOT / "params.yaml").read_text())
+        params["run"] |= dict.fromkeys(("nearest", "rag", "llama", "openai"), False) | {"cascade": True}
+        params["linear"]["refit"] = False
+        params["openai"] |= {"mode": "retrieved", "engine": "openai_server", "examples": 1}
+        params["provider"]["base_url"] = base_url
+        params["postprocess"]["embed"] = False
+        params["cascade"] |= {"llm": "openai", "held_out_rows": 100} | cascade
+        yaml.dump(params, folder / "params.yaml")
+        self._write_rows()
+        self.write(folder / "models/openai/job.json", {"mode": "retrieved", "model": MODEL, "usd": 0.0})
+
+    def _write_rows(self):
+        rng = np.random.default_rng(7)
+        parts = ["train"] * 32 + ["calibrate"] * LINEAR_ROWS + ["test"] * TEST_ROWS
+        true = [PATHS[i % 16] if i < 32 else PATHS[rng.integers(16)] for i in range(len(parts))]
+        rows = pd.DataFrame(true, columns=LABELS)
+        ids = [*range(32 + LINEAR_ROWS), *range(TEST_ROWS)]
+        rows.insert(0, "split", ["test" if part == "test" else "train" for part in parts])
+        rows.insert(1, "id", ids)
+        rows = rows.assign(part=parts, retailer="shop", price=1.0)
+        rows["description"] = [f"{row.split}ed item {row.id}" for row in rows.itertuples()]
+        rows["product"] = rows["description"]
+        asked = rows[32:].reset_index(drop=True)
+        confidence, right = drawn(len(asked), 3)
+        # Wrong or right, the truth is among the candidates.
+        said = [PATHS[PATHS.index(path) ^ (not ok)] for path, ok in zip(true[32:], right, strict=True)]
+        table = predictions(said, confidence.round(6)).assign(split=asked["split"], id=asked["id"])
+        lines = [
+            {"split": split, "id": row_id, "text": "", "status": "ok",
+             "candidates": [[list(path), 0.6], [list(PATHS[PATHS.index(path) ^ 1]), 0.4]]}
+            for split, row_id, path in zip(asked["split"], asked["id"], said, strict=True)
+        ]  # fmt: skip
+        for name in ("split", "neighbours", "completions", "predictions"):
+            (self.folder / "data" / name).mkdir(parents=True)
+        rows.to_parquet(self.folder / "data/split/rows.parquet")
+        tree = LabelTree.from_rows(rows[:32]).to_table()
+        tree.to_parquet(self.folder / "data/split/tree.parquet")
+        near = asked[["split", "id"]].assign(rank=0, neighbour=np.arange(len(asked)) % 32, score=1.0)
+        near.to_parquet(self.folder / "data/neighbours/lexical.parquet")
+        table.to_parquet(self.folder / "data/predictions/linear.parquet")
+        (self.folder / "data/completions/linear.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        self.rows, self.linear, self.tree = asked, table, LabelTree.from_table(tree)
+        self.answers = dict(zip(asked["description"], true[32:], strict=True))
+
+    @staticmethod
+    def write(path, value):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(value))
+
+    def run(self, stage):
+        """The stage's main function, in this process, in the shop's folder: what it returns."""
+        module = load_stage(stage)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(self.folder)
+            patch.setenv("TILLMAP_STATE", str(self.folder / "state"))
+            patch.setenv("OPENAI_API_KEY", KEY)
+            return module.main(read_params(paths.PARAMS, module.PARAMS))
+
+    def table(self, name):
+        return pd.read_parquet(self.folder / name)
+
+    def right(self, table, split="test"):
+        marked = table[table["split"] == split].merge(self.rows, on=["split", "id"], suffixes=("", "_true"))
+        true = marked[[f"{level}_true" for level in LABELS]].to_numpy(object)
+        return (marked[LABELS].to_numpy(object) == true).all(axis=1)
+
+
+@pytest.fixture
+def service():
+    """A provider whose model answers the true path for a known share of the rows, and else another of the tree's."""
+    with LocalOpenAI() as server:
+        server.asked = []
+        yield server
+
+
+def of_accuracy(service, shop, accuracy):
+    def answer(body):
+        content = body["messages"][-1]["content"]
+        item = content.splitlines()[-1].split(" | ")[0]
+        service.asked.append((item, content))
+        path = shop.answers[item]
+        place = PATHS.index(path) ^ (int(item.split()[-1]) % 100 >= 100 * accuracy)
+        return f"{PATHS[place].module} | {PATHS[place].brand}"
+
+    service.answer = answer
+
+
+def test_a_model_that_gains_answers_the_routed_rows_and_no_other(service, tmp_path):
+    shop = Shop(tmp_path / "shop", service.base_url)
+    of_accuracy(service, shop, 0.9)
+    plan, found = shop.run("route"), shop.run("cascade")
+    routes, merged = shop.table("data/prompts/cascade/routes.parquet"), shop.table("data/predictions/cascade.parquet")
+    to_ask = routes[routes["role"] != FREE].merge(shop.rows, on=["split", "id"])
+    assert sorted(item for item, _ in service.asked) == sorted(to_ask["description"])
+    assert (routes["role"] == TRIED).sum() == 100
+    test = routes[routes["split"] == "test"]
+    sure = test[test["role"] == FREE].merge(merged, on=["split", "id"])
+    linear = sure.merge(shop.linear, on=["split", "id"], suffixes=("", "_linear"))
+    assert (linear["brand"] == linear["brand_linear"]).all() and (sure["source"] == "linear").all()
+    assert len(merged[merged["split"] == "test"]) == TEST_ROWS
+    assert shop.right(merged).mean() > shop.right(shop.linear).mean() + 0.1
+    assert set(merged.loc[merged["source"] == "openai", "id"]) <= set(to_ask["id"])
+    assert found["trial"]["routes"] and found["trial"]["low"] > 0
+    assert found["calls"] == len(service.asked) == plan["to_try"] + plan["to_ask"]
+    assert found["calls_saved"] == len(sure) and found["usd"] > 0 and found["usd_saved"] > 0
+    assert abs(shop.right(sure).mean() - 0.9) < 0.06, "150 rows"
+    answered = merged[(merged["source"] == "openai") & (merged["split"] == "test")]
+    assert abs(answered["confidence"].mean() - shop.right(answered).mean()) < 0.1
+    assert all("Likely answers" in content for _, content in service.asked)
+    calls = len(service.asked)
+    shop.run("cascade")
+    assert len(service.asked) == calls, "nothing is paid twice"
+
+
+def test_a_model_that_does_not_gain_is_never_asked_about_a_new_row(service, tmp_path, caplog):
+    shop = Shop(tmp_path / "shop", service.base_url)
+    of_accuracy(service, shop, 0.3)
+    shop.run("route")
+    with caplog.at_level("INFO", "tillmap"):
+        found = shop.run("cascade")
+    assert len(service.asked) == 100
+    assert all(item.startswith("trained") for item, _ in service.asked)
+    assert not found["trial"]["routes"]
+    assert "no gain is shown" in found["trial"]["reason"] and found["trial"]["reason"] in caplog.text
+    assert found["calls_saved"] == TEST_ROWS
+    merged = shop.table("data/predictions/cascade.parquet")
+    assert (merged["source"] == "linear").all()
+    both = merged.merge(shop.linear, on=["split", "id"], suffixes=("", "_linear"))
+    assert (both["brand"] == both["brand_linear"]).all() and len(shop.right(merged)) == TEST_ROWS
+
+
+def test_a_budget_is_kept_to_and_goes_to_the_least_sure(service, tmp_path):
+    shop = Shop(tmp_path / "shop", service.base_url, target_accuracy=None, budget_usd=0.005, held_out_rows=60)
+    of_accuracy(service, shop, 1.0)
+    plan, found = shop.run("route"), shop.run("cascade")
+    assert 0 < plan["to_ask"] < TEST_ROWS
+    assert 0.0045 < sum(plan["most_usd"].values()) <= 0.005
+    routes = shop.table("data/prompts/cascade/routes.parquet")
+    test = routes[routes["split"] == "test"]
+    asked, kept = (test.loc[test["role"] == role, "confidence"] for role in (ASKED, FREE))
+    assert asked.max() <= kept.min()
+    assert routes.loc[routes["role"] == TRIED, "confidence"].max() <= kept.min() + 1e-9, "tried on such rows"
+    assert len(service.asked) == plan["to_try"] + plan["to_ask"]
+    assert found["usd"] <= 0.005
+
+
+@pytest.mark.parametrize(
+    ("cascade", "says"),
+    [
+        ({"target_accuracy": None}, "set one of them"),
+        ({"llm": "rag", "budget_usd": 1.0}, "no price a row"),
+    ],
+)
+def test_what_cannot_be_is_refused(tmp_path, cascade, says):
+    shop = Shop(tmp_path / "shop", "http://127.0.0.1:9/v1", **cascade)
+    with pytest.raises(ParamsError, match=says):
+        shop.run("route")

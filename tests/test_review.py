@@ -1,0 +1,79 @@
+"""Answers held back below a level, and what a person should look at first."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tillmap.labels import LEVELS, LabelPath
+from tillmap.review import CONFIDENCES, hold_back, level_confidences, needs_review
+from tillmap.scoring import hierarchical_scores, mark, score_held_back
+
+LABELS = list(LEVELS)
+MILK, CREAM, BAGS = (
+    LabelPath("food", "dairy", "milk", "alder"),
+    LabelPath("food", "dairy", "cream", "alder"),
+    LabelPath("home", "bags", "bin bags", "alder"),
+)
+
+
+def answered(rows, seed):
+    """Rows of which the free arm has the brand right with its confidence, and the group nearly always."""
+    rng = np.random.default_rng(seed)
+    confidence = rng.uniform(0.05, 0.95, rows)
+    right = rng.random(rows) < confidence
+    said = [MILK if ok else (CREAM if rng.random() < 0.9 else BAGS) for ok in right]
+    table = pd.DataFrame(said, columns=LABELS).assign(confidence=confidence, split="train", id=range(rows))
+    beliefs = {("train", row): [(path, 0.6), (CREAM if path == MILK else MILK, 0.3)] for row, path in enumerate(said)}
+    truth = pd.DataFrame([MILK] * rows, columns=LABELS).assign(split="train", id=range(rows))
+    return table, {"linear": beliefs}, truth
+
+
+def test_a_level_is_as_sure_as_it_turns_out_to_be_right():
+    table, free, truth = answered(3000, 1)
+    truth["part"] = np.where(truth["id"] < 1500, "calibrate", "report")
+    sure = level_confidences(table, free, truth)
+    assert list(sure) == list(CONFIDENCES.values())
+    assert (np.diff(sure.to_numpy(), axis=1) <= 1e-12).all(), "no level is surer than the one above it"
+    assert (sure["brand_confidence"] == table["confidence"]).all()
+    new = truth["part"] == "report"
+    for depth, level in enumerate(LEVELS):
+        right = (table[LABELS[: depth + 1]] == truth[LABELS[: depth + 1]]).all(axis=1)
+        assert sure.loc[new, f"{level}_confidence"].mean() == pytest.approx(right[new].mean(), abs=0.03)
+    held = hold_back(table, sure, 0.9)
+    marks = mark(held[new], truth[new], "linear")
+    scores = score_held_back(marks)
+    assert scores["answered"]["group"] > scores["answered"]["brand"] > 0
+    assert all(scores["accuracy"][level] > 0.87 for level in LEVELS)
+    whole = hierarchical_scores(mark(table[new], truth[new], "linear"))
+    assert scores["hierarchical"]["precision"] > whole["precision"]
+    assert scores["hierarchical"]["recall"] < whole["recall"]
+
+
+def test_labels_under_the_first_unsure_level_are_null():
+    table = pd.DataFrame([MILK, CREAM, BAGS], columns=LABELS).assign(split="test", id=[2, 0, 1], confidence=0.5)
+    sure = pd.DataFrame([[0.9, 0.8, 0.7, 0.2], [0.9, 0.9, 0.9, 0.9], [0.6] * 4], columns=list(CONFIDENCES.values()))
+    held = hold_back(table, sure, 0.7)
+    assert held["answered"].tolist() == [3, 4, 0]
+    assert held.loc[0, LABELS].tolist()[:3] == list(MILK[:3]) and pd.isna(held.loc[0, "brand"])
+    assert held.loc[1, LABELS].tolist() == list(CREAM)
+    assert held.loc[2, LABELS].isna().all()
+    assert held[["split", "id"]].equals(table[["split", "id"]])
+    uncalibrated = level_confidences(table, {}, table.assign(part="test"))
+    assert (uncalibrated.to_numpy() == 0.5).all(), "nothing was fitted: all as sure as the item"
+
+
+def test_the_first_to_review_teaches_most():
+    confidence = [0.1, 0.5, 0.6, 0.7, 0.4, 0.99]
+    table = pd.DataFrame([MILK] * 6, columns=LABELS).assign(split="test", id=range(6), confidence=confidence)
+    held = table[["split", "id", *LABELS]].assign(answered=[0, 3, 3, 3, 3, 4])
+    held["brand"] = None
+    rows = table[["split", "id"]].assign(
+        part="test", description="d", retailer="r", price=1.0, product=["one", "oat", "oat", "oat", "two", "one"]
+    )
+    found = needs_review(held, table, rows)
+    assert found["id"].tolist() == [1, 0, 4, 2, 3], "three oats first; one of them answers for the others"
+    assert found["similar"].tolist() == [3, 1, 1, 3, 3]
+    assert found["teaches"].iloc[0] == pytest.approx(0.5 + 0.4 + 0.3)
+    assert found["teaches"].is_monotonic_decreasing
+    assert found["guess_brand"].notna().all()
+    assert needs_review(held.assign(answered=4), table, rows).empty
