@@ -44,7 +44,10 @@ def measure(labeller: Labeller, rows: pd.DataFrame, seed: int = 0) -> Iterator[d
     paths = list(labeller.tree.paths)
     clean = answers_of(labeller, rows)
     draw = np.random.default_rng(seed)
-    wanted = [paths[draw.integers(len(paths))] for _ in clean]
+    wanted = []
+    for answer in clean:
+        others = [path for path in paths if path != answer]
+        wanted.append(others[draw.integers(len(others))])
     for name, order in ORDERS.items():
         steered = answers_of(labeller, steer(rows, order, wanted))
         yield {
