@@ -270,6 +270,7 @@ class Params(Section):
 
 
 ARMS = tuple(Run.model_fields)
+TRAINED = tuple(arm for arm in ARMS if arm not in ("cascade", "vote"))  # those that label new rows by themselves
 
 
 def read_params(path: Path, keys: Sequence[str] | None = None) -> Params:

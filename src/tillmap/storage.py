@@ -23,7 +23,8 @@ _GET_IT = "run `dvc repro` to make it, or `dvc pull` to fetch it"
 
 
 @contextmanager
-def _replacing(path: Path) -> Iterator[IO[bytes]]:
+def replacing(path: Path) -> Iterator[IO[bytes]]:
+    """Give a file to write; it takes the place of `path` only once the block ends without an error."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
     with partial.open("wb") as file:
@@ -49,7 +50,7 @@ def new_folder(path: Path) -> Iterator[Path]:
 
 def write_text(text: str, path: Path) -> None:
     """Write UTF-8 text."""
-    with _replacing(path) as file:
+    with replacing(path) as file:
         file.write(text.encode())
 
 
@@ -73,7 +74,7 @@ def read_json(path: Path) -> Any:
 
 def write_jsonl(records: Iterable[Mapping[str, Any]], path: Path) -> None:
     """Write one JSON object a line."""
-    with _replacing(path) as file:
+    with replacing(path) as file:
         for record in records:
             file.write(json.dumps(record, ensure_ascii=False, allow_nan=False).encode() + b"\n")
 
@@ -102,7 +103,7 @@ def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
 
 def write_table(table: pd.DataFrame, path: Path) -> None:
     """Write a table as Parquet, without its index. The same table gives the same bytes."""
-    with _replacing(path) as file:
+    with replacing(path) as file:
         pq.write_table(pa.Table.from_pandas(table, preserve_index=False), file, compression="zstd")
 
 

@@ -108,7 +108,7 @@ class LinearModel:
     def rank(self, items: pd.DataFrame, k: int = 10) -> Ranking:
         """The best k paths of each item (description, retailer and price), as positions in the tree; see `Ranking`."""
         weights = np.array(self.recipe.head_weights[: len(self._layout.paths)], dtype=np.float32)
-        starts = tqdm(range(0, max(len(items), 1), _CHUNK), desc="linear", unit="chunk", disable=None)
+        starts = tqdm(range(0, max(len(items), 1), _CHUNK), desc="linear", unit="chunk", leave=None, disable=None)
         parts = [
             self.heads.rank(self.featuriser.transform(items.iloc[start : start + _CHUNK]), self._layout, weights, k)
             for start in starts
