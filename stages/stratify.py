@@ -3,11 +3,11 @@
 from runner import Metrics, run
 
 from tillmap import paths
+from tillmap.drift import Seen
 from tillmap.labels import LabelTree
 from tillmap.params import Params
 from tillmap.sampling import assign_parts, product_key, split_report
 from tillmap.storage import new_folder, read_table, write_json, write_table
-from tillmap.text import normalise
 
 PARAMS = ("seed", "split")
 
@@ -23,9 +23,7 @@ def main(params: Params) -> Metrics:
     with new_folder(paths.SPLIT) as folder:
         write_table(rows, folder / paths.ROWS.name)
         write_table(tree.to_table(), folder / paths.TREE.name)
-    training = rows[rows["part"] == "train"]
-    words = {word for text in training["description"].unique() for word in normalise(text).split()}
-    write_json({"retailers": sorted(training["retailer"].unique()), "words": sorted(words)}, paths.SEEN)
+    write_json(Seen.of(rows[rows["part"] == "train"]).as_json(), paths.SEEN)
     return {
         "parts": {str(part): int(count) for part, count in rows["part"].value_counts(sort=False).items()},
         "paths": len(tree),

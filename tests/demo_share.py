@@ -44,12 +44,14 @@ def main():
         laptop.env |= LAPTOP
         again = ("dvc", "exp", "run", "--pull", "--allow-missing", "--set-param")
         say("Another parameter of postprocess: only postprocess and evaluate run")
-        output = do(laptop, *again, "postprocess.min_similarity=0.4", "evaluate")
+        changes = ("postprocess.min_similarity=0.4", "--set-param", "evaluate.resamples=300")
+        output = do(laptop, *again, *changes, "evaluate")
         assert {stage.partition("@")[0] for stage in stages_run(output)} == {"postprocess", "evaluate"}
-        assert not (laptop.folder / "models/base").exists()
+        assert not list((laptop.folder / "models").rglob("*.safetensors")), "no model was needed"
 
         say("One of training is refused there")
-        do(laptop, *again, "linear.epochs=6", "evaluate", ok=False)
+        refused = do(laptop, *again, "linear.epochs=6", "evaluate", ok=False)
+        assert "only postprocess evaluate may run here" in refused
 
         say("A model by its name and version, into any folder")
         box.git("tag", "--annotate", "linear@v1.0.0", "--message", "the first")

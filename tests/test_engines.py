@@ -332,7 +332,7 @@ def test_an_adapter_of_a_pickle_is_not_loaded(small_adapter):
     ("changes", "complaint"),
     [
         ({"peft_type": "IA3"}, 'expected "peft_type": "LORA"'),
-        ({"r": 0}, "the rank `r` must be a whole number above 0, not 0"),
+        ({"r": 0}, "the rank `r` must be a whole number from 1 to 4096, not 0"),
         ({"r": None}, "the rank `r`"),
         ({"rank_pattern": {"layer": "8"}}, "the rank `r`"),
         (

@@ -8,21 +8,22 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from tillmap import paths
-from tillmap.feeds import Feed, Format, write_answers
+from tillmap.drift import Drift
+from tillmap.feeds import Feed
+from tillmap.formats import Format, write_answers
 from tillmap.journal import alone, run_key, state_folder
-from tillmap.labelling import Drift, Labeller
+from tillmap.labelling import Labeller
 from tillmap.storage import read_table, write_table
 
 logger = logging.getLogger(__name__)
 
 # Blocks of params.yaml that shape the answers of some arm.
-_SHAPING = ("seed", "embedding", "retrieval", "nearest", "engine", "postprocess")
+_SHAPING = ("seed", "embedding", "retrieval", "nearest", "linear", "engine", "postprocess")
 
 
 @dataclass(frozen=True)
 class Summary:
-    """What became of a feed: rows, how many were answered by an error's stand-in, and what speaks for the answers.
+    """What became of a feed: how many rows, how many of them the arm gave no answer to, and what speaks for the rest.
 
     `expected` is the accuracy that the confidences promise with its 95% interval, None where they are not calibrated;
     `drift` None where it is not known what training showed.
@@ -33,6 +34,14 @@ class Summary:
     expected: tuple[float, float, float] | None
     drift: Drift | None
 
+    def __str__(self) -> str:
+        """One line: how far the rows are from those of training, and how many labels to believe."""
+        drift = str(self.drift) if self.drift else "what training showed is not known (`dvc pull models/seen.json`)"
+        if self.expected is None:
+            return f"drift: {drift}; expected accuracy: not known, for the confidences are not calibrated"
+        mean, low, high = self.expected
+        return f"drift: {drift}; expected accuracy {mean:.3f} (95% interval {low:.3f} to {high:.3f})"
+
 
 def label_feed(labeller: Labeller, feed: Feed, out: Path, format_: Format) -> Summary:
     """Label every row of a feed and write `out` in the same order; a run that was killed goes on.
@@ -40,40 +49,41 @@ def label_feed(labeller: Labeller, feed: Feed, out: Path, format_: Format) -> Su
     The whole feed is checked before the first row is labelled. Raises InputError for a bad row, ResourceError where
     another run is at work on the same feed, and what the arm itself raises.
     """
-    rows = feed.check()
+    checked, size = feed.check(), labeller.rows_at_once
     run = state_folder() / "predict" / _key(labeller, feed)
     with alone(run):
-        kept = sum(1 for _ in run.glob("*.parquet"))
+        kept = sum(1 for _ in run.glob("[0-9]*.parquet"))
         if kept:
-            logger.info("predict: %d rows are there from an earlier run", min(rows, kept * labeller.rows_at_once))
-        drift, numbers = Drift.from_file(paths.SEEN), True
-        with tqdm(total=rows, desc=labeller.arm, unit="row", disable=None) as bar:
-            for number, batch in enumerate(feed.batches(labeller.rows_at_once)):
-                numbers = numbers and all(type(key) is int for key in batch["key"])
+            logger.info("%d of %d rows are there from an earlier run", min(checked.rows, kept * size), checked.rows)
+        drift = Drift(labeller.seen) if labeller.seen else None
+        with tqdm(total=checked.rows, desc=labeller.arm, unit="row", disable=None) as bar:
+            for number, batch in enumerate(feed.batches(size)):
                 piece = run / f"{number:06d}.parquet"
                 if not piece.is_file():
-                    answers = labeller.label(batch, first=number * labeller.rows_at_once)
-                    write_table(answers.drop(columns="key"), piece)
+                    write_table(labeller.label(batch, first=number * size).drop(columns="key"), piece)
                 if drift is not None:
                     drift.add(batch)
                 bar.update(len(batch))
         confidence, failed = 0.0, 0
-        with write_answers(out, format_, feed.columns.id, numbers) as write:
-            for number, batch in enumerate(feed.batches(labeller.rows_at_once)):
+        with write_answers(out, format_, feed.columns.id, numbers=checked.numbers) as write:
+            for number, batch in enumerate(feed.batches(size)):
                 answers = read_table(run / f"{number:06d}.parquet").assign(key=batch["key"].array)
                 write(answers)
                 confidence += float(answers["confidence"].sum())
                 failed += int((answers["status"] != "ok").sum())
         shutil.rmtree(run)
-    expected = None
-    if labeller.confidence is not None:
-        expected = labeller.confidence.expected_accuracy([confidence / rows])
-    return Summary(rows, failed, expected, drift)
+    model = labeller.confidence
+    return Summary(checked.rows, failed, model.expected_accuracy([confidence / checked.rows]) if model else None, drift)
 
 
 def _key(labeller: Labeller, feed: Feed) -> str:
     with feed.path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256")
-    shaping = labeller.params.model_dump(include={*_SHAPING, labeller.arm})
-    settings = {"arm": labeller.arm, "params": shaping, "columns": vars(feed.columns), "feed": digest.hexdigest()}
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    settings = {
+        "arm": labeller.arm,
+        "params": labeller.params.model_dump(include={*_SHAPING, labeller.arm}),
+        "confidence": labeller.confidence and vars(labeller.confidence),
+        "columns": vars(feed.columns),
+        "feed": digest,
+    }
     return run_key(settings, labeller.files())

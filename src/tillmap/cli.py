@@ -8,13 +8,13 @@ from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated, cast
+from typing import Annotated, Literal
 
 import typer
 
 from tillmap import paths
 from tillmap.errors import InputError, TillmapError
-from tillmap.params import ARMS, read_params
+from tillmap.params import ARMS, TRAINED, read_params
 from tillmap.profiles import apply_profiles
 
 _EXIT = """Exit codes: 0 all went well, 1 something that you can mend (the message says how), 2 a wrong call."""
@@ -24,10 +24,13 @@ app = typer.Typer(
     epilog=_EXIT,
     no_args_is_help=True,
     add_completion=False,
+    rich_markup_mode=None,  # plain text wraps anywhere, in a pipe too
     pretty_exceptions_enable=False,
 )
 Arm = StrEnum("Arm", {arm: arm for arm in ARMS})  # type: ignore[misc]
-Format = StrEnum("Format", {name: name for name in ("jsonl", "csv", "parquet")})  # type: ignore[misc]
+Trained = StrEnum("Trained", {arm: arm for arm in TRAINED})  # type: ignore[misc]
+Format = Literal["jsonl", "csv", "parquet"]
+Judges = Literal["own", "all"]
 
 
 @app.callback()
@@ -37,109 +40,161 @@ def main() -> None:
 
 @app.command(epilog=_EXIT)
 def predict(  # noqa: PLR0917 - the options of a command line
-    feed: Annotated[Path, typer.Argument(metavar="FILE", help="Rows to label; - for standard input.")],
-    arm: Annotated[Arm, typer.Option(help="The trained arm that labels.")],
-    out: Annotated[Path, typer.Option(help="Where the labelled rows go.")],
+    feed: Annotated[str, typer.Argument(metavar="INPUT", help="A file of rows to label; - for standard input.")],
+    arm: Annotated[Trained, typer.Option(help="The trained arm that labels.")],
+    out: Annotated[Path, typer.Option(metavar="FILE", help="Where the labelled rows go.")],
     format_: Annotated[
         Format | None,
-        typer.Option("--format", help="Of FILE, where its name does not end in .jsonl, .csv or .parquet."),
+        typer.Option("--format", help="Of INPUT, where its name does not say; of standard input: jsonl if not given."),
     ] = None,
-    out_format: Annotated[Format | None, typer.Option(help="Of OUT, likewise.")] = None,
+    out_format: Annotated[Format | None, typer.Option(help="Of FILE, where its name does not say.")] = None,
     id_: Annotated[str, typer.Option("--id", help="The column of ids, whole numbers or texts.")] = "indoml_id",
     description: Annotated[str, typer.Option(help="The column of descriptions.")] = "description",
-    retailer: Annotated[str, typer.Option(help="The column of retailers; '' where there is none.")] = "retailer",
-    price: Annotated[str, typer.Option(help="The column of prices; '' where there is none.")] = "price",
+    retailer: Annotated[
+        str | None, typer.Option(help="The column of retailers. [default: retailer, if there is one]")
+    ] = None,
+    price: Annotated[str | None, typer.Option(help="The column of prices. [default: price, if there is one]")] = None,
+    confidence: Annotated[
+        Judges | None,
+        typer.Option(
+            help="Whose word the confidences go by: the arm's own, or that of all free arms (nearest, linear) besides, "
+            "which needs their files and is slower. [default: own for nearest and linear; all for the others, where "
+            "the files are here]"
+        ),
+    ] = None,
+    budget: Annotated[
+        float | None,
+        typer.Option(min=0, help="Dollars that the openai arm may cost. [default: provider.budget_usd of params.yaml]"),
+    ] = None,
 ) -> None:
     """Label new rows with a trained arm: one row out for every row in, in the same order.
 
-    FILE is checked as a whole before anything is labelled. A run that is killed goes on where it was when it is started
-    again. Reads params.yaml and the arm's own files, and says which are missing; changes nothing of the pipeline's. The
-    openai arm is paid for, within `provider.budget_usd` of params.yaml.
+    INPUT is JSON Lines (as the contest has it), CSV with a header, or Parquet, told by the name's ending: .jsonl,
+    .json, .ndjson, .features; .csv; .parquet. FILE likewise. An id is a whole number or a text, comes back as it was,
+    and may come only once. Retailers and prices may be missing.
 
-    Each row gets the four labels, confidence (how likely all four are right, 0 to 1), repair (what it took to get from
-    the answer to a path), in_tree, source (the arm) and status (ok, or empty or error where the arm gave no answer and
-    the neighbours' vote stands in).
+    INPUT is checked as a whole before anything is labelled. A bad row stops the run with its line, what was expected
+    and what to do; none is set aside, for every row must have its answer. A run that is killed goes on where it was
+    when the same command is given again, and writes the same bytes; FILE is there only once it is whole.
+
+    Reads params.yaml and the arm's own files, says which are missing and the `dvc pull` that brings them, and writes
+    nothing of the pipeline's. The openai arm costs money, and asks nothing where it may cost more than the budget.
+
+    Each row gets supergroup, group, module, brand; confidence (how likely all four are right, 0 to 1); repair (what it
+    took to get from the answer to a path: none, folded, parsed, snapped, vote); in_tree (whether training showed that
+    path); source (the arm); status (ok; or empty or error where the arm gave no answer and the neighbours' vote stands
+    in). The last line says how far the rows are from those of training, and what accuracy to expect.
     """
     from tillmap.bulk import label_feed
-    from tillmap.feeds import Columns, Feed, format_of
-    from tillmap.feeds import Format as FormatName
+    from tillmap.feeds import Columns, Feed
+    from tillmap.formats import format_of
     from tillmap.labelling import open_arm
 
-    target = cast(FormatName, out_format.value) if out_format else format_of(out)
-    columns = Columns(id_, description, retailer or None, price or None)
+    target = out_format or format_of(out)
+    _require_outside(out, feed)
+    params = read_params(paths.PARAMS)
+    if budget is not None:
+        params = params.model_copy(update={"provider": params.provider.model_copy(update={"budget_usd": budget})})
     with _as_file(feed) as path:
-        source = Feed(path, columns, cast(FormatName, format_.value) if format_ else None)
-        labeller = open_arm(arm.value, read_params(paths.PARAMS))
-        done = label_feed(labeller, source, out, target)
-    failed = f", {done.failed} of them by the neighbours' vote, for the arm gave no answer" if done.failed else ""
+        piped = {"format": format_ or "jsonl", "name": "standard input"} if feed == "-" else {"format": format_}
+        source = Feed(path, Columns(id_, description, retailer, price), **piped)
+        done = label_feed(open_arm(arm.value, params, confidence), source, out, target)
+    failed = f", {done.failed:,} of them by the neighbours' vote, for the arm gave no answer" if done.failed else ""
     typer.echo(f"{done.rows:,} rows labelled by {arm.value}{failed}: {out}")
-    if done.drift is not None:
-        typer.echo(f"drift: {done.drift.said()}")
-    if done.expected is None:
-        typer.echo("expected accuracy: not known, for the confidences of this arm are not calibrated")
-    else:
-        mean, low, high = done.expected
-        typer.echo(f"expected accuracy: {mean:.3f} ({low:.3f} to {high:.3f}) where the rows are like those of training")
+    typer.echo(str(done))
+
+
+def _require_outside(out: Path, feed: str) -> None:
+    """Raise InputError where the output would take the place of the input, or of something that stages write."""
+    place, here = out.resolve(), Path().resolve()
+    own = [name for name in ("data", "models", "metrics", "plots") if place.is_relative_to(here / name)]
+    if own:
+        raise InputError(f"{out}: {own[0]}/ belongs to the pipeline; write to another folder")
+    if feed != "-" and place == Path(feed).resolve():
+        raise InputError(f"{out}: that is the file to be labelled; give the answers another name")
+    if place.is_dir():
+        raise InputError(f"{out}: that is a folder; give the file a name in it")
 
 
 @contextmanager
-def _as_file(feed: Path) -> Iterator[Path]:
+def _as_file(feed: str) -> Iterator[Path]:
     """The feed as a file that can be read twice: standard input is kept in one for the while."""
-    if str(feed) != "-":
-        yield feed
+    if feed != "-":
+        yield Path(feed)
         return
     with TemporaryDirectory() as folder:
-        kept = Path(folder) / "stdin.jsonl"
+        kept = Path(folder) / "stdin"
         with kept.open("wb") as file:
             shutil.copyfileobj(sys.stdin.buffer, file)
         yield kept
 
 
 @app.command(epilog=_EXIT)
-def submit(
-    arm: Annotated[Arm, typer.Option(help="The arm whose predictions are handed in.")],
-    name: Annotated[str, typer.Option(help="Letters, digits, - and _: the file in the zip is test_NAME.predict.")],
-    out: Annotated[Path, typer.Option(help="The zip to write.")],
+def submit(  # noqa: PLR0917 - the options of a command line
+    name: Annotated[str, typer.Option(help="The file in the zip is test_NAME.predict: letters, digits, - and _.")],
+    out: Annotated[Path, typer.Option(metavar="FILE.zip", help="The zip to write.")],
     predictions: Annotated[
         Path | None,
-        typer.Option(help="What `tillmap predict` wrote as Parquet, instead of the pipeline's predictions."),
+        typer.Argument(help="What `tillmap predict` wrote for the test file, as JSON Lines, CSV or Parquet."),
     ] = None,
+    arm: Annotated[Arm | None, typer.Option(help="Instead: the pipeline's own predictions of this arm.")] = None,
+    test: Annotated[
+        Path | None,
+        typer.Option(help="The test file, for its ids and their order. [default: the one that the pipeline read]"),
+    ] = None,
+    unseen: Annotated[
+        bool, typer.Option("--unseen", help="Let label paths through that no labelled row has, of an unseen brand say.")
+    ] = False,
 ) -> None:
-    """Write the contest's zip from an arm's predictions of the test rows.
+    """Write the contest's zip: one file with a JSON line a row, in the test file's order.
 
-    Refuses, with the row and the reason, where a row is missing, comes twice or stands out of order, an id is no whole
-    number, or four labels are no label path.
+    The same rows give the same bytes. Refuses, with the row and what was expected, where a test row is missing, comes
+    twice or stands out of order, an id is no whole number, or four labels are no path that a labelled row has. Needs
+    data/split (`dvc pull data/split`).
     """
-    from tillmap.repairing import known_paths
-    from tillmap.storage import read_table
-    from tillmap.submission import write_submission
+    import pandas as pd
 
-    params = read_params(paths.PARAMS)
+    from tillmap.feeds import Feed
+    from tillmap.labels import LabelTree
+    from tillmap.storage import read_table
+    from tillmap.submission import read_answers, write_submission
+
+    if (predictions is None) == (arm is None):
+        raise typer.BadParameter("give either a file of PREDICTIONS or an arm's name with --arm")
     rows = read_table(paths.ROWS)
-    test = rows[rows["split"] == "test"]
-    if predictions is None:
-        answers = read_table(paths.PREDICTIONS / f"{arm.value}.parquet")
-        if answers.empty:
-            raise InputError(f"the {arm.value} arm was off and predicted nothing; run it, or name another")
-        answers = answers[answers["split"] == "test"]
+    if predictions is not None:
+        answers = read_answers(predictions)
     else:
-        answers = read_table(predictions)
-        answers = answers.rename(columns={answers.columns[0]: "id"})
-    written = write_submission(answers, test, known_paths(params, arm.value, rows), name, out)
-    typer.echo(f"{written:,} rows: {out}")
+        answers = read_table(paths.PREDICTIONS / f"{arm}.parquet")
+        if answers.empty:
+            raise InputError(f"the {arm} arm was off and predicted nothing; switch it on and run `dvc repro`")
+        answers = answers[answers["split"] == "test"]
+    if test is None:
+        asked = rows.loc[rows["split"] == "test", "id"]
+    else:
+        asked = pd.concat([batch["key"] for batch in Feed(test).batches(100_000)], ignore_index=True)
+    tree = None if unseen else LabelTree.from_rows(rows[rows["split"] == "train"])
+    written = write_submission(answers, asked, tree, name, out)
+    typer.echo(f"{written:,} rows in test_{name}.predict: {out}")
 
 
 @app.command(epilog=_EXIT)
 def doctor() -> None:
-    """Look whether this machine is ready to run the pipeline and to label, and say what to do where it is not."""
+    """Look whether this machine is ready to run the pipeline and to label, and say what to do where it is not.
+
+    Python, packages against the lock of requirements/, GPU, disk, params.yaml, DVC's remote, keys (whether they are
+    set, never their values) and the files of each arm that is on. Changes nothing. The exit code is 0 where all is
+    well, else 1.
+    """
     from tillmap.doctor import examine
 
-    findings = list(examine(Path()))
-    for finding in findings:
+    bad = 0
+    for finding in examine(Path()):
         typer.echo(f"{'ok ' if finding.well else 'BAD'}  {finding.name}: {finding.found}")
         if not finding.well:
             typer.echo(f"     -> {finding.remedy}")
-    bad = sum(not finding.well for finding in findings)
+            bad += 1
+    typer.echo("all is well" if not bad else f"{bad} to mend")
     if bad:
         raise typer.Exit(1)
 
@@ -199,8 +254,12 @@ def run() -> None:
         app()
     except TillmapError as error:
         sys.exit(f"tillmap: {error}")
-    except KeyboardInterrupt:
-        sys.exit("tillmap: stopped; the same command goes on from here")
+    except MemoryError:
+        sys.exit("tillmap: out of memory; close other programs, or label with an arm that needs less, such as linear")
+    except OSError as error:  # a full disk, a folder that may not be written
+        if error.strerror is None:
+            raise
+        sys.exit(f"tillmap: {error.filename or 'the disk'}: {error.strerror}; mend that and give the command again")
 
 
 if __name__ == "__main__":

@@ -5,17 +5,21 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from queue import Empty, Queue
+from threading import Thread
 from typing import NamedTuple
 
 from tillmap import paths
 from tillmap.errors import TillmapError
 from tillmap.journal import state_folder
-from tillmap.params import Params, read_params
+from tillmap.params import TRAINED, Params, read_params
 
 _PYTHON = (3, 11)
-_LEAST_DISK_GIB = 8
+_LEAST_DISK_GIB = 2  # `make demo` takes more: its environment alone has 4.6
+_LEAST_GPU_GIB = 8
+_PATIENCE = 30.0  # seconds for a remote
 _PIN = re.compile(r"^([A-Za-z0-9._-]+)==([^\s;#\\]+)")
 _MANY = 5  # packages that a finding names
 
@@ -34,7 +38,7 @@ def examine(root: Path) -> Iterator[Finding]:
     yield _python()
     yield _packages(root)
     yield _gpu()
-    yield _disk(state_folder())
+    yield from _disk(state_folder())
     params = None
     try:
         params = read_params(root / paths.PARAMS)
@@ -84,19 +88,36 @@ def _cuda() -> bool:
 
 def _gpu() -> Finding:
     """A machine without a GPU is fine: the shipped params are made for it."""
-    if not _cuda():
-        return Finding("gpu", True, "none; everything runs on the CPU, and small language models alone are bearable")
-    import torch
+    if _cuda():
+        import torch
 
-    device = torch.cuda.get_device_properties(0)
-    return Finding("gpu", True, f"{device.name}, {device.total_memory / 2**30:.0f} GiB; `tillmap profile gpu` uses it")
+        count, device = torch.cuda.device_count(), torch.cuda.get_device_properties(0)
+        free = torch.cuda.mem_get_info(0)[0] / 2**30
+        more = f", the first of {count}" if count > 1 else ""
+        return Finding(
+            "gpu",
+            free >= _LEAST_GPU_GIB,
+            f"{device.name}{more}, {free:.0f} of {device.total_memory / 2**30:.0f} GiB free; see docs/gpu.md",
+            f"free at least {_LEAST_GPU_GIB} GiB (`nvidia-smi` shows who has it), or name another with "
+            "CUDA_VISIBLE_DEVICES",
+        )
+    if shutil.which("nvidia-smi"):
+        remedy = "`pip install -r requirements/gpu.txt`, and see whether `nvidia-smi` itself finds the driver"
+        return Finding("gpu", False, "there seems to be one, but torch cannot use it", remedy)
+    return Finding("gpu", True, "none; everything runs on the CPU, language models slowly")
 
 
-def _disk(state: Path) -> Finding:
-    place = next(folder for folder in (state, *state.parents) if folder.exists())
-    free = min(shutil.disk_usage(place).free, shutil.disk_usage(".").free) / 2**30
-    remedy = f"free some space, or set TILLMAP_STATE to a folder with more; `tillmap prune` clears {state}"
-    return Finding("disk", free >= _LEAST_DISK_GIB, f"{free:.0f} GiB free (state: {state})", remedy)
+def _disk(state: Path) -> Iterator[Finding]:
+    places = {"disk": Path(), "disk of resume state": state}
+    for name, place in places.items():
+        there = next(folder for folder in (place.absolute(), *place.absolute().parents) if folder.exists())
+        free = shutil.disk_usage(there).free / 2**30
+        remedy = f"free {_LEAST_DISK_GIB} GiB there" + (
+            ", or set TILLMAP_STATE to a folder that has them"
+            if place == state
+            else "; `dvc gc --workspace` drops old data"
+        )
+        yield Finding(name, free >= _LEAST_DISK_GIB, f"{free:.0f} GiB free at {place.absolute()}", remedy)
 
 
 def _remote(root: Path) -> Finding:
@@ -108,42 +129,58 @@ def _remote(root: Path) -> Finding:
         with Repo(str(root)) as repo:
             name = repo.config["core"].get("remote")
             if not name:
-                return Finding("remote", True, "none set; docs/sharing.md says how, once there is something to share")
+                return Finding(
+                    "remote", True, "none set; `dvc remote add --default NAME URL` sets one to share through"
+                )
             remote = repo.cloud.get_remote(name)
-            remote.fs.ls(remote.path) if remote.fs.exists(remote.path) else remote.fs.makedirs(remote.path)
-            return Finding("remote", True, f"{name} answers")
+            there = _within(_PATIENCE, lambda: remote.fs.exists(remote.path))
     except DvcException as error:
-        return Finding("remote", False, str(error).splitlines()[0], "see docs/sharing.md; `dvc remote list` shows it")
+        return Finding("remote", False, str(error).splitlines()[0], "`dvc remote list` shows it; correct .dvc/config")
     except Exception as error:  # each kind of storage has errors of its own
         said = f"{type(error).__name__}: {error}".splitlines()[0][:200]
-        return Finding("remote", False, said, "check the network and the credentials: docs/sharing.md")
+        return Finding("remote", False, f"{name}: {said}", "check the network and the credentials of that storage")
+    if not there and remote.fs.protocol == "local":
+        return Finding("remote", False, f"{name}: {remote.path} is not there", "mount that disk, or make the folder")
+    return Finding("remote", True, f"{name} answers" + ("" if there else "; nothing is in it yet, `dvc push` fills it"))
+
+
+def _within(seconds: float, call: Callable[[], bool]) -> bool:
+    """The result of a call that may never end. Raises TimeoutError."""
+    done: Queue[bool | Exception] = Queue()
+
+    def work() -> None:
+        try:
+            done.put(call())
+        except Exception as error:  # told to whoever waits
+            done.put(error)
+
+    Thread(target=work, daemon=True).start()  # a daemon, so that it cannot keep the program from ending
+    try:
+        result = done.get(timeout=seconds)
+    except Empty:
+        raise TimeoutError(f"no answer in {seconds:.0f} seconds") from None
+    if isinstance(result, Exception):
+        raise result
+    return result
 
 
 def _keys(params: Params) -> Iterator[Finding]:
     """Whether the keys that the arms that are on will need are set. Their values are never read out."""
     wanted: list[tuple[str, str, bool]] = [
         (params.provider.key_variable, "the openai arm is on", params.run.openai),
-        ("HF_TOKEN", "models come from a hub", _from_hub(params)),
+        ("HF_TOKEN", "train_llama.hub_id is set", params.train_llama.hub_id is not None),
     ]
     for variable, why, needed in wanted:
         there = bool(os.environ.get(variable, "").strip())
         found = "set" if there else "not set" + ("" if needed else ", and not needed")
-        yield Finding(variable, there or not needed, found, f"{why}: `export {variable}=...`")
-
-
-def _from_hub(params: Params) -> bool:
-    bases = [params.rag.base] * params.run.rag + [params.llama.base] * params.run.llama
-    return any(base.count("/") == 1 and not Path(base).exists() for base in bases)
+        yield Finding(f"key {variable}", there or not needed, found, f"{why}: `export {variable}=...`")
 
 
 def _models(root: Path, params: Params) -> Iterator[Finding]:
-    """Whether the arms that are on can answer new rows."""
-    from tillmap.labelling import files_of
+    """Whether the arms that are on can label new rows."""
+    from tillmap.labelling import missing_files
 
-    for arm, on in params.run.model_dump().items():
-        if not on:
-            continue
-        missing = [str(path) for path in files_of(arm) if not (root / path).exists()]
-        found = f"{', '.join(missing)} not here" if missing else "its files are here"
-        remedy = f"`dvc repro` makes them, `dvc pull {' '.join(missing)}` fetches them"
-        yield Finding(f"arm {arm}", not missing, found, remedy)
+    for arm in (arm for arm in TRAINED if getattr(params.run, arm)):
+        missing = " ".join(str(path) for path in missing_files(arm, root))
+        found = f"{missing} not here" if missing else "its files are here"
+        yield Finding(f"arm {arm}", not missing, found, f"`dvc repro` makes them, `dvc pull {missing}` brings them")

@@ -1,88 +1,103 @@
-"""New rows to label, read batch by batch from JSON Lines, CSV or Parquet, and the labelled rows written."""
+"""New rows to label: checked as a whole, then read batch by batch."""
 
-import csv
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from io import TextIOWrapper
+from decimal import Decimal
 from itertools import islice
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import Any
 
-import orjson
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from tillmap.errors import InputError
-from tillmap.labels import LEVELS
-from tillmap.records import ID, MAX_LINE_BYTES, BadRowError, numbered_lines, parse_line, read_price
+from tillmap.formats import Format, format_of, read_records
+from tillmap.records import ID, BadRowError, read_price
 
-Format = Literal["jsonl", "csv", "parquet"]
-_ENDINGS: Mapping[str, Format] = {
-    ".jsonl": "jsonl", ".json": "jsonl", ".features": "jsonl", ".predict": "jsonl", ".ndjson": "jsonl", ".csv": "csv",
-    ".parquet": "parquet", ".pq": "parquet",
-}  # fmt: skip
+Row = tuple[int | str, str, str, float]
+
 _SHOWN = 3  # bad rows that an error names
-_ANSWERS = [*LEVELS, "confidence", "repair", "in_tree", "source", "status"]
 
 
 @dataclass(frozen=True)
 class Columns:
-    """What the fields of a feed are called. Retailer and price may be None: then no row has one."""
+    """What the fields of a feed are called.
+
+    None stands for `retailer` and `price`, which may then be missing; a name that was given must be there.
+    """
 
     id: str = ID
     description: str = "description"
-    retailer: str | None = "retailer"
-    price: str | None = "price"
+    retailer: str | None = None
+    price: str | None = None
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What `Feed.check` found: how many rows, and whether all their ids are whole numbers (in CSV, written as such)."""
+
+    rows: int
+    numbers: bool
 
 
 @dataclass(frozen=True)
 class Feed:
-    """A file of rows to label. Where the name's ending says nothing of the format, `format` must.
+    """A file of rows to label. `format` None: the one that the name's ending says. `name` is for errors.
 
-    Raises InputError where the file is not there, or its format is not known.
+    Raises InputError where the file cannot be read, or its format is not known.
     """
 
     path: Path
     columns: Columns = Columns()
     format: Format | None = None
+    name: str | None = None
 
     def __post_init__(self) -> None:
-        if not self.path.is_file():
-            raise InputError(f"{self.path}: the file is not there; name a file of rows, or - for standard input")
-        _ = self._format
+        try:
+            with self.path.open("rb"):
+                _ = self.format or format_of(self.path)
+        except FileNotFoundError:
+            raise InputError(
+                f"{self.path}: the file is not there; name a file of rows, or - for standard input"
+            ) from None
+        except OSError as error:
+            raise InputError(f"{self.path}: cannot be read ({error.strerror}); expected a file you may read") from None
 
-    @property
-    def _format(self) -> Format:
-        return self.format or format_of(self.path)
+    def check(self) -> Checked:
+        """Read the whole file, before hours go into a part of it. Memory: the ids.
 
-    def check(self) -> int:
-        """Read the whole file and give the number of its rows.
-
-        Raises InputError that names the first bad rows and says how many there are, so that a run over many rows
-        cannot stop at the last of them; also where there is no row, or an id comes twice.
+        Raises InputError that names the first bad rows and says how many there are: rows that lack an id or a
+        description, whose values are of another kind, or whose id came before; also where there is no row at all.
         """
-        faults, rows, seen = [], 0, set()
-        for where, row in self._rows():
-            rows += 1
-            if isinstance(row, BadRowError):
-                faults.append(f"{self.path}:{where}: {row}")
-            elif row[0] in seen:
-                faults.append(f"{self.path}:{where}: id {row[0]!r} came before")
-            else:
-                seen.add(row[0])
-        if faults:
-            more = f"; {len(faults) - _SHOWN:,} more rows are bad" if len(faults) > _SHOWN else ""
-            raise InputError("; ".join(faults[:_SHOWN]) + more + "; correct or remove them: nothing was labelled")
+        faults: list[str] = []
+        rows, bad, numbers = 0, 0, True
+        seen: dict[int | str, int] = {}
+        for rows, (where, row) in enumerate(self._rows(), 1):  # noqa: B007 - counted
+            fault: object = row
+            if not isinstance(row, BadRowError):
+                key = row[0]
+                numbers = numbers and (type(key) is int or self._is_number(key))
+                if seen.setdefault(key, where) == where:
+                    continue
+                fault = (
+                    f"`{self.columns.id}` {key!r} is already that of {self._unit} {seen[key]}, expected one of its own"
+                )
+            bad += 1
+            if bad <= _SHOWN:
+                faults.append(f"{self._name}:{where}: {fault}")
+        if bad:
+            more = f"\nand {bad - _SHOWN:,} more bad rows" if bad > _SHOWN else ""
+            raise InputError("\n".join(faults) + f"{more}\ncorrect or remove them and run again: nothing was labelled")
         if not rows:
-            raise InputError(f"{self.path}: there is no row in it; expected at least one")
-        return rows
+            raise InputError(f"{self._name}: there is no row in it; expected at least one")
+        return Checked(rows, numbers)
 
     def batches(self, size: int) -> Iterator[pd.DataFrame]:
-        """Tables of `size` rows, the last with what is left: key (int or str), description, retailer ("" where there
-        is none) and price (float, NaN where unknown). Raises InputError for a bad row."""
+        """Tables of `size` rows, the last with what is left.
+
+        Columns: key (int or str), description, retailer ("" where unknown) and price (float, NaN where unknown).
+        Raises InputError for a bad row.
+        """
         rows = self._sound()
         while batch := list(islice(rows, size)):
             key, description, retailer, price = zip(*batch, strict=True)
@@ -95,167 +110,89 @@ class Feed:
                 }
             )
 
-    def _sound(self) -> Iterator[tuple[int | str, str, str, float]]:
+    @property
+    def _format(self) -> Format:
+        return self.format or format_of(self.path)
+
+    @property
+    def _name(self) -> str:
+        return self.name or str(self.path)
+
+    @property
+    def _unit(self) -> str:
+        return "row" if self._format == "parquet" else "line"
+
+    def _is_number(self, key: int | str) -> bool:
+        """Whether a CSV's text is how a whole number is written; 007 is not, and must come back as it was."""
+        text = str(key)
+        return (
+            self._format == "csv" and text.isascii() and text.isdigit() and str(int(text[:20])) == text and _fits(text)
+        )
+
+    def _sound(self) -> Iterator[Row]:
         for where, row in self._rows():
             if isinstance(row, BadRowError):
-                raise InputError(f"{self.path}:{where}: {row}")
+                raise InputError(f"{self._name}:{where}: {row}; correct the row and run again")
             yield row
 
-    def _rows(self) -> Iterator[tuple[int, tuple[int | str, str, str, float] | BadRowError]]:
-        """Every row, or what is wrong with it, and the line or the row it is in, from 1."""
-        for where, read in {"jsonl": self._jsonl, "csv": self._csv, "parquet": self._parquet}[self._format]():
+    def _rows(self) -> Iterator[tuple[int, Row | BadRowError]]:
+        """Every row, or what is wrong with it, and its place."""
+        columns = self.columns
+        needed = [columns.id, columns.description, *filter(None, (columns.retailer, columns.price))]
+        optional = [name for name in self._named() if name not in needed]
+        for where, read in read_records(self.path, needed, optional, format_=self.format, name=self._name):
             try:
                 yield where, self._row(read())
             except BadRowError as fault:
                 yield where, fault
 
-    def _jsonl(self) -> Iterator[tuple[int, Callable[[], dict[str, Any]]]]:
-        with self.path.open("rb") as file:
-            for number, line in numbered_lines(file):
-                yield number, lambda line=line: parse_line(line)  # type: ignore[misc]
+    def _named(self) -> list[str]:
+        columns = self.columns
+        return [columns.id, columns.description, columns.retailer or "retailer", columns.price or "price"]
 
-    def _csv(self) -> Iterator[tuple[int, Callable[[], dict[str, Any]]]]:
-        """Lines are split as RFC 4180 says; a field that is not there or empty is unknown."""
-        csv.field_size_limit(MAX_LINE_BYTES)
-        with self.path.open("rb") as binary:
-            lines = csv.reader(TextIOWrapper(binary, encoding="utf-8-sig", newline=""), strict=True)
-            try:
-                header = next(lines, [])
-                self._require(header)
-                for fields in lines:
-                    if fields:
-                        yield lines.line_num, lambda fields=fields: _named(header, fields)  # type: ignore[misc]
-            except csv.Error as error:
-                raise InputError(f"{self.path}:{lines.line_num}: not CSV ({error}); correct the line") from None
-            except UnicodeDecodeError as error:
-                raise InputError(f"{self.path}:{lines.line_num + 1}: not UTF-8 ({error.reason}); save it so") from None
-
-    def _parquet(self) -> Iterator[tuple[int, Callable[[], dict[str, Any]]]]:
-        try:
-            file = pq.ParquetFile(self.path)
-            self._require(file.schema_arrow.names)
-            number = 0
-            for batch in file.iter_batches(batch_size=8192, columns=self._named_columns()):
-                for row in batch.to_pylist():
-                    number += 1
-                    yield number, lambda row=row: row  # type: ignore[misc]
-        except (pa.ArrowException, OSError) as error:
-            reason = str(error).splitlines()[0][:200]
-            raise InputError(
-                f"{self.path}: not a Parquet table ({reason}); write it again, or name its format"
-            ) from None
-
-    def _named_columns(self) -> list[str]:
-        return [name for name in vars(self.columns).values() if name is not None]
-
-    def _require(self, names: Iterable[str]) -> None:
-        there = list(names)
-        missing = [name for name in self._named_columns() if name not in there]
-        if missing:
-            raise InputError(
-                f"{self.path}: no column {', '.join(missing)}; there are: {', '.join(there) or 'none'}; name them with "
-                "--id, --description, --retailer and --price, or say --retailer '' where there is none"
-            )
-
-    def _row(self, record: Mapping[str, Any]) -> tuple[int | str, str, str, float]:
-        names = self.columns
-        key, description = record.get(names.id), record.get(names.description)
-        if type(key) not in (int, str) or key == "":
-            raise BadRowError(f"`{names.id}` is {_shown(key)}, expected a whole number or a text")
+    def _row(self, record: Mapping[str, Any]) -> Row:
+        id_name, text_name, retailer_name, price_name = self._named()
+        for name in filter(None, (self.columns.retailer, self.columns.price)):
+            if name not in record:
+                raise BadRowError(f"`{name}` is missing, expected it, were it null")
+        key, description = record.get(id_name), record.get(text_name)
+        if not (type(key) is str and key != "") and not (type(key) is int and _fits(key)):
+            raise BadRowError(f"{_found(record, id_name)}, expected a text, or a whole number of at most 64 bits")
         if type(description) is not str or not description.strip():
-            raise BadRowError(f"`{names.description}` is {_shown(description)}, expected a text")
-        retailer = None if names.retailer is None else record.get(names.retailer)
+            raise BadRowError(f"{_found(record, text_name)}, expected a text")
+        retailer, given = record.get(retailer_name), record.get(price_name)
         if retailer is not None and type(retailer) is not str:
-            raise BadRowError(f"`{names.retailer}` is {_shown(retailer)}, expected a text or nothing")
-        given = None if names.price is None else record.get(names.price)
-        price = math.nan if given is None or given == "" else read_price(given)
+            raise BadRowError(f"{_found(record, retailer_name)}, expected a text, or null")
+        for name, text in ((id_name, key), (text_name, description), (retailer_name, retailer)):
+            if type(text) is str and not _is_utf8(text):
+                raise BadRowError(f"`{name}` is not UTF-8, expected a file saved as UTF-8")
+        price = _price(given)
         if price is None:
-            raise BadRowError(f"`{names.price}` is {_shown(given)}, expected a number from 0 up, or nothing")
-        return key, description, retailer or "", price  # type: ignore[return-value]  # its type was checked
+            raise BadRowError(f"{_found(record, price_name)}, expected a number from 0 up, or nothing")
+        return key, description, retailer or "", price
 
 
-def format_of(path: Path) -> Format:
-    """The format that a file's name ends in. Raises InputError where it is none of those known."""
+def _price(given: Any) -> float | None:
+    """NaN where there is none, None where it is no price."""
+    if given is None or given == "" or (isinstance(given, float) and math.isnan(given)):
+        return math.nan
+    return read_price(float(given) if isinstance(given, Decimal) else given)
+
+
+def _fits(number: int | str) -> bool:
+    return -(2**63) <= int(number) < 2**63
+
+
+def _is_utf8(text: str) -> bool:
     try:
-        return _ENDINGS[path.suffix.lower()]
-    except KeyError:
-        raise InputError(
-            f"{path}: the name does not say the format; name it so that it ends in .jsonl, .csv or .parquet, or say "
-            "--format / --out-format"
-        ) from None
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
-@contextmanager
-def write_answers(path: Path, format_: Format, id_name: str, numbers: bool) -> Iterator[Callable[[pd.DataFrame], None]]:
-    """Give a function that appends a batch of answers; the file takes its place only when the block ends well.
-
-    A batch has `key`, the four labels, confidence, repair, in_tree, source and status. `numbers` says that every key is
-    a whole number, which a Parquet column must know beforehand.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    writer = {"jsonl": _jsonl_writer, "csv": _csv_writer, "parquet": _parquet_writer}[format_]
-    with partial.open("wb") as file, writer(file, id_name, numbers) as write:
-        yield write
-    partial.replace(path)
-
-
-Writer = AbstractContextManager[Callable[[pd.DataFrame], None]]
-
-
-@contextmanager
-def _jsonl_writer(file: IO[bytes], id_name: str, numbers: bool) -> Iterator[Callable[[pd.DataFrame], None]]:
-    def write(answers: pd.DataFrame) -> None:
-        for key, *values in answers[["key", *_ANSWERS]].itertuples(index=False, name=None):
-            record = {id_name: key, **dict(zip(_ANSWERS, values, strict=True))}
-            file.write(orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_SERIALIZE_NUMPY))
-
-    yield write
-
-
-@contextmanager
-def _csv_writer(file: IO[bytes], id_name: str, numbers: bool) -> Iterator[Callable[[pd.DataFrame], None]]:
-    text = TextIOWrapper(file, encoding="utf-8", newline="")
-    lines = csv.writer(text, lineterminator="\n")
-    lines.writerow([id_name, *_ANSWERS])
-
-    def write(answers: pd.DataFrame) -> None:
-        lines.writerows(answers[["key", *_ANSWERS]].itertuples(index=False, name=None))
-
-    yield write
-    text.flush()
-    text.detach()
-
-
-@contextmanager
-def _parquet_writer(file: IO[bytes], id_name: str, numbers: bool) -> Iterator[Callable[[pd.DataFrame], None]]:
-    schema = pa.schema(
-        [
-            (id_name, pa.int64() if numbers else pa.string()),
-            *((level, pa.string()) for level in LEVELS),
-            ("confidence", pa.float64()),
-            ("repair", pa.string()),
-            ("in_tree", pa.bool_()),
-            ("source", pa.string()),
-            ("status", pa.string()),
-        ]
-    )
-    with pq.ParquetWriter(file, schema, compression="zstd") as table:
-
-        def write(answers: pd.DataFrame) -> None:
-            keys = answers["key"] if numbers else answers["key"].map(str)
-            named = answers[_ANSWERS].assign(**{id_name: keys})[[id_name, *_ANSWERS]]
-            table.write_table(pa.Table.from_pandas(named, schema=schema, preserve_index=False))
-
-        yield write
-
-
-def _named(header: list[str], fields: list[str]) -> dict[str, Any]:
-    if len(fields) != len(header):
-        raise BadRowError(f"{len(fields)} fields, expected {len(header)}: {', '.join(header)[:100]}")
-    return dict(zip(header, fields, strict=True))
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+def _found(record: Mapping[str, Any], name: str) -> str:
+    if name not in record:
+        return f"`{name}` is missing"
+    text = repr(record[name])
+    return f"`{name}` is {text if len(text) <= 60 else f'{text[:57]}...'}"

@@ -1,35 +1,48 @@
 """Labels new rows with a trained arm: answers, repair and confidence, from that arm's own files alone."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal
 
 import pandas as pd
 
 from tillmap import paths
 from tillmap.arms import linear, nearest
-from tillmap.asking import ask, find_model
-from tillmap.confidence import FREE, Beliefs, Confidence, beliefs, make_signals
+from tillmap.confidence import Beliefs, Confidence, beliefs, make_signals
+from tillmap.drift import Seen
 from tillmap.errors import InputError
-from tillmap.labels import LabelTree
+from tillmap.labels import LEVELS, LabelTree
 from tillmap.linear.model import LinearModel
 from tillmap.params import Params
 from tillmap.predictions import predict
+from tillmap.repair import Repairer
 from tillmap.repairing import ASKED, make_repairer
 from tillmap.retrieval.base import Retriever
-from tillmap.retrieval.dense import DenseRetriever
-from tillmap.retrieval.embedding import Embedder
 from tillmap.retrieval.filters import Filters
 from tillmap.retrieval.lexical import LexicalRetriever
 from tillmap.retrieval.neighbours import fuse, neighbours_table
 from tillmap.storage import read_json, read_table
-from tillmap.text import normalise
 
-_AT_ONCE = 8192  # rows that a free arm labels at a time
+logger = logging.getLogger(__name__)
+
+Judges = Literal["own", "all"]
+
+_AT_ONCE = 8192  # rows that a free arm labels at a time; a multiple of what its model and index take at once
 _ALL = 10_000_000  # a model's rows go together: it is loaded once, and a budget is for all of them
 _SPLIT = "test"  # new rows are asked about as test rows are
+_KNOWN = ["id", "part", "split", "description", "retailer", "price", *LEVELS]
+
+# What each arm's answers follow from, beside params.yaml. The arms that ask a model fall back on the neighbours' vote.
+_FILES: Mapping[str, Sequence[Path]] = {
+    "nearest": [paths.SPLIT, paths.INDEX],
+    "linear": [paths.MODELS / "linear"],
+    "rag": [paths.SPLIT, paths.INDEX, paths.BASE / "rag"],
+    "llama": [paths.SPLIT, paths.INDEX, paths.BASE / "llama", paths.MODELS / "llama"],
+    "openai": [paths.SPLIT, paths.INDEX, paths.MODELS / "openai"],
+}
 
 
 class Knowledge:
@@ -40,16 +53,16 @@ class Knowledge:
 
     @cached_property
     def training(self) -> pd.DataFrame:
-        rows = read_table(paths.ROWS)
+        rows = read_table(paths.ROWS, _KNOWN)
         return rows[rows["part"] == "train"]
 
     def neighbours(self, items: pd.DataFrame, retriever: str) -> pd.DataFrame:
         """The neighbours table of new rows, as the `retrieve` stage makes it."""
         chosen = self._params.retrieval
         filters = Filters(chosen.same_retailer, chosen.price_ratio, chosen.min_kept)
+        names = ("dense", "lexical") if retriever == "hybrid" else (retriever,)
         tables = [
-            neighbours_table(self._retriever(name), self.training, items, chosen.k, filters=filters)
-            for name in (("dense", "lexical") if retriever == "hybrid" else (retriever,))
+            neighbours_table(self._retriever(name), self.training, items, chosen.k, filters=filters) for name in names
         ]
         return fuse(tables, chosen.hybrid_weights, chosen.k) if len(tables) > 1 else tables[0]
 
@@ -68,6 +81,9 @@ class Knowledge:
 
     @cached_property
     def _dense(self) -> Retriever:
+        from tillmap.retrieval.dense import DenseRetriever
+        from tillmap.retrieval.embedding import Embedder
+
         meaning = self._params.embedding
         return DenseRetriever.load(paths.INDEX, Embedder(meaning.model, meaning.revision, meaning.batch_size))
 
@@ -77,6 +93,7 @@ class Labeller:
     """One trained arm. Make it with `open_arm`.
 
     tree: the paths that it can answer. training_tree: those of the training part, which confidences are fitted by.
+    confidence: None where the arm's own is not calibrated.
     """
 
     arm: str
@@ -86,18 +103,26 @@ class Labeller:
     knowledge: Knowledge
     model: LinearModel | None
     confidence: Confidence | None
-    free: tuple[str, ...]
 
     @property
     def rows_at_once(self) -> int:
         """How many rows `label` is best given: free arms take them in pieces, a language model all at once."""
         return _ALL if self.arm in ASKED else _AT_ONCE
 
+    @property
+    def free(self) -> tuple[str, ...]:
+        """The free arms that are asked about the answers, too."""
+        return self.confidence.free if self.confidence else ()
+
+    @cached_property
+    def seen(self) -> Seen | None:
+        """What training showed; None where its file is not here."""
+        return Seen.from_json(read_json(paths.SEEN)) if paths.SEEN.is_file() else None
+
     def files(self) -> list[Path]:
         """The files that the answers follow from."""
-        folders = files_of(self.arm)
-        return [file for folder in folders for file in (folder.rglob("*") if folder.is_dir() else [folder])
-                if file.is_file()]  # fmt: skip
+        needed = [*_needed(self.arm), *(path for arm in self.free for path in _needed(arm))]
+        return [file for path in dict.fromkeys(needed) for file in path.rglob("*") if file.is_file()]
 
     def label(self, rows: pd.DataFrame, first: int = 0) -> pd.DataFrame:
         """Answer a table of `Feed.batches`, whose first row is row `first` of the whole feed.
@@ -117,117 +142,109 @@ class Labeller:
         return answers.drop(columns=["split", "id"]).assign(key=rows["key"].array)
 
     def _completions(self, items: pd.DataFrame) -> Sequence[Mapping[str, Any]]:
-        if self.arm == "nearest":
-            return [answer.as_record() for answer in nearest.completions(self.knowledge.votes(items))]
-        if self.model is not None:
-            return [answer.as_record() for answer in linear.completions(self.model.predict(items), items)]
+        if self.arm not in ASKED:
+            return self._said_by(self.arm, items)
+        from tillmap.asking import ask
+
         chosen, module = getattr(self.params, self.arm), ASKED[self.arm]
         near = self.knowledge.neighbours(items, chosen.retriever)
         questions = list(module.write_questions(items, self.knowledge.training, near, self.tree, chosen))
         allowed = module.target_of(chosen, self.tree).allowed_to_all(chosen)
         return ask(self.params, self.arm, questions, allowed).records
 
+    def _said_by(self, free_arm: str, items: pd.DataFrame) -> Sequence[Mapping[str, Any]]:
+        if free_arm == "nearest":
+            answers = nearest.completions(self.knowledge.votes(items))
+        else:
+            answers = linear.completions(self._linear.predict(items), items)
+        return [answer.as_record() for answer in answers]
+
     def _beliefs(self, items: pd.DataFrame) -> dict[str, Beliefs]:
         """What the free arms say of new rows."""
-        said: dict[str, Beliefs] = {}
-        if "nearest" in self.free:
-            answers = nearest.completions(self.knowledge.votes(items))
-            said["nearest"] = beliefs([answer.as_record() for answer in answers])
-        if "linear" in self.free:
-            answers = linear.completions(self._linear.predict(items), items)
-            said["linear"] = beliefs([answer.as_record() for answer in answers])
-        return said
+        return {arm: beliefs(self._said_by(arm, items)) for arm in self.free}
 
     @cached_property
     def _linear(self) -> LinearModel:
-        return linear.load(paths.MODELS / "linear", refitted=True)
+        return self.model or linear.load(paths.MODELS / "linear", refitted=True)
 
     @cached_property
-    def _repairer(self):  # type: ignore[no-untyped-def]
+    def _repairer(self) -> Repairer:
         return make_repairer(self.params, self.arm, self.tree)
 
 
-# What each arm's answers follow from, beside params.yaml and its confidence.
-_FILES: Mapping[str, Sequence[Path]] = {
-    "nearest": [paths.SPLIT, paths.INDEX],
-    "linear": [paths.MODELS / "linear"],
-    "rag": [paths.SPLIT, paths.INDEX, paths.BASE / "rag"],
-    "llama": [paths.SPLIT, paths.INDEX, paths.BASE / "llama", paths.MODELS / "llama"],
-    "openai": [paths.SPLIT, paths.INDEX, paths.MODELS / "openai"],
-}
+def missing_files(arm: str, root: Path = Path()) -> list[Path]:
+    """What an arm needs to label new rows and `root` lacks, as `dvc pull` takes it; its confidence comes last."""
+    return [path for path in (*_needed(arm), paths.SEEN, _confidence_of(arm)) if not (root / path).exists()]
 
 
-def files_of(arm: str) -> list[Path]:
-    """What an arm needs to label new rows, as `dvc pull` takes it."""
-    return [*_FILES[arm], _confidence_folder(arm)]
+def open_arm(arm: str, params: Params, judges: Judges | None = None) -> Labeller:
+    """Read a trained arm's files.
 
+    `judges` says whose word a confidence goes by: the arm's `own`, or that of `all` free arms besides, which is slower
+    and needs their files. None: all for an arm that asks a language model, where these files are here; own for others.
 
-def open_arm(arm: str, params: Params) -> Labeller:
-    """Read a trained arm's files. Raises InputError that says which are missing, and what brings them."""
+    Raises InputError that says which files are missing and what brings them, or that the arm was switched off; and
+    ModelError where a file is not what it should be.
+    """
     if arm not in _FILES:
         raise InputError(
             f"the {arm} arm is made of others and labels in the pipeline alone; name one of {', '.join(_FILES)}"
         )
-    needed = files_of(arm)
-    missing = [str(path) for path in needed if not path.exists()]
-    if missing:
-        raise InputError(
-            f"the {arm} arm needs {', '.join(missing)}, not here; `dvc pull {' '.join(missing)}` fetches what a "
-            f"colleague pushed, `dvc repro` makes it"
-        )
-    off = [str(path) for path in needed if (path / "off.json").is_file() and path != _confidence_folder(arm)]
+    needed = _needed(arm)
+    _require(arm, needed)
+    off = [str(path) for path in needed if _is_off(path)]
     if off:
-        raise InputError(f"{', '.join(off)}: the {arm} arm was switched off; run `dvc exp run -S run.{arm}=true`")
+        raise InputError(
+            f"{', '.join(off)}: the {arm} arm was switched off when this was made; switch it on in params.yaml "
+            f"(`run.{arm}: true`) and run `dvc repro`"
+        )
     model = linear.load(paths.MODELS / "linear", refitted=True) if arm == "linear" else None
     if arm in ASKED and arm != "openai":
+        from tillmap.asking import find_model
+
         find_model(arm)
     tree = model.tree if model is not None else LabelTree.from_table(read_table(paths.TREE))
-    confidence, free = _open_confidence(arm)
     training_tree = tree if model is None else linear.training_tree(paths.MODELS / "linear")
-    return Labeller(arm, params, tree, training_tree, Knowledge(params), model, confidence, free)
+    return Labeller(arm, params, tree, training_tree, Knowledge(params), model, _open_confidence(arm, judges))
 
 
-def _open_confidence(arm: str) -> tuple[Confidence | None, tuple[str, ...]]:
-    """The arm's confidence: with the free arms where it is asked beside their files anyway, else by itself."""
-    folder = _confidence_folder(arm)
+def _open_confidence(arm: str, judges: Judges | None) -> Confidence | None:
+    folder = _confidence_of(arm)
+    if not folder.is_dir():
+        logger.warning("%s is not here, so confidences are not calibrated: `dvc pull %s` brings it", folder, folder)
+        return None
     if (folder / "off.json").is_file():
-        return None, ()
-    together = Confidence.load(folder / "together.json")
-    free = tuple(name for name in FREE if name in together.free)
-    if arm in ASKED and all(path.exists() for name in free for path in _FILES[name]):
-        return together, free
-    return Confidence.load(folder / "alone.json"), ()
+        logger.warning("%s: the arm answered no row of the calibrate part, so confidences are not calibrated", folder)
+        return None
+    alone, together = (Confidence.load(folder / f"{name}.json") for name in ("alone", "together"))
+    missing = [file for free in together.free for file in _needed(free) if not file.exists()]
+    if (judges or ("all" if arm in ASKED else "own")) == "all":
+        if not missing:
+            return together
+        if judges == "all":
+            _require(f"{arm} arm's confidence with the {' and '.join(together.free)}", missing)
+        said = " ".join(map(str, missing))
+        logger.warning("confidences go by what %s itself says, for %s is not here (`dvc pull %s`)", arm, said, said)
+    return alone
 
 
-def _confidence_folder(arm: str) -> Path:
+def _require(arm: str, needed: Sequence[Path]) -> None:
+    missing = " ".join(str(path) for path in needed if not path.exists())
+    if missing:
+        raise InputError(
+            f"the {arm} arm needs {missing}, not here; `dvc pull {missing}` brings what was pushed to the remote, "
+            "`dvc repro` makes it"
+        )
+
+
+def _needed(arm: str) -> Sequence[Path]:
+    return _FILES[arm]
+
+
+def _is_off(path: Path) -> bool:
+    job = path / paths.JOB
+    return (path / "off.json").is_file() or (job.is_file() and bool(read_json(job).get("off")))
+
+
+def _confidence_of(arm: str) -> Path:
     return paths.CONFIDENCE / arm
-
-
-@dataclass
-class Drift:
-    """How far the rows labelled are from those that training showed; filled batch by batch."""
-
-    retailers: frozenset[str]
-    words: frozenset[str]
-    rows: int = 0
-    new_retailers: int = 0
-    new_words: int = 0
-
-    @classmethod
-    def from_file(cls, path: Path) -> Self | None:
-        """A count against what the `stratify` stage saw in training; None where its file is not here."""
-        if not path.is_file():
-            return None
-        seen = read_json(path)
-        return cls(frozenset(seen["retailers"]), frozenset(seen["words"]))
-
-    def add(self, rows: pd.DataFrame) -> None:
-        """Count a batch of `Feed.batches`."""
-        self.rows += len(rows)
-        self.new_retailers += int((~rows["retailer"].isin(self.retailers) & rows["retailer"].ne("")).sum())
-        self.new_words += sum(not self.words.issuperset(normalise(text).split()) for text in rows["description"])
-
-    def said(self) -> str:
-        """The shares of rows that training did not prepare for."""
-        retailers, words = self.new_retailers / self.rows, self.new_words / self.rows
-        return f"{retailers:.1%} of the rows come from retailers and {words:.1%} hold words that training never showed"

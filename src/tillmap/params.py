@@ -270,6 +270,7 @@ class Params(Section):
 
 
 ARMS = tuple(Run.model_fields)
+TRAINED = tuple(arm for arm in ARMS if arm not in ("cascade", "vote"))  # those that label new rows by themselves
 
 
 def read_params(path: Path, keys: Sequence[str] | None = None) -> Params:
@@ -294,7 +295,7 @@ def check_params(text: str, path: Path) -> Params:
     """Check the text of a params.yaml; `path` is for errors. Raises ParamsError naming the first mistake's line."""
     try:
         tree = YAML().load(text)
-    except YAMLError as error:
+    except (YAMLError, RecursionError) as error:  # nested too deep is no error of YAML's
         line = getattr(getattr(error, "problem_mark", None), "line", None)
         where = f"{path}:{line + 1}" if line is not None else str(path)
         raise ParamsError(f"{where}: not readable as YAML; check quotes and indentation") from error

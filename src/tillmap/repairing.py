@@ -19,7 +19,8 @@ def make_repairer(params: Params, arm: str, tree: LabelTree) -> Repairer:
         target, unseen = ASKED[arm].target_of(chosen, tree), chosen.unseen_brand
     else:
         target, unseen = nearest.target_of(tree), arm == "linear" and chosen.unseen_paths
-    by_meaning = params.postprocess.repair and params.postprocess.embed
+    # The other arms answer with paths, and need no model of meaning.
+    by_meaning = arm in ASKED and params.postprocess.repair and params.postprocess.embed
     embedder = Embedder(meaning.model, meaning.revision, meaning.batch_size) if by_meaning else None
     return Repairer(
         tree,

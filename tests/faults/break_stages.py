@@ -31,7 +31,7 @@ def outputs_of(project):
     """The commands of all stages by name, each with its cached outputs."""
     with Repo(str(project.folder)) as repo:
         return {
-            stage.addressing: (stage.cmd.split(), [out.def_path for out in stage.outs if out.use_cache])
+            stage.name: (stage.cmd.split(), [out.def_path for out in stage.outs if out.use_cache])
             for stage in repo.index.stages
         }
 

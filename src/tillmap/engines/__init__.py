@@ -47,7 +47,7 @@ class Completion:
     completion_tokens: int = 0
 
     def as_record(self) -> dict[str, Any]:
-        return asdict(self)
+        return dict(vars(self))  # not `asdict`, which copies every candidate: a third of what a fast arm takes
 
 
 def finished(question: Question, text: str, **counts: Any) -> Completion:

@@ -108,7 +108,7 @@ class LinearModel:
     def rank(self, items: pd.DataFrame, k: int = 10) -> Ranking:
         """The best k paths of each item (description, retailer and price), as positions in the tree; see `Ranking`."""
         weights = np.array(self.recipe.head_weights[: len(self._layout.paths)], dtype=np.float32)
-        starts = tqdm(range(0, max(len(items), 1), _CHUNK), desc="linear", unit="chunk", disable=None)
+        starts = tqdm(range(0, max(len(items), 1), _CHUNK), desc="linear", unit="chunk", leave=None, disable=None)
         parts = [
             self.heads.rank(self.featuriser.transform(items.iloc[start : start + _CHUNK]), self._layout, weights, k)
             for start in starts
@@ -157,16 +157,19 @@ class LinearModel:
         written = read_json(folder / "recipe.json")
         if not isinstance(written, dict) or written.get("format") != _FORMAT:
             raise ModelError(f"{folder}: not a linear model of this version; run `dvc repro` to train one")
-        values: dict[str, Any] = {
-            name: tuple(value) if isinstance(value, list) else value for name, value in written["recipe"].items()
-        }
-        recipe = Recipe(**values)
+        try:
+            values: dict[str, Any] = {
+                name: tuple(value) if isinstance(value, list) else value for name, value in written["recipe"].items()
+            }
+            recipe, trials = Recipe(**values), tuple(written["trials"])
+        except (TypeError, KeyError, AttributeError) as error:
+            raise ModelError(f"{folder}: not a linear model's recipe ({error}); run `dvc repro` to train one") from None
         return cls(
             Featuriser.from_table(read_table(folder / "terms.parquet"), recipe.ngrams),
             SparseHeads.load(folder / "weights.safetensors"),
             LabelTree.from_table(read_table(folder / TREE)),
             recipe,
-            tuple(written["trials"]),
+            trials,
         )
 
     @cached_property

@@ -23,6 +23,7 @@ _OTHER_CHANGES: Mapping[str, Mapping[str, Any]] = {
     "without label names": {"label_names": False},
     "with siblings": {"siblings": True},
 }
+_DENSE = 8  # training rows a path
 _LEVEL_SCALES = (1.0, 0.5, 2.0)
 _SIBLING_WEIGHTS = (0.3, 0.6, 1.0, 2.0)
 _SHARPNESSES = (1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)
@@ -36,10 +37,11 @@ def fit_best(
     """Fit the recipe that gets the most `tune` rows right, starting from `recipe` and changing one thing at a time.
 
     First what is seen and which heads there are: without the price, with the retailer, without the labels' names,
-    with a head for siblings. A change is kept where it gains more rows than it loses by over a standard error, the
-    root of their sum (McNemar 1947). Each try trains anew; where there are more than `trial_rows` rows, on whole groups
-    of about so many, for rows drawn singly would be thinner than the real data. Then, with the model of all rows, what
-    each head counts, whether unseen paths are answered (`unseen_paths`), and how sharp the shares are.
+    with a head for siblings (on dense data only: it is the dearest, and where paths have few rows it gains nothing). A
+    change is kept where it gains more rows than it loses by over a standard error, the root of their sum (McNemar
+    1947). Each try trains anew; where there are more than `trial_rows` rows, on whole groups of about so many, for rows
+    drawn singly would be thinner than the real data. Then, with the model of all rows, what each head counts, whether
+    unseen paths are answered (`unseen_paths`), and how sharp the shares are.
 
     `seen` says of the blocks price and retailer whether they are used; one that it does not name is tried.
     `training` and `tune` have id, description, retailer, price and the four levels; fewer than 50 tune rows choose
@@ -52,7 +54,8 @@ def fit_best(
         return LinearModel.fit(training, tree, recipe, seed)
     tune = tune.iloc[np.sort(np.random.default_rng(seed).permutation(len(tune))[:_MOST_TUNE_ROWS])]
     trials: list[Trial] = []
-    changes = [change for change, (block, _) in _BLOCK_CHANGES.items() if block not in seen] + list(_OTHER_CHANGES)
+    changes = [change for change, (block, _) in _BLOCK_CHANGES.items() if block not in seen]
+    changes += [change for change in _OTHER_CHANGES if change != "with siblings" or len(training) >= _DENSE * len(tree)]
     model = _choose_inputs(
         training, tune, tree, recipe, seed, changes=changes, trial_rows=trial_rows, trials=trials
     )  # fmt: skip

@@ -147,5 +147,5 @@ def read_tensors(path: Path) -> dict[str, NDArray[Any]]:
         return dict(load_file(path))
     except FileNotFoundError:
         raise InputError(f"{path}: the index is not there; {HOW_TO_GET}") from None
-    except SafetensorError as error:
+    except (SafetensorError, OSError, ValueError) as error:
         raise InputError(f"{path}: not an index ({error}); delete it and {HOW_TO_GET}") from None

@@ -61,7 +61,7 @@ class DenseRetriever(Retriever):
         subset = None if among is None else self.index.reconstruct_batch(keys[among])
         found, scores = [], []
         chunk = max(1, min(CHUNK, MOST // k))
-        for start in tqdm(range(0, len(vectors), chunk), desc="dense search", unit="chunk", disable=None):
+        for start in tqdm(range(0, len(vectors), chunk), desc="dense search", unit="chunk", leave=None, disable=None):
             part = vectors[start : start + chunk]
             if among is None:
                 similar, ids = self.index.search(part, k)

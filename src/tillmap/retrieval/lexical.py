@@ -84,7 +84,7 @@ class LexicalRetriever(Retriever):
         vectors = _scaled(self.vectoriser.transform(_spellings(queries)), 2 - self.settings["length"])
         engine = self._engine if among is None else _Engine(self.documents[among], self.settings["flat_up_to"])
         chunk = max(1, min(CHUNK, MOST // k))
-        starts = tqdm(range(0, len(queries), chunk), desc="lexical search", unit="chunk", disable=None)
+        starts = tqdm(range(0, len(queries), chunk), desc="lexical search", unit="chunk", leave=None, disable=None)
         parts = [engine.top(vectors[start : start + chunk], k) for start in starts]
         positions, scores = (np.concatenate(part) for part in zip(*parts, strict=True))
         return positions if among is None else np.where(positions >= 0, among[positions], -1), scores
@@ -159,7 +159,7 @@ def _vectoriser(ngrams: tuple[int, int], grams: list[str] | None = None) -> Tfid
 
 def _spellings(texts: Sequence[str]) -> "tqdm[str]":
     both = (f"{text} {without_vowels(text)}" for text in texts)
-    return tqdm(both, total=len(texts), desc="n-grams", unit="text", disable=None)
+    return tqdm(both, total=len(texts), desc="n-grams", unit="text", leave=None, disable=None)
 
 
 def _scaled(rows: csr_matrix, power: float) -> csr_matrix:

@@ -1,0 +1,285 @@
+"""The command line as a user has it: what it writes, how it is resumed, what it says where it cannot, exit codes."""
+
+import csv
+import io
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import zipfile
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from project import ROOT
+from trained import TEST, labels_of, make_trained, read_lines, set_params
+
+from openai_server import KEY, LocalOpenAI
+from tillmap import cli
+from tillmap.labels import LEVELS
+
+DRIFT = r"drift: \d+\.\d% of the rows are from retailers and \d+\.\d% have words that training never showed; "
+EXPECTED = r"expected accuracy 0\.\d+ \(95% interval [01]\.\d+ to [01]\.\d+\)"
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("trained")
+    return folder, make_trained(folder)
+
+
+@pytest.fixture
+def tillmap(trained, tmp_path, monkeypatch, capsys):
+    """Runs a command in the trained project: gives its exit code and all it said."""
+    monkeypatch.chdir(trained[0])
+    monkeypatch.setenv("TILLMAP_STATE", str(tmp_path / "state"))
+
+    def call(*words):
+        monkeypatch.setattr(sys, "argv", ["tillmap", *map(str, words)])
+        with pytest.raises(SystemExit) as ended:
+            cli.run()
+        said = capsys.readouterr()
+        code, error = (1, ended.value.code) if isinstance(ended.value.code, str) else (ended.value.code, "")
+        return code, said.out + said.err + error
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def features(trained):
+    return trained[0] / "data/demo/test.features"
+
+
+# predict
+
+
+@pytest.mark.parametrize("arm", ["nearest", "linear"])
+def test_new_rows_are_labelled_as_the_pipeline_labels_them(tillmap, trained, features, tmp_path, arm):
+    code, said = tillmap("predict", features, "--arm", arm, "--out", tmp_path / "out.jsonl", "--confidence", "all")
+    assert code == 0
+    assert re.fullmatch(DRIFT + EXPECTED, said.splitlines()[-1])
+    got = read_lines(tmp_path / "out.jsonl")
+    pipeline = pd.read_parquet(trained[0] / f"data/predictions/{arm}.parquet").query("split == 'test'")
+    assert [(row["indoml_id"], *labels_of(row)) for row in got] == list(
+        pipeline[["id", *LEVELS]].itertuples(index=False, name=None)
+    )
+    assert [row["confidence"] for row in got] == pytest.approx(pipeline["confidence"].tolist(), abs=1e-6)
+    assert {(row["repair"], row["in_tree"], row["source"], row["status"]) for row in got} == {("none", True, arm, "ok")}
+
+
+def test_every_format_in_and_out_says_the_same(tillmap, features, tmp_path):
+    rows = [json.loads(line) for line in features.read_text().splitlines()]
+    for row in rows:
+        row["price"] = None if row["price"] is None else float(row["price"])
+    with (tmp_path / "in.csv").open("w", newline="") as file:
+        lines = csv.DictWriter(file, list(rows[0]))
+        lines.writeheader()
+        lines.writerows(rows)
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "in.parquet")
+    written = {}
+    for source in (features, tmp_path / "in.csv", tmp_path / "in.parquet"):
+        for ending in ("jsonl", "csv", "parquet"):
+            out = tmp_path / f"{source.suffix}.{ending}"
+            assert tillmap("predict", source, "--arm", "linear", "--out", out)[0] == 0
+            written.setdefault(ending, []).append(out.read_bytes())
+    assert all(len(set(contents)) == 1 for contents in written.values())
+    told = [json.loads(line) for line in written["jsonl"][0].splitlines()]
+    assert pq.read_table(io.BytesIO(written["parquet"][0])).to_pylist() == told
+    texts = list(csv.DictReader(io.StringIO(written["csv"][0].decode())))
+    assert [list(map(str, row.values())) for row in told] == [list(row.values()) for row in texts]
+
+
+def test_a_pipe_with_ids_of_text_and_other_names(tillmap, tmp_path, monkeypatch):
+    rows = [{"sku": key, "text": "cad choc 45g"} for key in ("a-1", "007", " b ", "7")]
+    piped = io.BytesIO("".join(json.dumps(row) + "\n" for row in rows).encode())
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(piped))
+    out = tmp_path / "out.jsonl"
+    code, _ = tillmap("predict", "-", "--arm", "linear", "--id", "sku", "--description", "text", "--out", out)
+    assert code == 0
+    assert [row["sku"] for row in read_lines(out)] == ["a-1", "007", " b ", "7"]
+
+
+def test_an_error_of_a_pipe_names_its_line(tillmap, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"indoml_id,description\n1,milk\n2,\n")))
+    code, said = tillmap("predict", "-", "--format", "csv", "--arm", "linear", "--out", tmp_path / "out.csv")
+    assert code == 1
+    assert said.startswith("tillmap: standard input:3: `description` is '', expected a text")
+    assert not (tmp_path / "out.csv").exists()
+
+
+def test_killed_it_goes_on_and_writes_the_same_bytes(tillmap, trained, features, tmp_path):
+    rows = read_lines(features)
+    many = tmp_path / "many.jsonl"
+    many.write_text(
+        "".join(
+            json.dumps(rows[number % TEST] | {"indoml_id": f"r{number}", "description": f"{number} {number % 97}"})
+            + "\n"
+            for number in range(20_000)
+        )
+    )
+    state, out = tmp_path / "killed", tmp_path / "out.csv"
+    command = [sys.executable, "-m", "tillmap.cli", "predict", many, "--arm", "linear", "--out", out]
+    env = os.environ | {"PYTHONPATH": str(ROOT / "src"), "TILLMAP_STATE": str(state)}
+    child = subprocess.Popen(command, cwd=trained[0], env=env, stderr=subprocess.DEVNULL)
+    try:
+        while not any(state.glob("predict/*/000000.parquet")):
+            assert child.poll() is None, "predict ended before it could be killed"
+            time.sleep(0.01)
+    finally:
+        child.send_signal(signal.SIGKILL)
+        child.wait()
+    assert not out.exists()
+    done = subprocess.run(command, cwd=trained[0], env=env, text=True, capture_output=True, check=True)
+    assert re.search(r"(8192|16384) of 20000 rows are there from an earlier run", done.stderr)
+    assert not any(state.glob("predict/*"))
+    whole = tmp_path / "whole.csv"
+    assert (
+        tillmap("predict", many, "--arm", "linear", "--out", whole)[1].splitlines()[-1] == done.stdout.splitlines()[-1]
+    )
+    assert out.read_bytes() == whole.read_bytes()
+
+
+def test_nothing_of_the_pipeline_is_touched(tillmap, trained, features, tmp_path):
+    def look():
+        return {path: path.stat().st_mtime_ns for path in trained[0].rglob("*") if path.is_file()}
+
+    before = look()
+    assert tillmap("predict", features, "--arm", "nearest", "--out", tmp_path / "out.csv")[0] == 0
+    assert look() == before
+    code, said = tillmap("predict", features, "--arm", "linear", "--out", "data/predictions/mine.parquet")
+    assert (code, "data/ belongs to the pipeline" in said) == (1, True)
+
+
+def test_linear_needs_its_own_files_alone_and_the_missing_are_named(tillmap, trained, features, tmp_path, monkeypatch):
+    alone = tmp_path / "laptop"
+    alone.mkdir()
+    (alone / "params.yaml").write_bytes((trained[0] / "params.yaml").read_bytes())
+    monkeypatch.chdir(alone)
+    out = tmp_path / "out.csv"
+    code, said = tillmap("predict", features, "--arm", "linear", "--out", out)
+    assert (code, "needs models/linear, not here; `dvc pull models/linear`" in said) == (1, True)
+    code, said = tillmap("predict", features, "--arm", "nearest", "--out", out)
+    assert (code, "`dvc pull data/split data/index`" in said) == (1, True)
+    (alone / "models").mkdir()
+    (alone / "models/linear").symlink_to(trained[0] / "models/linear")
+    code, said = tillmap("predict", features, "--arm", "linear", "--out", out)
+    assert code == 0
+    assert "drift: what training showed is not known" in said
+    assert "expected accuracy: not known" in said
+    (alone / "models/seen.json").symlink_to(trained[0] / "models/seen.json")
+    (alone / "models/confidence").symlink_to(trained[0] / "models/confidence")
+    code, said = tillmap("predict", features, "--arm", "linear", "--out", out)
+    assert code == 0
+    assert re.search(DRIFT + EXPECTED, said)
+    code, said = tillmap("predict", features, "--arm", "linear", "--out", out, "--confidence", "all")
+    assert (code, "`dvc pull data/split data/index`" in said) == (1, True)
+
+
+def test_the_openai_arm_asks_a_server_within_a_budget(tillmap, trained, tmp_path, monkeypatch):
+    folder = tmp_path / "paid"
+    folder.mkdir()
+    for name in ("data", "models"):
+        (folder / name).mkdir()
+    for name in ("params.yaml", "data/split", "data/index", "models/linear"):
+        (folder / name).symlink_to(trained[0] / name)
+    (folder / "models/openai").mkdir()
+    (folder / "models/openai/job.json").write_text(json.dumps({"mode": "tuned", "model": "small", "usd": 0.0}))
+    known = pd.read_parquet(folder / "data/split/tree.parquet")[list(LEVELS)].iloc[0].tolist()
+    (folder / "params.yaml").unlink()
+    with LocalOpenAI() as server:
+        server.answer = lambda body: f"{known[2]} | {known[3]}" if "milk" in body["messages"][-1]["content"] else ""
+        provider = {"base_url": server.base_url, "poll_seconds": 0.01, "settle_seconds": 0.1}
+        set_params(folder, {"run": {"openai": True}, "openai": {"engine": "openai_server"}, "provider": provider})
+        monkeypatch.chdir(folder)
+        monkeypatch.setenv("OPENAI_API_KEY", KEY)
+        rows = [{"indoml_id": "a", "description": "milk"}, {"indoml_id": "b", "description": "bread"}]
+        feed, out = tmp_path / "feed.jsonl", tmp_path / "out.jsonl"
+        feed.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        code, said = tillmap("predict", feed, "--arm", "openai", "--out", out, "--budget", "0")
+        assert (code, "nothing was sent" in said) == (1, True)
+        assert not server.calls
+        code, said = tillmap("predict", feed, "--arm", "openai", "--out", out)
+        assert code == 0, said
+    answered, unanswered = read_lines(out)
+    assert (answered["indoml_id"], answered["status"], *labels_of(answered)) == ("a", "ok", *known)
+    assert (unanswered["indoml_id"], unanswered["status"], unanswered["repair"]) == ("b", "empty", "vote")
+    assert "1 of them by the neighbours' vote" in said
+
+
+# submit
+
+
+def check_submission(path, name, features):
+    """The contest's rules, checked without the project's code."""
+    with zipfile.ZipFile(path) as archive:
+        assert archive.namelist() == [f"test_{name}.predict"]
+        lines = [json.loads(line) for line in archive.read(f"test_{name}.predict").decode().splitlines()]
+    asked = [json.loads(line)["indoml_id"] for line in features.read_text().splitlines()]
+    assert [line["indoml_id"] for line in lines] == asked
+    assert all(type(line["indoml_id"]) is int for line in lines)
+    assert all(list(line) == ["indoml_id", "supergroup", "group", "module", "brand"] for line in lines)
+    assert all(type(line[level]) is str and line[level] for line in lines for level in LEVELS)
+    return lines
+
+
+def test_the_zip_keeps_the_contests_rules(tillmap, trained, features, tmp_path):
+    written = []
+    for number, ending in enumerate(("jsonl", "csv", "parquet")):
+        out = tmp_path / f"out.{ending}"
+        assert tillmap("predict", features, "--arm", "linear", "--out", out)[0] == 0
+        place = tmp_path / f"{number}.zip"
+        assert tillmap("submit", out, "--name", "us", "--out", place, "--test", features)[0] == 0
+        written.append(place.read_bytes())
+    assert tillmap("submit", "--arm", "linear", "--name", "us", "--out", tmp_path / "arm.zip")[0] == 0
+    written.append((tmp_path / "arm.zip").read_bytes())
+    assert len(set(written)) == 1
+    known = {tuple(path) for path in trained[1].query("split == 'train'")[list(LEVELS)].itertuples(index=False)}
+    assert {labels_of(line) for line in check_submission(tmp_path / "arm.zip", "us", features)} <= known
+
+
+def test_a_submission_of_other_rows_is_refused(tillmap, trained, features, tmp_path):
+    short, out = tmp_path / "short.jsonl", tmp_path / "out.jsonl"
+    short.write_text("".join(features.read_text().splitlines(keepends=True)[:-1]))
+    assert tillmap("predict", short, "--arm", "linear", "--out", out)[0] == 0
+    code, said = tillmap("submit", out, "--name", "us", "--out", tmp_path / "no.zip")
+    assert (code, f"{TEST - 1} rows for the {TEST} of the test file" in said) == (1, True)
+    assert not (tmp_path / "no.zip").exists()
+
+
+# The rest
+
+
+def test_wrong_calls_exit_with_2_and_help_with_0(tillmap, features, tmp_path):
+    assert tillmap("predict", features, "--out", tmp_path / "x.csv")[0] == 2
+    assert tillmap("predict", features, "--arm", "mine", "--out", tmp_path / "x.csv")[0] == 2
+    assert tillmap("submit", "--name", "us", "--out", tmp_path / "x.zip")[0] == 2
+    assert tillmap("nonsense")[0] == 2
+    for command in ("predict", "submit", "doctor", "profile", "cancel"):
+        code, said = tillmap(command, "--help")
+        assert code == 0
+        assert "Exit codes: 0 all went well, 1 something that you can mend" in said
+        assert command in tillmap("--help")[1]
+
+
+def test_a_users_mistake_is_one_line_and_no_traceback(tillmap, features, tmp_path, monkeypatch):
+    cases = [
+        (["predict", "nowhere.csv", "--arm", "linear", "--out", tmp_path / "x.csv"], "not there"),
+        (["predict", features, "--arm", "linear", "--out", tmp_path / "x.txt"], "--out-format"),
+        (["predict", features, "--arm", "linear", "--out", features], "data/ belongs"),
+        (["predict", features, "--arm", "linear", "--out", tmp_path], "--out-format"),
+        (["predict", features, "--arm", "rag", "--out", tmp_path / "x.csv"], "`dvc pull models/base/rag`"),
+        (["cancel", "nowhere"], "no run nowhere"),
+        (["profile", "nowhere"], "nowhere"),
+    ]
+    for words, expected in cases:
+        code, said = tillmap(*words)
+        assert code == 1, words
+        assert expected in said
+        assert "Traceback" not in said
+    monkeypatch.chdir(tmp_path)
+    code, said = tillmap("predict", features, "--arm", "linear", "--out", "x.csv")
+    assert (code, "run this from the project's root" in said) == (1, True)

