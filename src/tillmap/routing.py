@@ -34,9 +34,10 @@ def choose_threshold(confidence: npt.ArrayLike, right: npt.ArrayLike, target: fl
 def plan_routes(predictions: pd.DataFrame, threshold: float, held_out_rows: int, seed: int) -> pd.DataFrame:
     """The rows that the cascade answers, in their order, with a column `role`.
 
-    All test rows; of the `calibrate` part up to `held_out_rows` below the threshold, to try the model on, and as large a
-    share of those above it, which are the free arm's: together they are like the whole part. Where no test row is labelled, as many of the `report` part stand in
-    for them to be scored: drawn by chance, for of the easy ones alone a score would flatter.
+    All test rows; of the `calibrate` part up to `held_out_rows` below the threshold, to try the model on, and as large
+    a share of those above it, which are the free arm's: together they are like the whole part. Where no test row is
+    labelled, up to `held_out_rows` of the `report` part stand in for them to be scored: drawn by chance, for of the
+    easy ones alone a score would flatter.
 
     `predictions` are the free arm's: split, id, part, confidence, and `labelled`, whether the truth is known.
     """
