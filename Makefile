@@ -32,10 +32,10 @@ demo-openai: setup
 share-demo: setup
 	$(BIN)/python tests/demo_share.py
 
-# Where no model and no GPU is: pulls what postprocess and evaluate need and reruns just these, or refuses.
+# Where no model and no GPU is: pulls what the stages from postprocess on need and reruns just these, or refuses.
 # make rescore SET="postprocess.min_similarity=0.4 evaluate.resamples=500"
 rescore: setup
-	TILLMAP_ONLY="postprocess evaluate" dvc exp run --pull --allow-missing $(addprefix --set-param ,$(SET)) evaluate
+	TILLMAP_ONLY="postprocess vote review evaluate" dvc exp run --pull --allow-missing $(addprefix --set-param ,$(SET)) evaluate
 
 # The experiments side by side: the params in which they differ, and the arms' scores.
 SHOWN_ELSEWHERE := (catalogue|ingest|stratify|index|retrieve|prompts|base_model|train_llama|train_openai|infer|postprocess|route|review|evaluate|scores|costs)\.

@@ -16,15 +16,16 @@ from tillmap.engines import Completion, Question
 from tillmap.labels import LabelPath, LabelTree
 from tillmap.params import Params
 from tillmap.predictions import COLUMNS, no_predictions, predict
+from tillmap.repair import Repairer
 from tillmap.repairing import ASKED as LLMS
-from tillmap.repairing import known_paths, make_repairer
+from tillmap.repairing import known_paths
 from tillmap.routing import ASKED, TRIED
 from tillmap.scoring import KEY
 from tillmap.storage import read_json, read_jsonl, read_table, write_jsonl, write_table
 
 PARAMS = (
     "seed", "run.nearest", "run.linear", "run.cascade", "cascade", "linear", "rag", "llama", "openai", "engine",
-    "provider", "embedding", "postprocess",
+    "provider",
 )  # fmt: skip
 PROMPTS = paths.PROMPTS / "cascade"
 
@@ -81,17 +82,17 @@ class Reader:
         """The answers to a file's questions, and as predictions, not calibrated, in the same order."""
         questions = [Question(**record) for record in read_jsonl(file)]
         answers = ask(self._params, self._llm, questions, {"answers": None, "open_answers": None})
-        tables = []
+        settings, tables = getattr(self._params, self._llm), []
         for new, tree in enumerate(self._trees):
+            target = LLMS[self._llm].target_of(settings, tree)
             records = [record for record in answers.records if (record["split"] == "test") == new]
-            if records:
-                tables.append(predict(records, make_repairer(self._params, self._llm, tree), {}, self._llm))
-        if self._params.cascade.constrain == "candidates":
-            targets = [LLMS[self._llm].target_of(getattr(self._params, self._llm), tree) for tree in self._trees]
-            for asked in questions:
-                target = targets[asked.split == "test"]
-                self._allowed[asked.split, asked.id] = {target.decode(answer) for answer in asked.answers or ()}
-        return answers, pd.concat(tables, ignore_index=True)
+            # By letters alone, which finds a candidate, so that this stage with its models waits for no other's params.
+            tables.append(predict(records, Repairer(tree, target), {}, self._llm))
+            if self._params.cascade.constrain == "candidates":
+                for asked in questions:
+                    if (asked.split == "test") == new:
+                        self._allowed[asked.split, asked.id] = set(map(target.decode, asked.answers or ()))
+        return answers, pd.concat([table for table in tables if len(table)], ignore_index=True)
 
     def merge(self, free: pd.DataFrame, answered: pd.DataFrame) -> pd.DataFrame:
         return cascade.merge(free, answered, self._allowed or None)

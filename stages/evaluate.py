@@ -46,7 +46,7 @@ def main(params: Params) -> Metrics:
         arm: score_arm(table, truth, arm, **draws) | speed(arm) for arm, table in predictions.items()
     }
     for arm, table in predictions.items():
-        scores[arm] |= {"confidence": believe(arm, table, marks[arm], rows), "expected": expect(arm, table, rows)}
+        scores[arm] |= {"confidence": believe(arm, table, marks[arm], rows)} | expect(arm, table, rows)
     versus = compare_arms(marks, arms[0], **draws)  # the first arm that is on, the cheapest, is the reference
     for line in versus.itertuples():
         scores[str(line.arm)]["verdict"] = line.verdict
@@ -126,15 +126,15 @@ def believe(arm: str, predictions: pd.DataFrame, marks: pd.DataFrame, rows: pd.D
     return dict(rounded(found))
 
 
-def expect(arm: str, predictions: pd.DataFrame, rows: pd.DataFrame) -> Metrics | None:
-    """The accuracy to expect of the test rows that have no labels, with its interval; None without any, or a model."""
+def expect(arm: str, predictions: pd.DataFrame, rows: pd.DataFrame) -> Metrics:
+    """The accuracy to expect of the test rows that have no labels, with its interval, where there are such rows."""
     new = rows.loc[(rows["part"] == "test") & rows["brand"].isna(), KEY]
     asked = predictions.merge(new, on=KEY)
     fitted = paths.CONFIDENCE / arm / "together.json"
     if asked.empty or not fitted.is_file():
-        return None
+        return {}
     accuracy, low, high = Confidence.load(fitted).expected_accuracy(asked["confidence"])
-    return dict(rounded({"rows": len(asked), "accuracy": accuracy, "low": low, "high": high}))
+    return {"expected": rounded({"rows": len(asked), "accuracy": accuracy, "low": low, "high": high})}
 
 
 def speed(arm: str) -> Metrics:

@@ -174,7 +174,7 @@ def draw_coverage(table: pd.DataFrame, targets: Iterable[float] = (0.8, 0.9, 0.9
     figure, axes = _canvas(6.5, 4.5, "Accuracy when only the surest rows are answered")
     for target in targets:
         axes.axhline(target, color=_GREY, linestyle=":", linewidth=1)
-        axes.annotate(f"{target:.0%} right", (1.0, target), ha="right", va="bottom", fontsize=8, color=_GREY)
+        axes.annotate(f"{target:.0%} right", (0.0, target), ha="left", va="bottom", fontsize=8, color=_GREY)
     for arm, (colour, _) in _styles(table["arm"]).items():
         rows = table[table["arm"] == arm].sort_values("coverage")
         axes.plot(rows["coverage"], rows["accuracy"], color=colour, linewidth=1.8, label=arm)
@@ -182,6 +182,7 @@ def draw_coverage(table: pd.DataFrame, targets: Iterable[float] = (0.8, 0.9, 0.9
     axes.set_ylabel("share of the answered rows right")
     _as_share(axes, "x")
     _as_share(axes, "y")
+    axes.set_ylim(bottom=np.floor(10 * table["accuracy"].min()) / 10)
     _add_legend(axes, "arm")
     return figure
 
