@@ -51,7 +51,7 @@ def main():
 
         say("One of training is refused there")
         refused = do(laptop, *again, "linear.epochs=6", "evaluate", ok=False)
-        assert "only postprocess evaluate may run here" in refused
+        assert "may run here (TILLMAP_ONLY)" in refused
 
         say("A model by its name and version, into any folder")
         box.git("tag", "--annotate", "linear@v1.0.0", "--message", "the first")
