@@ -8,7 +8,7 @@ from ruamel.yaml.comments import CommentedMap
 from tillmap.errors import ParamsError
 
 # Outputs that hold a catalogue's descriptions. Models, completions and predictions name rows by their ids.
-HOLD_ROWS = ("data/raw", "data/split", "data/index", "data/prompts/")
+HOLD_ROWS = ("data/raw", "data/split", "data/index", "data/prompts/", "data/review")
 
 
 def keep_private(dvcfile: Path) -> list[str]:
