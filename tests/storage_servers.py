@@ -10,6 +10,8 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 HOST = "127.0.0.1"
 
 
@@ -107,5 +109,7 @@ class SSH(Server):
 
 def find_sshd():
     found = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
-    assert found, "OpenSSH's server is needed: apt-get install openssh-server (make setup-servers)"
+    if found is None and not os.environ.get("CI"):
+        pytest.skip("OpenSSH's server is not installed: `make servers` as root brings it")
+    assert found, "OpenSSH's server is needed: `make servers`"
     return found
