@@ -39,7 +39,8 @@ def test_an_arm_is_added_as_the_page_says(project, tmp_path):
             "repro", "--dry", "--single-item", "--force", f"{stage}@commonest"
         )
         copy.run("python", f"stages/{stage}.py", "commonest")
-    copy.run("python", "stages/evaluate.py")
+    for stage in ("review", "evaluate"):
+        copy.run("python", f"stages/{stage}.py")
     predictions = pd.read_parquet(copy.folder / "data/predictions/commonest.parquet")
     tree = pd.read_parquet(copy.folder / "data/split/tree.parquet")
     known = set(tree[list(LEVELS)].itertuples(index=False, name=None))

@@ -361,7 +361,7 @@ def test_an_incomplete_adapter_names_what_is_missing(small_adapter):
         with pytest.raises(ModelError, match=r"adapter_config\.json"):
             check_adapter(small_adapter)
     (small_adapter / "adapter_config.json").unlink()
-    with pytest.raises(ModelError, match=r"adapter_config\.json cannot be read"):
+    with pytest.raises(ModelError, match=r"adapter_config\.json: the file is not there"):
         check_adapter(small_adapter)
 
 
