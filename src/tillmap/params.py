@@ -83,8 +83,8 @@ class Linear(Section):
     refit: bool
 
 
-class LanguageModel(Section):
-    """What the arms that ask a local language model have in common."""
+class Questions(Section):
+    """What the arms that ask a language model have in common, wherever it runs."""
 
     recipe: Literal["ours", "seed"]
     retriever: RetrieverName
@@ -94,14 +94,19 @@ class LanguageModel(Section):
     target: Literal["short", "joined", "json"]
     constrain: Literal["off", "tree", "retrieved"]
     widen: Literal["module", "group"] | None
-    choose: Literal["greedy", "likelihood"]
     unseen_brand: bool
     held_out_rows: Annotated[int, Field(ge=0)]
+    max_new_tokens: Annotated[int, Field(ge=1, le=4096)]
+    temperature: Annotated[float, Field(ge=0, le=2)]
+
+
+class LanguageModel(Questions):
+    """What the arms that ask a local language model have in common."""
+
+    choose: Literal["greedy", "likelihood"]
     engine: Literal["vllm", "transformers"]
     base: Annotated[str, Field(min_length=1)]
     revision: str | None
-    max_new_tokens: Annotated[int, Field(ge=1, le=4096)]
-    temperature: Annotated[float, Field(ge=0, le=2)]
 
 
 class Rag(LanguageModel):
@@ -132,26 +137,15 @@ class TrainLlama(Section):
     hub_id: Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+$")] | None
 
 
-class OpenAI(Section):
+class OpenAI(Questions):
     mode: Literal["tuned", "retrieved"]
     model: Annotated[str, Field(min_length=1)]
-    recipe: Literal["ours", "seed"]
     sample_rows: Count
     sample_policy: Policy
-    retriever: RetrieverName
     examples: Annotated[int, Field(ge=0, le=100)]
-    show_retailer: bool
-    show_price: bool
-    show_numbers: bool
-    target: Literal["short", "joined", "json"]
-    constrain: Literal["off", "tree", "retrieved"]
-    widen: Literal["module", "group"] | None
     constraint: Literal["off", "structured_outputs", "json_schema"]
     unseen_brand: Literal[False]
-    held_out_rows: Annotated[int, Field(ge=0)]
     engine: Literal["openai_batch", "openai_server"]
-    max_new_tokens: Annotated[int, Field(ge=1, le=4096)]
-    temperature: Annotated[float, Field(ge=0, le=2)]
     request: dict[str, Any]
 
 

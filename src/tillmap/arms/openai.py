@@ -1,13 +1,13 @@
 """The `openai` arm: a model tuned at a provider and asked without examples, or an untuned one that sees neighbours."""
 
 from collections.abc import Iterator
-from typing import Literal, Protocol
 
 import pandas as pd
 
 from tillmap.arms.evidence import ITEM_COLUMNS, Evidence, labelled_items, make_item, widen_paths
 from tillmap.engines import Question
 from tillmap.labels import LabelTree
+from tillmap.params import OpenAI
 from tillmap.prompting import SEED_RAG, Message, Recipe, Renderer, our_recipe
 from tillmap.targets import Target, make_target
 
@@ -21,33 +21,19 @@ SEED_OPENAI = Recipe(
 )
 
 
-class Settings(Protocol):
-    """The params that shape the arm's questions. `mode` "retrieved" asks as the `rag` arm does."""
-
-    mode: Literal["tuned", "retrieved"]
-    recipe: Literal["ours", "seed"]
-    examples: int
-    show_retailer: bool
-    show_price: bool
-    show_numbers: bool
-    target: Literal["short", "joined", "json"]
-    constrain: Literal["off", "tree", "retrieved"]
-    widen: Literal["module", "group"] | None
-
-
-def target_of(params: Settings, tree: LabelTree) -> Target:
+def target_of(params: OpenAI, tree: LabelTree) -> Target:
     """The form of the arm's answers; the seed's recipes have their own."""
     seed = "joined" if params.mode == "tuned" else "json"
     return make_target(seed if params.recipe == "seed" else params.target, tree)
 
 
-def stop_of(params: Settings) -> tuple[str, ...]:
+def stop_of(params: OpenAI) -> tuple[str, ...]:
     """Where an answer ends: the seed's bar, which no joined label holds, or a line's end."""
     return ("|",) if params.mode == "tuned" and params.recipe == "seed" else ("\n",)
 
 
 def write_questions(
-    asked: pd.DataFrame, training: pd.DataFrame, neighbours: pd.DataFrame, tree: LabelTree, params: Settings
+    asked: pd.DataFrame, training: pd.DataFrame, neighbours: pd.DataFrame, tree: LabelTree, params: OpenAI
 ) -> Iterator[Question]:
     """One question for each row of `asked`, in order; the tables are those of `rag.write_questions`.
 
@@ -65,14 +51,14 @@ def write_questions(
         yield Question(split, row_id, renderer.question(make_item(*shown), seen), answers or None)
 
 
-def write_training(sample: pd.DataFrame, tree: LabelTree, params: Settings) -> Iterator[list[Message]]:
+def write_training(sample: pd.DataFrame, tree: LabelTree, params: OpenAI) -> Iterator[list[Message]]:
     """One conversation for each labelled row, in order: exactly its question, then its answer."""
     renderer = renderer_of(params, tree)
     for _, example in labelled_items(sample):
         yield renderer.training_example(example.item, example.path)
 
 
-def renderer_of(params: Settings, tree: LabelTree) -> Renderer:
+def renderer_of(params: OpenAI, tree: LabelTree) -> Renderer:
     """How the arm asks, in training and afterwards."""
     seed = SEED_OPENAI if params.mode == "tuned" else SEED_RAG
     ours = our_recipe(params.show_retailer, params.show_price, params.show_numbers)
