@@ -2,20 +2,19 @@
 
 import argparse
 import errno
-import fcntl
 import logging
 import os
 import resource
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from tillmap import paths
 from tillmap.errors import ResourceError, TillmapError
+from tillmap.journal import hold
 from tillmap.params import ARMS, Params, read_params
 from tillmap.storage import write_json
 
@@ -76,7 +75,7 @@ def _run(name: str, work: Callable[[], Metrics]) -> None:
     began = time.perf_counter()
     try:
         _check_allowed(name)
-        with _alone(name):
+        with hold(_LOCKS / f"{name.replace('/', '@')}.lock", _refusal):
             metrics = work()
             metrics |= {"seconds": round(time.perf_counter() - began, 2), "peak_memory_mib": _peak_memory_mib()}
             target = paths.METRICS / f"{name}.json"
@@ -106,25 +105,9 @@ def _check_allowed(name: str) -> None:
         )
 
 
-@contextmanager
-def _alone(name: str) -> Iterator[None]:
-    """One process a stage and folder: one that outlived its `dvc repro` would write beside another's files.
-
-    Raises ResourceError where another is at work; a killed process lets go of it.
-    """
-    _LOCKS.mkdir(parents=True, exist_ok=True)
-    with (_LOCKS / f"{name.replace('/', '@')}.lock").open("a+") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            lock.seek(0)
-            raise ResourceError(
-                f"process {lock.read() or '?'} runs this stage in this folder; wait for it, or stop it, then run again"
-            ) from None
-        lock.truncate(0)
-        lock.write(str(os.getpid()))
-        lock.flush()
-        yield
+def _refusal(pid: str) -> str:
+    """A process that outlived its `dvc repro` would write beside another's files."""
+    return f"process {pid} runs this stage in this folder; wait for it, or stop it, then run again"
 
 
 def _lacking_room(error: BaseException) -> str | None:

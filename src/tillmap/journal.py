@@ -9,7 +9,7 @@ import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -37,19 +37,30 @@ def run_key(settings: dict[str, Any], files: Iterable[Path]) -> str:
 
 
 @contextmanager
-def alone(folder: Path) -> Iterator[None]:
-    """Keep other processes from the state in a folder while the block runs; a killed process lets go of it.
+def hold(lock: Path, refusal: Callable[[str], str]) -> Iterator[None]:
+    """Hold a lock file while the block runs; a killed process lets go of it.
 
-    Raises ResourceError where another process has it.
+    Raises ResourceError where another process has it, with what `refusal` makes of that process's number.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / _LOCK).open("w") as lock:
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("a+") as file:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise ResourceError(
-                f"{folder}: another process follows this run; wait for it or stop it, then run again"
-            ) from None
+            file.seek(0)
+            raise ResourceError(refusal(file.read() or "?")) from None
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Keep other processes from the state in a folder while the block runs. Raises ResourceError where one has it."""
+    with hold(
+        folder / _LOCK, lambda _: f"{folder}: another process follows this run; wait for it or stop it, then run again"
+    ):
         yield
 
 
