@@ -121,7 +121,7 @@ class Labeller:
 
     def files(self) -> list[Path]:
         """The files that the answers follow from."""
-        needed = [*_needed(self.arm), *(path for arm in self.free for path in _needed(arm))]
+        needed = [*_FILES[self.arm], *(path for arm in self.free for path in _FILES[arm])]
         return [file for path in dict.fromkeys(needed) for file in path.rglob("*") if file.is_file()]
 
     def label(self, rows: pd.DataFrame, first: int = 0) -> pd.DataFrame:
@@ -174,7 +174,7 @@ class Labeller:
 
 def missing_files(arm: str, root: Path = Path()) -> list[Path]:
     """What an arm needs to label new rows and `root` lacks, as `dvc pull` takes it; its confidence comes last."""
-    return [path for path in (*_needed(arm), paths.SEEN, _confidence_of(arm)) if not (root / path).exists()]
+    return [path for path in (*_FILES[arm], paths.SEEN, _confidence_of(arm)) if not (root / path).exists()]
 
 
 def open_arm(arm: str, params: Params, judges: Judges | None = None) -> Labeller:
@@ -190,7 +190,7 @@ def open_arm(arm: str, params: Params, judges: Judges | None = None) -> Labeller
         raise InputError(
             f"the {arm} arm is made of others and labels in the pipeline alone; name one of {', '.join(_FILES)}"
         )
-    needed = _needed(arm)
+    needed = _FILES[arm]
     _require(arm, needed)
     off = [str(path) for path in needed if _is_off(path)]
     if off:
@@ -217,7 +217,7 @@ def _open_confidence(arm: str, judges: Judges | None) -> Confidence | None:
         logger.warning("%s: the arm answered no row of the calibrate part, so confidences are not calibrated", folder)
         return None
     alone, together = (Confidence.load(folder / f"{name}.json") for name in ("alone", "together"))
-    missing = [file for free in together.free for file in _needed(free) if not file.exists()]
+    missing = [file for free in together.free for file in _FILES[free] if not file.exists()]
     if (judges or ("all" if arm in ASKED else "own")) == "all":
         if not missing:
             return together
@@ -235,10 +235,6 @@ def _require(arm: str, needed: Sequence[Path]) -> None:
             f"the {arm} arm needs {missing}, not here; `dvc pull {missing}` brings what was pushed to the remote, "
             "`dvc repro` makes it"
         )
-
-
-def _needed(arm: str) -> Sequence[Path]:
-    return _FILES[arm]
 
 
 def _is_off(path: Path) -> bool:
