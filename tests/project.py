@@ -3,8 +3,10 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from ruamel.yaml import YAML
@@ -58,6 +60,18 @@ class Project:
 
     def read_json(self, name):
         return json.loads((self.folder / name).read_text())
+
+
+def kill_when(ready, command, **options):
+    """Run a command as `subprocess.Popen` would, and `kill -9` it as soon as `ready` says so."""
+    child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **options)
+    try:
+        while not ready():
+            assert child.poll() is None, f"{command[1:]} ended before it could be killed"
+            time.sleep(0.01)
+    finally:
+        child.send_signal(signal.SIGKILL)
+        child.wait()
 
 
 def copy_project(folder):

@@ -5,17 +5,15 @@ import io
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
-import time
 import zipfile
 
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from project import ROOT
+from project import ROOT, kill_when
 from trained import TEST, labels_of, make_trained, read_lines, set_params
 
 from openai_server import KEY, LocalOpenAI
@@ -124,14 +122,7 @@ def test_killed_it_goes_on_and_writes_the_same_bytes(tillmap, trained, features,
     state, out = tmp_path / "killed", tmp_path / "out.csv"
     command = [sys.executable, "-m", "tillmap.cli", "predict", many, "--arm", "linear", "--out", out]
     env = os.environ | {"PYTHONPATH": str(ROOT / "src"), "TILLMAP_STATE": str(state)}
-    child = subprocess.Popen(command, cwd=trained[0], env=env, stderr=subprocess.DEVNULL)
-    try:
-        while not any(state.glob("predict/*/000000.parquet")):
-            assert child.poll() is None, "predict ended before it could be killed"
-            time.sleep(0.01)
-    finally:
-        child.send_signal(signal.SIGKILL)
-        child.wait()
+    kill_when(lambda: any(state.glob("predict/*/000000.parquet")), command, cwd=trained[0], env=env)
     assert not out.exists()
     done = subprocess.run(command, cwd=trained[0], env=env, text=True, capture_output=True, check=True)
     assert re.search(r"(8192|16384) of 20000 rows are there from an earlier run", done.stderr)

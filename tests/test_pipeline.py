@@ -2,14 +2,11 @@
 
 import json
 import shutil
-import signal
-import subprocess
 import sys
-import time
 
 import pandas as pd
 import pytest
-from project import Project, stages_run
+from project import Project, kill_when, stages_run
 
 from openai_server import KEY, LocalOpenAI
 from tillmap.labels import LEVELS
@@ -168,15 +165,12 @@ def test_killed_in_infer_it_resumes_to_the_same_bytes(project, tmp_path):
     target.unlink()
     broken = Project(project.folder, tmp_path / "state")
     command = [sys.executable, "stages/infer.py", "rag"]
-    child = subprocess.Popen(command, cwd=broken.folder, env=broken.env, stderr=subprocess.DEVNULL)
     journal = tmp_path / "state" / "infer"
-    try:
-        while not any(file.stat().st_size for file in journal.glob("*/*.jsonl")):
-            assert child.poll() is None, "infer ended before it could be killed"
-            time.sleep(0.01)
-    finally:
-        child.send_signal(signal.SIGKILL)
-        child.wait()
+
+    def answered():
+        return any(file.stat().st_size for file in journal.glob("*/*.jsonl"))
+
+    kill_when(answered, command, cwd=broken.folder, env=broken.env)
     assert not target.exists()
     (file,) = journal.glob("*/*.jsonl")
     batches = file.read_bytes().count(b"\n")
@@ -193,16 +187,11 @@ def test_killed_in_training_it_resumes_to_the_same_bytes(project, tmp_path):
     broken = Project(project.folder, tmp_path / "state")
     command = [sys.executable, "stages/train_llama.py"]
     before = project.read_json("metrics/train_llama.json")["train_llama"]
-    child = subprocess.Popen(
-        command, cwd=broken.folder, env=broken.env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    try:
-        while not any((tmp_path / "state").glob("train/*/*/checkpoint-*/progress.json")):
-            assert child.poll() is None, "training ended before it could be killed"
-            time.sleep(0.01)
-    finally:
-        child.send_signal(signal.SIGKILL)
-        child.wait()
+
+    def checkpointed():
+        return any((tmp_path / "state").glob("train/*/*/checkpoint-*/progress.json"))
+
+    kill_when(checkpointed, command, cwd=broken.folder, env=broken.env)
     assert not model.exists()
     output = broken.run(*command)
     assert "going on from step" in output
