@@ -1,5 +1,6 @@
 """The linear model and its arm, on the demo catalogue and on toys."""
 
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numba import config
 from scipy.sparse import csr_matrix
 
 from tillmap.arms import linear
@@ -248,6 +250,22 @@ def test_training_takes_the_steps_of_the_squared_hinge() -> None:
     columns[::5, 1] = SILENT
     weights, _ = train_heads(csr_matrix(features), columns, heads, epochs=1, rate=0.2, seed=0)
     np.testing.assert_allclose(weights, plain_epoch(features, columns, heads, 0.2), atol=0.03)
+
+
+@given(st.integers(2, 12), st.lists(st.integers(1, 5), min_size=1, max_size=4), st.integers(0, 99))
+def test_the_number_of_threads_changes_nothing(threads: int, sizes: list[int], seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    heads, ends = Heads.of(sizes), np.cumsum([0, *sizes])
+    columns = np.stack([rng.integers(low, high, 20) for low, high in pairwise(ends)], axis=1)
+    columns[::4, -1] = SILENT
+    features = csr_matrix(np.where(rng.random((20, 8)) < 0.4, rng.random((20, 8)), 0).astype(np.float32))
+    runs = []
+    for number in (1, threads):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(config, "NUMBA_NUM_THREADS", number)
+            runs.append(train_heads(features, columns, heads, epochs=2, rate=0.2, seed=0))
+    for one, many in zip(*runs, strict=True):
+        np.testing.assert_array_equal(one, many)
 
 
 def test_pruning_keeps_the_largest_weights_in_the_size_allowed() -> None:

@@ -155,7 +155,7 @@ def _rank(  # noqa: PLR0912, PLR0917 - one loop for the compiler
             line, value = terms[place], values[place]
             if full_rows[line] >= 0:
                 full = full_lines[full_rows[line]]
-                for column in range(score.shape[0]):
+                for column in range(len(score)):
                     score[column] += value * full[column]
             else:
                 for entry in range(line_starts[line], line_starts[line + 1]):
