@@ -6,7 +6,7 @@ from tillmap import paths
 from tillmap.drift import Seen
 from tillmap.labels import LabelTree
 from tillmap.params import Params
-from tillmap.sampling import assign_parts, product_key, split_report
+from tillmap.sampling import assign_parts, calibrate_share, product_key, split_report
 from tillmap.storage import new_folder, read_table, write_json, write_table
 
 PARAMS = ("seed", "split")
@@ -17,7 +17,8 @@ def main(params: Params) -> Metrics:
     split = params.split
     products = {text: product_key(text) for text in rows["description"].unique()}
     rows["product"] = rows["description"].map(products).astype("str")
-    shares = {"tune": split.tune, "calibrate": split.calibrate, "report": split.report}
+    calibrate = calibrate_share(split.calibrate, split.calibrate_rows, int((rows["split"] == "train").sum()))
+    shares = {"tune": split.tune, "calibrate": calibrate, "report": split.report}
     rows.insert(2, "part", assign_parts(rows, split.by, **shares, seed=params.seed))
     tree = LabelTree.from_rows(rows[rows["part"] == "train"])
     with new_folder(paths.SPLIT) as folder:

@@ -1,4 +1,4 @@
-"""Trains the linear arm: its recipe is chosen on the `tune` part, and fitted anew on all labelled rows for the test."""
+"""Trains the linear arm: its recipe is chosen on the `tune` part, then fitted anew with the held-out parts."""
 
 from runner import Metrics, run
 
@@ -16,11 +16,15 @@ def main(params: Params) -> Metrics:
         if not params.run.linear:
             write_json({"off": True}, folder / "off.json")
             return {"off": True}
-        chosen, rows = params.linear.model_dump(exclude={"refit"}), read_table(paths.ROWS)
+        chosen, rows = params.linear.model_dump(exclude={"refit_up_to"}), read_table(paths.ROWS)
         chosen |= {block: None for block in ("price", "retailer") if chosen[block] == "auto"}
         settings = linear.Settings(**chosen | {"ngrams": tuple(params.linear.ngrams)})
         model = linear.train(rows, LabelTree.from_table(read_table(paths.TREE)), settings, params.seed)
-        linear.save(model, linear.refit(model, rows, params.seed) if params.linear.refit else None, folder)
+        others = whole = None
+        if (rows["split"] == "train").sum() <= params.linear.refit_up_to:
+            others = linear.refit_for_calibration(model, rows, params.seed)
+            whole = linear.refit(model, rows, params.seed)
+        linear.save(model, folder, others=others, whole=whole)
         size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
     return {
         "rows": int((rows["part"] == "train").sum()),

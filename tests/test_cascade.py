@@ -157,7 +157,7 @@ class Shop:
         yaml = YAML()
         params = yaml.load((ROOT / "params.yaml").read_text())
         params["run"] |= dict.fromkeys(("nearest", "rag", "llama", "openai"), False) | {"cascade": True}
-        params["linear"]["refit"] = False
+        params["linear"]["refit_up_to"] = 0
         params["openai"] |= {"mode": "retrieved", "engine": "openai_server", "examples": 1}
         params["provider"]["base_url"] = base_url
         params["postprocess"]["embed"] = False

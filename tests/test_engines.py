@@ -5,14 +5,13 @@ What must hold whatever the model says is tested on a model of random weights, w
 
 import gc
 import json
-import shutil
 from dataclasses import replace
 
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tillmap.checkpoints import check_adapter, check_checkpoint, fetch_checkpoint
 from tillmap.engines import Generation, Machine, Question
@@ -112,19 +111,8 @@ BY_LIKELIHOOD = Generation(max_new_tokens=16, temperature=0.0, seed=0, answers=A
 
 
 @pytest.fixture(scope="module")
-def tiny(model, tmp_path_factory):
-    """A Llama of random weights, large enough ones to be sure of what it says, with the real tokenizer."""
-    folder = tmp_path_factory.mktemp("tiny")
-    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
-        shutil.copy(model / name, folder)
-    torch.manual_seed(0)
-    LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=49152, hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=2,
-            num_key_value_heads=1, max_position_embeddings=1024, initializer_range=0.3, bos_token_id=1, eos_token_id=2,
-        )
-    ).save_pretrained(folder)  # fmt: skip
-    return folder
+def tiny(project):
+    return project.tiny
 
 
 @pytest.fixture(scope="module")

@@ -207,6 +207,26 @@ def test_refitting_knows_the_held_out_paths(model: LinearModel, rows: pd.DataFra
     assert accuracy(full.predict(held_out), held_out) > accuracy(model.predict(held_out), held_out)
 
 
+def test_every_row_is_answered_by_the_model_of_the_most_rows_besides(
+    model: LinearModel, rows: pd.DataFrame, tmp_path: Path
+) -> None:
+    others, whole = linear.refit_for_calibration(model, rows, 1), linear.refit(model, rows, 1)
+    strange = rows.assign(**{level: rows[level].where(rows["part"] != "calibrate", "x") for level in LABELS})
+    blind = linear.refit_for_calibration(model, strange, 1)
+    np.testing.assert_array_equal(others.heads.values, blind.heads.values, "it has seen a calibrate row")
+    assert others.tree == model.tree
+    linear.save(model, tmp_path, others=others, whole=whole)
+    asked = rows[rows["part"] != "train"]
+    answers = linear.answer(tmp_path, asked)
+    assert answers.index.equals(asked.index)
+    for part, by in (("report", model), ("calibrate", others), ("test", whole)):
+        of_part = asked["part"] == part
+        pd.testing.assert_frame_equal(answers[of_part], by.predict(asked[of_part]))
+    (tmp_path / "alone").mkdir()
+    linear.save(model, tmp_path / "alone")
+    pd.testing.assert_frame_equal(linear.answer(tmp_path / "alone", asked), model.predict(asked))
+
+
 def test_rows_that_do_not_fit_the_tree_are_told(rows: pd.DataFrame, tree: LabelTree) -> None:
     with pytest.raises(InputError, match="a path that the tree lacks"):
         LinearModel.fit(rows[rows["split"] == "train"], tree, Recipe(), 0)

@@ -130,7 +130,7 @@ def test_without_test_labels_the_report_part_is_scored(project, tmp_path):
 @pytest.mark.usefixtures("undo")
 def test_all_arms_off_is_one_line(project):
     project.set_params({"run": dict.fromkeys(("rag", "nearest", "linear", "llama", "vote"), False)})
-    output = project.dvc("repro", ok=False)
+    output = project.dvc("repro", "--single-item", "evaluate", ok=False)
     assert "every arm is off" in output
     assert "Traceback" not in output
 

@@ -12,6 +12,7 @@ from tillmap.sampling import (
     HELD_OUT,
     PARTS,
     assign_parts,
+    calibrate_share,
     product_key,
     rows_to_answer,
     sample_for_training,
@@ -293,3 +294,11 @@ def test_split_report_bears_any_rows(products, seed):
     rows["part"] = assign_parts(rows, "product", **SHARES, seed=seed)
     report = split_report(rows, seed, sample=5)
     assert report["fits"] in ("product", "row") and report["left_out"]["test"]["mean"] == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(
+    ("share", "labelled", "expected"),
+    [(0.08, 18_528, 0.08), (0.08, 3000, 0.2), (0.08, 6000, 0.1), (0.3, 3000, 0.3), (0.08, 0, 0.2)],
+)
+def test_few_rows_give_more_of_them_to_calibration(share, labelled, expected):
+    assert calibrate_share(share, 600, labelled) == pytest.approx(expected)

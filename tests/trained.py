@@ -43,7 +43,7 @@ def make_trained(folder):
         lexical.save(index)
     model = LinearModel.fit(training, tree, Recipe(epochs=2), seed=1)
     with new_folder(folder / "models/linear") as trained:
-        linear.save(model, None, trained)
+        linear.save(model, trained)
     write_json(Seen.of(training).as_json(), folder / "models/seen.json")
     near = neighbours_table(lexical, training, asked, k=20)
     said = {

@@ -165,7 +165,7 @@ class Labeller:
 
     @cached_property
     def _linear(self) -> LinearModel:
-        return self.model or linear.load(paths.MODELS / "linear", refitted=True)
+        return self.model or linear.load(paths.MODELS / "linear")
 
     @cached_property
     def _repairer(self) -> Repairer:
@@ -198,7 +198,7 @@ def open_arm(arm: str, params: Params, judges: Judges | None = None) -> Labeller
             f"{', '.join(off)}: the {arm} arm was switched off when this was made; switch it on in params.yaml "
             f"(`run.{arm}: true`) and run `dvc repro`"
         )
-    model = linear.load(paths.MODELS / "linear", refitted=True) if arm == "linear" else None
+    model = linear.load(paths.MODELS / "linear") if arm == "linear" else None
     if arm in ASKED and arm != "openai":
         from tillmap.asking import find_model
 

@@ -48,6 +48,7 @@ class Split(Section):
     by: Literal["product", "row"]
     tune: Share
     calibrate: Share
+    calibrate_rows: Annotated[int, Field(ge=0)]
     report: Share
 
 
@@ -80,7 +81,7 @@ class Linear(Section):
     trial_rows: Annotated[int, Field(ge=100)]
     weights_mib: Annotated[float, Field(gt=0)]
     unseen_paths: bool
-    refit: bool
+    refit_up_to: Annotated[int, Field(ge=0)]
 
 
 class Questions(Section):

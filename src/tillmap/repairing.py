@@ -34,5 +34,6 @@ def make_repairer(params: Params, arm: str, tree: LabelTree) -> Repairer:
 
 def known_paths(params: Params, arm: str, rows: pd.DataFrame) -> LabelTree:
     """The paths an arm can know: of the training part, or of all labelled rows where it was refitted on them."""
-    refitted = arm in HAVE_LINEAR and params.linear.refit
-    return LabelTree.from_rows(rows[rows["split"] == "train"] if refitted else rows[rows["part"] == "train"])
+    labelled = rows[rows["split"] == "train"]
+    refitted = arm in HAVE_LINEAR and len(labelled) <= params.linear.refit_up_to
+    return LabelTree.from_rows(labelled if refitted else rows[rows["part"] == "train"])

@@ -16,7 +16,8 @@ from tillmap.storage import read_table
 from tillmap.targets import Target, make_target
 
 _ITEM = ["id", "description", "retailer", "price"]
-_PART, _WHOLE = "part", "whole"  # folders of the model of the training part, and of the one refitted on all rows
+# Folders of models of the same recipe: of the training part, of all labelled rows but the calibrate part, and of all.
+_PART, _OTHERS, _WHOLE = "part", "others", "whole"
 
 
 @dataclass(frozen=True)
@@ -65,21 +66,34 @@ def refit(model: LinearModel, rows: pd.DataFrame, seed: int) -> LinearModel:
     return replace(LinearModel.fit(labelled, tree, model.recipe, seed), trials=model.trials)
 
 
-def save(model: LinearModel, refitted: LinearModel | None, folder: Path) -> None:
-    """Write the model of the training part and, where there is one, that of all labelled rows."""
-    for name, each in ((_PART, model), (_WHOLE, refitted)):
+def refit_for_calibration(model: LinearModel, rows: pd.DataFrame, seed: int) -> LinearModel:
+    """Train a model's recipe anew on all labelled rows but the `calibrate` part, which it is to answer.
+
+    It is nearly as good as the model of all rows, so that confidences fitted on its answers hold for that one's. It
+    knows no other paths than `model`: rows with one are left out.
+    """
+    others = rows.loc[(rows["split"] == "train") & (rows["part"] != "calibrate"), [*_ITEM, *LEVELS]]
+    known = [path in model.tree for path in others[list(LEVELS)].itertuples(index=False, name=None)]
+    return replace(LinearModel.fit(others[known], model.tree, model.recipe, seed), trials=model.trials)
+
+
+def save(
+    model: LinearModel, folder: Path, *, others: LinearModel | None = None, whole: LinearModel | None = None
+) -> None:
+    """Write the model of the training part and, where there are, that for the calibrate part and that for new rows."""
+    for name, each in ((_PART, model), (_OTHERS, others), (_WHOLE, whole)):
         if each is not None:
             (folder / name).mkdir()
             each.save(folder / name)
 
 
-def load(folder: Path, *, refitted: bool) -> LinearModel:
-    """The model of the training part, or the one for new rows: refitted where there is one.
+def load(folder: Path) -> LinearModel:
+    """The model for new rows. Raises InputError or ModelError where a file is missing or not as it should be."""
+    return _load(folder, _WHOLE)
 
-    Raises InputError or ModelError where a file is missing or not as it should be.
-    """
-    whole = refitted and (folder / _WHOLE).is_dir()
-    return LinearModel.load(folder / (_WHOLE if whole else _PART))
+
+def _load(folder: Path, name: str) -> LinearModel:
+    return LinearModel.load(folder / (name if (folder / name).is_dir() else _PART))
 
 
 def training_tree(folder: Path) -> LabelTree:
@@ -88,16 +102,13 @@ def training_tree(folder: Path) -> LabelTree:
 
 
 def answer(folder: Path, asked: pd.DataFrame) -> pd.DataFrame:
-    """The answers of `LinearModel.predict` to rows that were not trained on: split, id, and what an item has.
+    """The answers of `LinearModel.predict` to rows that were not trained on: split, id, part, and what an item has.
 
-    Held-out rows are answered by the model of the training part, test rows by the refitted one where there is one.
+    Each part's are those of the model that has seen the most rows besides: test rows' of the model of all labelled
+    rows, the calibrate part's of the model of the others, where there are these; else of that of the training part.
     """
-    new = asked["split"] == "test"
-    parts = [
-        load(folder, refitted=refitted).predict(rows)
-        for refitted, rows in ((False, asked[~new]), (True, asked[new]))
-        if len(rows)
-    ]
+    model_of = asked["part"].map({"test": _WHOLE, "calibrate": _OTHERS}).fillna(_PART)
+    parts = [_load(folder, str(name)).predict(rows) for name, rows in asked.groupby(model_of, sort=False)]
     return pd.concat(parts).loc[asked.index]
 
 
