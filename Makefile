@@ -8,13 +8,15 @@ export DVC_NO_ANALYTICS := 1
 export DO_NOT_TRACK := 1
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: setup servers demo demo-openai share-demo rescore compare faults licences test lint types clean prune
+.PHONY: setup servers demo demo-openai share-demo rescore compare faults locks licences test lint types clean prune
 
 setup: $(INSTALLED)
 
-# --no-deps: the lock is complete, and some packages name others that would pull in CUDA.
-$(INSTALLED): requirements/cpu.txt requirements/share.txt pyproject.toml
+# --no-deps: the lock is complete, and some packages name others that would pull in CUDA. pip compares the hashes; torch has
+# none, for which build is taken depends on the index.
+$(INSTALLED): requirements/torch.txt requirements/cpu.txt requirements/share.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --no-deps -r requirements/torch.txt
 	$(BIN)/python -m pip install --quiet --no-deps -r requirements/cpu.txt -r requirements/share.txt
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
 	touch $@
@@ -53,6 +55,15 @@ servers:
 # kill -9 and a full disk in every stage, many times; `make test` does it a few times.
 faults: setup
 	$(BIN)/python tests/faults/break_stages.py
+
+# The hashes of the locks anew, after a version in one was changed. Needs uv.
+PINS := s/^\([^ \#]*==[^ ;\\]*\).*/\1/p
+locks:
+	for lock in cpu gpu share; do \
+	  sed -n '$(PINS)' requirements/$$lock.txt > requirements/$$lock.in && \
+	  uv pip compile requirements/$$lock.in --quiet --no-deps --no-annotate --generate-hashes --python-version 3.11 \
+	    --custom-compile-command 'make locks' --output-file requirements/$$lock.txt && rm requirements/$$lock.in; \
+	done
 
 # docs/licences.md anew, from what is installed.
 licences: setup

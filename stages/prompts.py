@@ -20,7 +20,10 @@ def main(params: Params, arm: str) -> Metrics:
     labelled = rows[rows["part"] == "train"]
     neighbours = read_table(paths.NEIGHBOURS / f"{chosen.retriever}.parquet")
     tree = LabelTree.from_table(read_table(paths.TREE))
-    asked = rows_to_answer(rows, chosen.held_out_rows, params.seed)
+    # A row of a part that nothing is fitted or scored on would be asked for nothing.
+    scored = rows.loc[rows["part"] == "test", "brand"].notna().any()
+    parts = ("calibrate",) if scored else ("calibrate", "report")
+    asked = rows_to_answer(rows, chosen.held_out_rows, params.seed, parts)
     questions = module.write_questions(asked, labelled, neighbours, tree, chosen)
     metrics: Metrics = {"questions": len(asked)}
     with new_folder(paths.PROMPTS / arm) as folder:

@@ -5,7 +5,8 @@ import re
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-LOCKS = ("cpu.txt", "share.txt")
+LOCKS = ("cpu.txt", "torch.txt", "share.txt")
+PIN = re.compile(r"^([\w.-]+)==([\w.+]+)", re.MULTILINE)
 STATED = re.compile(r"^License :: (?:OSI Approved :: )?(.+)$")
 LONG = 60
 
@@ -47,8 +48,7 @@ def licence(package):
 
 def pinned(lock):
     """The names and versions of a lock."""
-    lines = (ROOT / "requirements" / lock).read_text().splitlines()
-    return dict(line.partition("==")[::2] for line in lines if "==" in line and not line.startswith("#"))
+    return dict(PIN.findall((ROOT / "requirements" / lock).read_text()))
 
 
 def page():

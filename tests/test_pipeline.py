@@ -240,7 +240,7 @@ def test_the_openai_arm_from_tuning_to_the_bill_without_leaking_its_key(project)
         assert set(service.billed.values()) == {1}
         assert not service.violations
     predictions = pd.read_parquet(project.folder / "data/predictions/openai.parquet")
-    assert len(predictions) == 46
+    assert len(predictions) == 42
     assert project.read_json("metrics/evaluate.json")["openai"]["item_accuracy"] > 0.5
     costs = project.read_json("metrics/costs.json")["costs"]
     assert set(costs) == {"nearest", "linear", "openai", "vote"}

@@ -128,8 +128,8 @@ def test_a_server_killed_in_mid_push_loses_nothing(small, tmp_path):
     with S3(tmp_path / "s3") as server:
         use_s3(small, server)
         pushing = subprocess.Popen(
-            [*DVC, "push", "--jobs", "2"], cwd=small.folder, env=small.env, stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT, text=True,
+            [*DVC, "push", "--jobs", "2"], cwd=small.folder, env=small.env | {"AWS_MAX_ATTEMPTS": "1"},
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         )  # fmt: skip
         while not server.objects:
             assert pushing.poll() is None, pushing.stdout.read()

@@ -2,14 +2,14 @@
 
 import shutil
 
-import torch
-from transformers import LlamaConfig, LlamaForCausalLM
-
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 
 
 def make_tiny(tokenizer, folder):
     """Write it into a new folder, with a checkpoint's tokenizer and weights so large that it is never in doubt."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
     folder.mkdir()
     for name in TOKENIZER:
         shutil.copy(tokenizer / name, folder)
