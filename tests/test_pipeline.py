@@ -118,7 +118,8 @@ def test_a_changed_source_is_noticed(project, tmp_path):
 def test_without_test_labels_the_report_part_is_scored(project, tmp_path):
     shutil.copytree(project.folder / "data/demo", tmp_path / "shop")
     (tmp_path / "shop" / "test.labels").unlink()
-    project.set_params({"data": {"source": str(tmp_path / "shop")}, "run": {"rag": False, "llama": False}})
+    off = dict.fromkeys(("linear", "rag", "llama", "vote"), False)
+    project.set_params({"data": {"source": str(tmp_path / "shop")}, "run": off})
     project.dvc("repro")
     metrics = project.read_json("metrics/evaluate.json")
     rows = pd.read_parquet(project.folder / "data/split/rows.parquet")

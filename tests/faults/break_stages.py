@@ -5,10 +5,12 @@
 PROJECT is a folder in which `dvc repro` has run; without one, a small copy is made and run, without language models
 unless `--models` is given. Each stage of it is run alone, `--kills` times, and killed at a random moment of the time
 that it takes; an output is then as it was, or not there, and never in between. The stage is run once more, to its end,
-and must leave the bytes of the unbroken run. Then the same with a disk on which no file may grow beyond a few bytes.
+and must leave the bytes of the unbroken run. Then the same with a disk on which no file may grow beyond a few bytes, or
+with `--disk` on one in memory that is filled to its last byte (Linux, as root, for it is mounted).
 """
 
 import argparse
+import errno
 import hashlib
 import os
 import random
@@ -18,12 +20,14 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from dvc.repo import Repo
 from project import Project, copy_project
 
+DISK_MIB = 2048
 SMALLEST = 2048  # bytes that a file may have on the disk without room
 
 
@@ -83,8 +87,51 @@ def check_whole(project, command, outs, whole, when):
     assert not hidden, f"the run after {when} left {hidden}"
 
 
-def break_stage(project, name, command, outs, *, kills, rng):
-    """Kill a stage at random moments, then deny it room; give a line that says how it went."""
+@contextmanager
+def disk_in_memory(folder, mib):
+    """Mount a disk of that size on a folder for a while."""
+    folder.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={mib}m", "tmpfs", folder], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+@contextmanager
+def filled(folder):
+    """The folder's disk without a free byte."""
+    filler = folder / ".filler"
+    with filler.open("wb", buffering=0) as file:
+        for size in (2**20, 1):
+            try:
+                while True:
+                    file.write(bytes(size))
+            except OSError as error:
+                if error.errno != errno.ENOSPC:
+                    raise
+    try:
+        yield
+    finally:
+        filler.unlink()
+
+
+def run_without_room(project, command, outs, full):
+    """What a stage says, and its exit status, on a full disk or with a limit on its files."""
+    if full:
+        remove(project.folder, outs)
+        with filled(project.folder):
+            child = start(project, command)
+            return child.communicate()[0], child.returncode
+    files = [file for out in outs for file in [project.folder / out, *(project.folder / out).rglob("*")]]
+    limit = min(SMALLEST, max(1, max(file.stat().st_size for file in files) // 2))
+    remove(project.folder, outs)
+    child = start(project, command, limit)
+    return child.communicate()[0], child.returncode
+
+
+def break_stage(project, name, command, outs, *, kills, rng, full=False):
+    """Kill a stage at random moments, then deny it room (`full`: on a full disk); give a line that says how it went."""
     whole = fingerprint(project.folder, outs)
     assert None not in whole.values(), f"{name} has not run: {whole}"
     began = time.perf_counter()
@@ -103,14 +150,8 @@ def break_stage(project, name, command, outs, *, kills, rng):
             killed += 1
         check_nothing_half(project, outs, whole, f"kill {number + 1} of {name}")
     check_whole(project, command, outs, whole, f"{kills} kills of {name}")
-    largest = max(
-        file.stat().st_size for out in outs for file in [project.folder / out, *(project.folder / out).rglob("*")]
-    )
-    limit = min(SMALLEST, max(1, largest // 2))
-    remove(project.folder, outs)
-    child = start(project, command, limit)
-    output, _ = child.communicate()
-    assert child.returncode != 0, f"{name} needs no room at all?"
+    output, status = run_without_room(project, command, outs, full)
+    assert status != 0, f"{name} needs no room at all?"
     assert "Traceback" not in output, f"{name} without room:\n{output}"
     check_nothing_half(project, outs, whole, f"a full disk in {name}")
     check_whole(project, command, outs, whole, f"a full disk in {name}")
@@ -124,9 +165,17 @@ def main():
     parser.add_argument("--stages", nargs="*")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--models", action="store_true", help="language models, too: takes many minutes")
+    parser.add_argument("--disk", action="store_true", help="a disk of 2 GiB in memory, filled; not of PROJECT")
     chosen = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="tillmap-faults-") as name:
-        project = Project((chosen.project or Path(name) / "project").absolute(), Path(name) / "state")
+    if chosen.disk and chosen.project:
+        parser.error("--disk makes a project of its own: name none")
+    with tempfile.TemporaryDirectory(prefix="tillmap-faults-") as name, ExitStack() as mounted:
+        place = Path(name) / "disk"
+        if chosen.disk:
+            mounted.enter_context(disk_in_memory(place, DISK_MIB))
+        else:
+            place.mkdir()
+        project = Project((chosen.project or place / "project").absolute(), place / "state")
         if chosen.project is None:
             project.folder.mkdir()
             copy_project(project.folder)
@@ -139,7 +188,9 @@ def main():
         stages = outputs_of(project)
         rng = random.Random(chosen.seed)
         for stage in chosen.stages or stages:
-            print(break_stage(project, stage, *stages[stage], kills=chosen.kills, rng=rng), flush=True)
+            print(
+                break_stage(project, stage, *stages[stage], kills=chosen.kills, rng=rng, full=chosen.disk), flush=True
+            )
 
 
 if __name__ == "__main__":
