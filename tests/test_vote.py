@@ -28,7 +28,9 @@ def test_the_winner_is_always_a_path_that_somebody_named(ballots):
 def test_the_surer_arm_wins_and_two_outvote_it():
     x, y, z, *_, other = PATHS
     assert elect([(0.8, [(x, 1.0)]), (0.3, [(other, 1.0)])])[0][0] == x
-    assert elect([(0.8, [(x, 1.0)]), (0.5, [(other, 1.0)]), (0.5, [(other, 1.0)])])[0][0] == other
+    assert elect([(0.8, [(x, 1.0)]), (0.7, [(other, 1.0)]), (0.7, [(other, 1.0)])])[0][0] == other
+    assert elect([(0.8, [(x, 1.0)]), (0.5, [(other, 1.0)]), (0.5, [(other, 1.0)])])[0][0] == x, "two in doubt do not"
+    assert elect([(1.0, [(x, 1.0)]), (0.99, [(other, 1.0)])])[0][0] == x
     assert elect([(0.4, [(other, 1.0)])]) == [(other, 1.0)]
     # Two that agree on all but the brand outvote one that is as sure as they are.
     assert elect([(0.5, [(other, 1.0)]), (0.5, [(y, 1.0)]), (0.49, [(z, 1.0)])])[0][0] == y
