@@ -44,12 +44,14 @@ class Layout:
     """Which columns of the heads stand for what.
 
     `ends` (heads + 1,): head h has the columns ends[h] up to, and without, ends[h + 1]; the first four are those of the
-    levels. `paths` (heads, paths) and `chains` (3, chains) are the columns of their labels, head by head.
+    levels. `paths` (heads, paths) and `chains` (3, chains) are the columns of their labels, head by head; `chain_of`
+    (paths,) is the place of each path's chain.
     """
 
     ends: Ints
     paths: Ints
     chains: Ints
+    chain_of: Ints
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,8 @@ class SparseHeads:
         )
         _compiled_rank(
             features.indptr, features.indices, features.data, self.starts, self.columns, self.values, self.biases,
-            *self._full_lines, layout.ends, layout.paths, layout.chains, head_weights.astype(np.float32), *ranking,
+            *self._full_lines, layout.ends, layout.paths, layout.chains, layout.chain_of, head_weights.astype(np.float32),
+            *ranking,
         )  # fmt: skip
         return ranking
 
@@ -141,7 +144,7 @@ class SparseHeads:
 
 def _rank(  # noqa: PLR0912, PLR0917 - one loop for the compiler
     starts: Any, terms: Any, values: Any, line_starts: Any, line_columns: Any, line_values: Any, biases: Any,
-    full_rows: Any, full_lines: Any, ends: Any, path_columns: Any, chain_columns: Any, head_weights: Any,
+    full_rows: Any, full_lines: Any, ends: Any, path_columns: Any, chain_columns: Any, chain_of: Any, head_weights: Any,
     paths: Any, scores: Any, best: Any, second: Any, winner: Any, free: Any, free_score: Any,
 ) -> None:  # fmt: skip
     """Fill the arrays of a `Ranking`, row by row."""
@@ -149,6 +152,7 @@ def _rank(  # noqa: PLR0912, PLR0917 - one loop for the compiler
     last = paths.shape[1] - 1
     score = np.empty(biases.shape[0], np.float32)
     total = np.empty(known, np.float32)
+    of_chain = np.empty(chain_columns.shape[1], np.float32)
     for row in range(starts.shape[0] - 1):
         score[:] = biases
         for place in range(starts[row], starts[row + 1]):
@@ -160,7 +164,6 @@ def _rank(  # noqa: PLR0912, PLR0917 - one loop for the compiler
             else:
                 for entry in range(line_starts[line], line_starts[line + 1]):
                     score[line_columns[entry]] += value * line_values[entry]
-        total[:] = 0
         for head in range(heads):
             for column in range(ends[head], ends[head + 1]):
                 if score[column] > best[row, head]:
@@ -170,6 +173,17 @@ def _rank(  # noqa: PLR0912, PLR0917 - one loop for the compiler
                         free[row, 1] = column - ends[head]
                 elif score[column] > second[row, head]:
                     second[row, head] = score[column]
+        for chain in range(len(of_chain)):
+            of_chain[chain] = 0
+            for head in range(3):
+                of_chain[chain] += head_weights[head] * score[chain_columns[head, chain]]
+            if of_chain[chain] > free_score[row]:
+                free_score[row] = of_chain[chain]
+                free[row, 0] = chain
+        free_score[row] += head_weights[3] * best[row, 3]
+        for path in range(known):
+            total[path] = of_chain[chain_of[path]] + head_weights[3] * score[path_columns[3, path]]
+        for head in range(4, heads):
             for path in range(known):
                 total[path] += head_weights[head] * score[path_columns[head, path]]
         for path in range(known):
@@ -181,14 +195,6 @@ def _rank(  # noqa: PLR0912, PLR0917 - one loop for the compiler
                 scores[row, at], paths[row, at] = total[path], path
         for head in range(heads):
             winner[row, head] = score[path_columns[head, paths[row, 0]]]
-        for chain in range(chain_columns.shape[1]):
-            sum_ = np.float32(0)
-            for head in range(3):
-                sum_ += head_weights[head] * score[chain_columns[head, chain]]
-            if sum_ > free_score[row]:
-                free_score[row] = sum_
-                free[row, 0] = chain
-        free_score[row] += head_weights[3] * best[row, 3]
 
 
 _compiled_rank = njit(cache=True)(_rank)

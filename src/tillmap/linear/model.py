@@ -175,8 +175,8 @@ class LinearModel:
     @cached_property
     def _layout(self) -> Layout:
         columns, ends = _columns_of(self.tree, self.recipe.siblings)
-        chains = np.unique(columns[:, :3], axis=0)
-        return Layout(ends, np.ascontiguousarray(columns.T), np.ascontiguousarray(chains.T))
+        chains, chain_of = np.unique(columns[:, :3], axis=0, return_inverse=True)
+        return Layout(ends, np.ascontiguousarray(columns.T), np.ascontiguousarray(chains.T), chain_of.astype(np.int64))
 
     def _with_unseen(self, found: Ranking) -> tuple[Ints, Floats]:
         """The candidates, led by an unseen path where the recipe allows it: len(tree) + row stands for the row's."""
