@@ -101,8 +101,8 @@ class SparseHeads:
         )
         _compiled_rank(
             features.indptr, features.indices, features.data, self.starts, self.columns, self.values, self.biases,
-            *self._full_lines, layout.ends, layout.paths, layout.chains, layout.chain_of, head_weights.astype(np.float32),
-            *ranking,
+            *self._full_lines, layout.ends, layout.paths, layout.chains, layout.chain_of,
+            head_weights.astype(np.float32), *ranking,
         )  # fmt: skip
         return ranking
 
