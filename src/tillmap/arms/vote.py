@@ -34,14 +34,15 @@ def elect(ballots: Sequence[tuple[float, Ranked]]) -> list[tuple[LabelPath, floa
         for path, share in candidates:
             for depth in range(1, len(path) + 1):
                 votes[path[:depth]] += odds * share
-    paths = {path for _, candidates in ballots for path, _ in candidates}
+    # Sorted, for the order of a set is another in every run, and with it the last bits of a sum.
+    paths = sorted({path for _, candidates in ballots for path, _ in candidates})
     if not paths:
         raise ValueError("no ballot names a path; give each arm's answer")
     scores = {
         path: sum(weight * votes[path[:depth]] for depth, weight in enumerate(LEVEL_WEIGHTS, 1)) for path in paths
     }
     total = sum(scores.values())
-    ranked = sorted(paths, key=lambda path: (-scores[path], path))
+    ranked = sorted(paths, key=lambda path: -scores[path])
     return [(path, scores[path] / total if total else 1 / len(paths)) for path in ranked]
 
 
