@@ -60,9 +60,9 @@ faults: setup
 PINS := s/^\([^ \#]*==[^ ;\\]*\).*/\1/p
 locks:
 	for lock in cpu gpu share; do \
-	  sed -n '$(PINS)' requirements/$$lock.txt > requirements/$$lock.in && \
-	  uv pip compile requirements/$$lock.in --quiet --no-deps --no-annotate --generate-hashes --python-version 3.11 \
-	    --custom-compile-command 'make locks' --output-file requirements/$$lock.txt && rm requirements/$$lock.in; \
+	  sed -n '$(PINS)' requirements/$$lock.txt | \
+	  uv pip compile - --quiet --no-deps --no-annotate --generate-hashes --python-version 3.11 \
+	    --custom-compile-command 'make locks' --output-file requirements/$$lock.txt || exit 1; \
 	done
 
 # docs/licences.md anew, from what is installed.

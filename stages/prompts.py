@@ -22,8 +22,8 @@ def main(params: Params, arm: str) -> Metrics:
     tree = LabelTree.from_table(read_table(paths.TREE))
     # A row of a part that nothing is fitted or scored on would be asked for nothing.
     scored = rows.loc[rows["part"] == "test", "brand"].notna().any()
-    parts = ("calibrate",) if scored else ("calibrate", "report")
-    asked = rows_to_answer(rows, chosen.held_out_rows, params.seed, parts)
+    used = rows["part"].isin(("test", "calibrate") if scored else ("test", "calibrate", "report"))
+    asked = rows_to_answer(rows[used], chosen.held_out_rows, params.seed)
     questions = module.write_questions(asked, labelled, neighbours, tree, chosen)
     metrics: Metrics = {"questions": len(asked)}
     with new_folder(paths.PROMPTS / arm) as folder:

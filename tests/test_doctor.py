@@ -1,5 +1,6 @@
 """The doctor names what is wrong and what to do, and never shows a key."""
 
+import importlib.metadata
 import sys
 import time
 from collections import namedtuple
@@ -43,11 +44,15 @@ def test_packages_are_compared_with_the_lock(tmp_path, monkeypatch):
     lock = tmp_path / "requirements/cpu.txt"
     assert not doctor._packages(tmp_path).well
     lock.parent.mkdir()
+    torch = tmp_path / "requirements/torch.txt"
+    torch.write_text("torch==0.0.1\n")
     lock.write_text("# the lock\npytest==0.0.1\nno-such-package-here==1.0\n")
     finding = doctor._packages(tmp_path)
     assert (finding.well, "no-such-package-here missing (lock: 1.0)" in finding.found) == (False, True)
     assert "pip install --no-deps -r requirements/cpu.txt" in finding.remedy
-    lock.write_text(f"pytest=={pytest.__version__}\n")
+    lock.write_text(f"pytest=={pytest.__version__} \\\n    --hash=sha256:00\n")
+    assert "torch" in doctor._packages(tmp_path).found
+    torch.write_text(f"torch=={importlib.metadata.version('torch').partition('+')[0]}\n")
     assert doctor._packages(tmp_path).well
 
 

@@ -1,6 +1,9 @@
 """The vote: always one of the paths that were named, and louder where an arm is sure."""
 
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 from hypothesis import given
@@ -48,3 +51,26 @@ def test_an_election_is_a_completion():
     assert (answer.split, answer.id, answer.status) == ("test", 4, "ok")
     assert tuple(json.loads(answer.text).values()) == PATHS[0]
     assert [path for path, _ in answer.candidates] == [list(PATHS[0])]
+
+
+ELECT = """
+import random
+from tillmap.arms.vote import elect
+from tillmap.labels import LabelPath
+draw = random.Random(1)
+paths = [LabelPath("a", "b", module, brand) for module in "cdef" for brand in "uvwxyz"]
+for _ in range(50):
+    print(elect([(draw.random(), [(path, draw.random()) for path in draw.sample(paths, 10)]) for _ in range(3)]))
+"""
+
+
+def test_the_shares_are_the_same_to_the_last_bit_in_every_process():
+    """Python orders a set of texts anew in each."""
+    said = {
+        subprocess.run(
+            [sys.executable, "-c", ELECT], env=os.environ | {"PYTHONHASHSEED": str(seed)}, text=True,
+            capture_output=True, check=True,
+        ).stdout
+        for seed in (1, 2, 3)
+    }  # fmt: skip
+    assert len(said) == 1

@@ -58,12 +58,14 @@ def _python() -> Finding:
 
 
 def _packages(root: Path) -> Finding:
-    """Compare what is installed with the lock that fits this machine."""
-    name = "gpu" if _cuda() else "cpu"
-    lock = root / "requirements" / f"{name}.txt"
-    if not lock.is_file():
-        return Finding("packages", False, f"{lock} is not there", "restore it with `git checkout requirements`")
-    pins = [match.groups() for line in lock.read_text().splitlines() if (match := _PIN.match(line))]
+    """Compare what is installed with the locks that fit this machine."""
+    names = ("gpu",) if _cuda() else ("torch", "cpu")
+    locks = [root / "requirements" / f"{name}.txt" for name in names]
+    for lock in locks:
+        if not lock.is_file():
+            return Finding("packages", False, f"{lock} is not there", "restore it with `git checkout requirements`")
+    lines = [line for lock in locks for line in lock.read_text().splitlines()]
+    pins = [match.groups() for line in lines if (match := _PIN.match(line))]
     wrong = []
     for package, version in pins:
         try:
@@ -73,8 +75,9 @@ def _packages(root: Path) -> Finding:
         if there != version.partition("+")[0]:
             wrong.append(f"{package} {there} (lock: {version})")
     shown = ", ".join(wrong[:_MANY]) + (f" and {len(wrong) - _MANY} more" if len(wrong) > _MANY else "")
-    remedy = f"`pip install --no-deps -r requirements/{name}.txt`, or `make setup`"
-    return Finding("packages", not wrong, shown or f"{len(pins)} as in requirements/{name}.txt", remedy)
+    as_locked = " and ".join(f"requirements/{name}.txt" for name in names)
+    installs = ", ".join(f"`pip install --no-deps -r requirements/{name}.txt`" for name in names)
+    return Finding("packages", not wrong, shown or f"{len(pins)} as in {as_locked}", f"{installs}, or `make setup`")
 
 
 def _cuda() -> bool:

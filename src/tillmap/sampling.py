@@ -1,7 +1,7 @@
 """Splits the labelled rows into parts, says which way of splitting is like the test rows, and draws samples."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from hashlib import blake2b
 from typing import Any, Literal
 
@@ -107,16 +107,14 @@ def _take(free: list[int], sizes: NDArray[np.int64], wanted: int, leave: int) ->
     return taken
 
 
-def rows_to_answer(
-    rows: pd.DataFrame, held_out_rows: int | None, seed: int, parts: Sequence[str] = HELD_OUT
-) -> pd.DataFrame:
-    """The test rows and, of each of these parts, up to `held_out_rows` rows (None: all), in the rows' order.
+def rows_to_answer(rows: pd.DataFrame, held_out_rows: int | None, seed: int) -> pd.DataFrame:
+    """The test rows and, of each held-out part, up to `held_out_rows` rows (None: all), in the rows' order.
 
     Needs the columns split, id and part.
     """
     draw = pd.Series(_draws(rows["id"], seed), index=rows.index)
     rank = draw.groupby(rows["part"]).rank(method="first")
-    wanted = rows["part"].isin(parts) & (held_out_rows is None or rank <= held_out_rows)
+    wanted = rows["part"].isin(HELD_OUT) & (held_out_rows is None or rank <= held_out_rows)
     return rows[wanted | (rows["part"] == "test")]
 
 

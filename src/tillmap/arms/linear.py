@@ -62,8 +62,7 @@ def train(rows: pd.DataFrame, tree: LabelTree, settings: Settings, seed: int) ->
 def refit(model: LinearModel, rows: pd.DataFrame, seed: int) -> LinearModel:
     """Train a model's recipe anew on all labelled rows, the held-out parts included; for answering test rows alone."""
     labelled = rows.loc[rows["split"] == "train", [*_ITEM, *LEVELS]]
-    tree = LabelTree.from_rows(labelled)
-    return replace(LinearModel.fit(labelled, tree, model.recipe, seed), trials=model.trials)
+    return _refit(model, labelled, LabelTree.from_rows(labelled), seed)
 
 
 def refit_for_calibration(model: LinearModel, rows: pd.DataFrame, seed: int) -> LinearModel:
@@ -74,7 +73,11 @@ def refit_for_calibration(model: LinearModel, rows: pd.DataFrame, seed: int) -> 
     """
     others = rows.loc[(rows["split"] == "train") & (rows["part"] != "calibrate"), [*_ITEM, *LEVELS]]
     known = [path in model.tree for path in others[list(LEVELS)].itertuples(index=False, name=None)]
-    return replace(LinearModel.fit(others[known], model.tree, model.recipe, seed), trials=model.trials)
+    return _refit(model, others[known], model.tree, seed)
+
+
+def _refit(model: LinearModel, rows: pd.DataFrame, tree: LabelTree, seed: int) -> LinearModel:
+    return replace(LinearModel.fit(rows, tree, model.recipe, seed), trials=model.trials)
 
 
 def save(
