@@ -24,19 +24,19 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tillmap.arms import llama, nearest, rag
-from tillmap.checkpoints import fetch_checkpoint
-from tillmap.engines import Generation, Machine, Question
-from tillmap.engines.loading import load_engine
-from tillmap.labels import LabelTree
-from tillmap.params import Llama, Rag, read_params
-from tillmap.predictions import predict
-from tillmap.repair import Repairer
-from tillmap.resampling import cluster_codes, mean_interval
-from tillmap.sampling import sample_for_training
-from tillmap.scoring import mark
-from tillmap.storage import read_json, read_table, write_json
-from tillmap.training.lora import train_adapter
-from tillmap.training.recipes import choose_recipe
+from tillmap.config.params import Llama, Rag, read_params
+from tillmap.core.files import read_json, read_table, write_json
+from tillmap.core.taxonomy import LabelTree
+from tillmap.evaluation.bootstrap import cluster_codes, mean_interval
+from tillmap.evaluation.metrics import mark
+from tillmap.llm.checkpoints import fetch_checkpoint
+from tillmap.llm.engines.loading import load_engine
+from tillmap.llm.questions import Generation, Machine, Question
+from tillmap.postprocessing.predictions import predict
+from tillmap.postprocessing.repair import Repairer
+from tillmap.splitting.sampling import sample_for_training
+from tillmap.tuning.lora import train_adapter
+from tillmap.tuning.recipes import choose_recipe
 
 ARMS = {"rag": rag, "llama": llama}
 WAYS = ("off", "tree", "retrieved", "retrieved, likeliest")

@@ -20,11 +20,11 @@ from pathlib import Path
 from typing import Any
 
 from tillmap.arms import rag
-from tillmap.engines import Completion, Generation, Machine, Question
-from tillmap.engines.loading import load_engine
-from tillmap.labels import LabelTree
-from tillmap.params import Rag, read_params
-from tillmap.storage import read_table
+from tillmap.config.params import Rag, read_params
+from tillmap.core.files import read_table
+from tillmap.core.taxonomy import LabelTree
+from tillmap.llm.engines.loading import load_engine
+from tillmap.llm.questions import Completion, Generation, Machine, Question
 
 BASELINE, *OTHERS = "transformers", "vllm"
 MACHINE = Machine(dtype="float32", max_model_len=1024, batch_rows=64, kv_cache_gib=1.0, eager=True)

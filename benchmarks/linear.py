@@ -23,10 +23,10 @@ import pandas as pd
 
 from tillmap.arms import linear
 from tillmap.arms.nearest import vote
-from tillmap.labels import LEVELS, LabelTree
+from tillmap.core.taxonomy import LEVELS, LabelTree
 from tillmap.retrieval.lexical import LexicalRetriever
 from tillmap.retrieval.neighbours import neighbours_table
-from tillmap.sampling import By, assign_parts, product_key
+from tillmap.splitting.sampling import By, assign_parts, product_key
 
 BASELINE = "lexical vote"
 SYSTEMS = (BASELINE, "linear", "refitted")

@@ -14,8 +14,8 @@ from pathlib import Path
 import dvc.api
 import pandas as pd
 
-from tillmap.comparison import compare_arms
-from tillmap.scoring import mark
+from tillmap.evaluation.comparison import compare_arms
+from tillmap.evaluation.metrics import mark
 
 
 def read(name: str, revision: str) -> pd.DataFrame:

@@ -27,10 +27,10 @@ import pandas as pd
 from rapidfuzz import process
 from rapidfuzz.distance import OSA
 
-from tillmap.labels import LEVELS, LabelPath, LabelTree
-from tillmap.matching import LabelMatcher, fold
-from tillmap.repair import Repairer
-from tillmap.targets import make_target
+from tillmap.core.taxonomy import LEVELS, LabelPath, LabelTree
+from tillmap.llm.answer_formats import make_target
+from tillmap.postprocessing.matching import LabelMatcher, fold
+from tillmap.postprocessing.repair import Repairer
 
 Encode = Callable[[Sequence[str]], "np.ndarray[Any, np.dtype[np.float32]]"]
 Damage = Callable[[str, random.Random], str]

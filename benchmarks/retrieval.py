@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 
 from tillmap.arms.nearest import vote
-from tillmap.labels import LEVELS
+from tillmap.core.taxonomy import LEVELS
 from tillmap.retrieval.base import Retriever
 from tillmap.retrieval.neighbours import neighbours_table
 

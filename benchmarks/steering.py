@@ -15,10 +15,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from tillmap.labelling import Labeller, open_arm
-from tillmap.labels import LEVELS, LabelPath
-from tillmap.params import read_params
-from tillmap.storage import read_table
+from tillmap.config.params import read_params
+from tillmap.core.files import read_table
+from tillmap.core.taxonomy import LEVELS, LabelPath
+from tillmap.serving.labeller import Labeller, open_arm
 
 LINE = "{arm:8} {order:7} rows {rows}  valid {valid:.3f}  changed {changed:.3f}  obeyed {obeyed:.3f}"
 ORDERS = {

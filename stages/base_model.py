@@ -2,10 +2,10 @@
 
 from runner import Metrics, run_arm
 
-from tillmap import paths
-from tillmap.checkpoints import fetch_checkpoint
-from tillmap.params import Params
-from tillmap.storage import new_folder, write_json
+from tillmap.config import paths
+from tillmap.config.params import Params
+from tillmap.core.files import new_folder, write_json
+from tillmap.llm.checkpoints import fetch_checkpoint
 
 PARAMS = ("run.{arm}", "run.cascade", "cascade.llm", "{arm}.base", "{arm}.revision")
 

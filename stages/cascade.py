@@ -8,20 +8,20 @@ from pathlib import Path
 import pandas as pd
 from runner import Metrics, run
 
-from tillmap import paths
-from tillmap.arms import cascade
-from tillmap.asking import Answers, ask, prices_of
-from tillmap.confidence import FREE, beliefs, calibrate, make_signals
-from tillmap.engines import Completion, Question
-from tillmap.labels import LabelPath, LabelTree
-from tillmap.params import Params
-from tillmap.predictions import COLUMNS, no_predictions, predict
-from tillmap.repair import Repairer
-from tillmap.repairing import ASKED as LLMS
-from tillmap.repairing import known_paths
-from tillmap.routing import ASKED, TRIED
-from tillmap.scoring import KEY
-from tillmap.storage import read_json, read_jsonl, read_table, write_jsonl, write_table
+from tillmap.cascade import trial as cascade
+from tillmap.cascade.routing import ASKED, TRIED
+from tillmap.config import paths
+from tillmap.config.params import Params
+from tillmap.core.files import read_json, read_jsonl, read_table, write_jsonl, write_table
+from tillmap.core.taxonomy import LabelPath, LabelTree
+from tillmap.evaluation.metrics import KEY
+from tillmap.llm.asking import Answers, ask, prices_of
+from tillmap.llm.questions import Completion, Question
+from tillmap.postprocessing.calibration import FREE, beliefs, calibrate, make_signals
+from tillmap.postprocessing.predictions import COLUMNS, no_predictions, predict
+from tillmap.postprocessing.repair import Repairer
+from tillmap.postprocessing.repairing import ASKED as LLMS
+from tillmap.postprocessing.repairing import known_paths
 
 PARAMS = (
     "seed", "run.nearest", "run.linear", "run.cascade", "cascade", "linear", "rag", "llama", "openai", "engine",

@@ -4,11 +4,11 @@ from pathlib import Path
 
 from runner import Metrics, run
 
-from tillmap import paths
-from tillmap.demo import make_demo, write_contest_files
-from tillmap.params import Params
-from tillmap.records import check_folder
-from tillmap.storage import new_folder
+from tillmap.catalogue.demo import make_demo, write_contest_files
+from tillmap.catalogue.source import check_folder
+from tillmap.config import paths
+from tillmap.config.params import Params
+from tillmap.core.files import new_folder
 
 PARAMS = ("seed", "demo", "data.source")
 

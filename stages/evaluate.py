@@ -6,23 +6,24 @@ from typing import Any
 import pandas as pd
 from runner import Metrics, run
 
-from tillmap import charts, paths
-from tillmap.comparison import compare_arms, comparison_table
-from tillmap.confidence import Confidence
-from tillmap.costs import PriceList, Rates, bill
-from tillmap.errors import ParamsError
-from tillmap.params import ARMS, Params
-from tillmap.reliability import (
+from tillmap.cascade.routing import ASKED, FREE, choose_threshold
+from tillmap.config import paths
+from tillmap.config.params import ARMS, Params
+from tillmap.core.errors import ParamsError
+from tillmap.core.files import new_folder, read_json, read_table, write_json, write_text
+from tillmap.evaluation import charts
+from tillmap.evaluation.calibration_curves import (
     answered_from,
     calibration_table,
     coverage_curve,
     expected_calibration_error,
 )
+from tillmap.evaluation.comparison import compare_arms, comparison_table
+from tillmap.evaluation.metrics import KEY, mark, recall_table, rounded, score_arm, score_held_back
+from tillmap.evaluation.slices import catch_all_paths, confusion, costliest_confusions, score_slices, slice_rows
+from tillmap.postprocessing.calibration import Confidence
+from tillmap.providers.costs import PriceList, Rates, bill
 from tillmap.retrieval import RETRIEVERS
-from tillmap.routing import ASKED, FREE, choose_threshold
-from tillmap.scoring import KEY, mark, recall_table, rounded, score_arm, score_held_back
-from tillmap.slices import catch_all_paths, confusion, costliest_confusions, score_slices, slice_rows
-from tillmap.storage import new_folder, read_json, read_table, write_json, write_text
 
 PARAMS = ("seed", "run", "review", "evaluate", "provider.prices", "costs")
 OWN_STAGE = ("cascade", "vote")

@@ -2,12 +2,12 @@
 
 from runner import Metrics, run
 
-from tillmap import paths
-from tillmap.params import Params
+from tillmap.config import paths
+from tillmap.config.params import Params
+from tillmap.core.files import new_folder, read_table
 from tillmap.retrieval.dense import DenseRetriever
 from tillmap.retrieval.embedding import Embedder
 from tillmap.retrieval.lexical import LexicalRetriever
-from tillmap.storage import new_folder, read_table
 
 PARAMS = ("embedding",)
 

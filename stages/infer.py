@@ -6,12 +6,12 @@ from pathlib import Path
 import pandas as pd
 from runner import Metrics, run_arm
 
-from tillmap import paths
 from tillmap.arms import linear, nearest
-from tillmap.asking import ask
-from tillmap.engines import Completion, Question
-from tillmap.params import Params
-from tillmap.storage import read_json, read_jsonl, read_table, write_jsonl
+from tillmap.config import paths
+from tillmap.config.params import Params
+from tillmap.core.files import read_json, read_jsonl, read_table, write_jsonl
+from tillmap.llm.asking import ask
+from tillmap.llm.questions import Completion, Question
 
 PARAMS = ("seed", "run.{arm}", "{arm}", "engine", "provider")
 

@@ -4,10 +4,10 @@ from pathlib import Path
 
 from runner import Metrics, run
 
-from tillmap import paths
-from tillmap.params import Params
-from tillmap.records import read_source
-from tillmap.storage import new_folder, write_table
+from tillmap.catalogue.source import read_source
+from tillmap.config import paths
+from tillmap.config.params import Params
+from tillmap.core.files import new_folder, write_table
 
 PARAMS = ("data",)
 

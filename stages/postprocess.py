@@ -8,14 +8,14 @@ from typing import Any
 import pandas as pd
 from runner import Metrics, run_arm
 
-from tillmap import paths
 from tillmap.arms import nearest
-from tillmap.confidence import FREE, Beliefs, beliefs, calibrate, make_signals
-from tillmap.labels import LEVELS, LabelPath, LabelTree
-from tillmap.params import Params
-from tillmap.predictions import no_predictions, predict
-from tillmap.repairing import known_paths, make_repairer
-from tillmap.storage import new_folder, read_jsonl, read_table, write_json, write_table
+from tillmap.config import paths
+from tillmap.config.params import Params
+from tillmap.core.files import new_folder, read_jsonl, read_table, write_json, write_table
+from tillmap.core.taxonomy import LEVELS, LabelPath, LabelTree
+from tillmap.postprocessing.calibration import FREE, Beliefs, beliefs, calibrate, make_signals
+from tillmap.postprocessing.predictions import no_predictions, predict
+from tillmap.postprocessing.repairing import known_paths, make_repairer
 
 Key = tuple[str, int]
 Completions = list[dict[str, Any]]

@@ -2,12 +2,12 @@
 
 from runner import Metrics, run_arm
 
-from tillmap import paths
 from tillmap.arms import llama, openai, rag
-from tillmap.labels import LabelTree
-from tillmap.params import Params
-from tillmap.sampling import rows_to_answer, sample_for_training, sample_report
-from tillmap.storage import new_folder, read_table, write_json, write_jsonl
+from tillmap.config import paths
+from tillmap.config.params import Params
+from tillmap.core.files import new_folder, read_table, write_json, write_jsonl
+from tillmap.core.taxonomy import LabelTree
+from tillmap.splitting.sampling import rows_to_answer, sample_for_training, sample_report
 
 PARAMS = ("seed", "run.{arm}", "run.cascade", "cascade.llm", "{arm}")
 ARMS = {"rag": rag, "llama": llama, "openai": openai}

@@ -2,15 +2,15 @@
 
 from runner import Metrics, run
 
-from tillmap import paths
-from tillmap.params import Params
+from tillmap.config import paths
+from tillmap.config.params import Params
+from tillmap.core.files import new_folder, read_table, write_table
 from tillmap.retrieval import RETRIEVERS
 from tillmap.retrieval.dense import DenseRetriever
 from tillmap.retrieval.embedding import Embedder
 from tillmap.retrieval.filters import Filters
 from tillmap.retrieval.lexical import LexicalRetriever
 from tillmap.retrieval.neighbours import fuse, neighbours_table
-from tillmap.storage import new_folder, read_table, write_table
 
 PARAMS = ("embedding", "retrieval")
 

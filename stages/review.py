@@ -3,13 +3,13 @@
 import pandas as pd
 from runner import Metrics, run
 
-from tillmap import paths
-from tillmap.confidence import FREE, beliefs
-from tillmap.labels import LEVELS
-from tillmap.params import ARMS, Params
-from tillmap.review import hold_back, level_confidences, needs_review
-from tillmap.scoring import KEY
-from tillmap.storage import new_folder, read_jsonl, read_table, write_json, write_table, write_text
+from tillmap.config import paths
+from tillmap.config.params import ARMS, Params
+from tillmap.core.files import new_folder, read_jsonl, read_table, write_json, write_table, write_text
+from tillmap.core.taxonomy import LEVELS
+from tillmap.evaluation.metrics import KEY
+from tillmap.evaluation.review import hold_back, level_confidences, needs_review
+from tillmap.postprocessing.calibration import FREE, beliefs
 
 PARAMS = ("run", "review")
 

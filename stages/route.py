@@ -8,21 +8,23 @@ import numpy as np
 import pandas as pd
 from runner import Metrics, run
 
-from tillmap import paths, routing
-from tillmap.arms import cascade, nearest
-from tillmap.arms.evidence import Evidence
-from tillmap.asking import prices_of
-from tillmap.confidence import beliefs
-from tillmap.costs import TokenCounter, require_budget
-from tillmap.engines import Question
-from tillmap.errors import ParamsError
-from tillmap.labels import LEVELS, LabelPath, LabelTree
-from tillmap.params import Params
-from tillmap.repairing import ASKED as LLMS
-from tillmap.repairing import known_paths
-from tillmap.routing import ASKED, FREE, TRIED, keep_to_budget, plan_routes, threshold_of_budget
-from tillmap.scoring import KEY
-from tillmap.storage import new_folder, read_json, read_jsonl, read_table, write_json, write_jsonl, write_table
+from tillmap.arms import nearest
+from tillmap.cascade import routing
+from tillmap.cascade import trial as cascade
+from tillmap.cascade.routing import ASKED, FREE, TRIED, keep_to_budget, plan_routes, threshold_of_budget
+from tillmap.config import paths
+from tillmap.config.params import Params
+from tillmap.core.errors import ParamsError
+from tillmap.core.files import new_folder, read_json, read_jsonl, read_table, write_json, write_jsonl, write_table
+from tillmap.core.taxonomy import LEVELS, LabelPath, LabelTree
+from tillmap.evaluation.metrics import KEY
+from tillmap.llm.asking import prices_of
+from tillmap.llm.few_shot import Evidence
+from tillmap.llm.questions import Question
+from tillmap.postprocessing.calibration import beliefs
+from tillmap.postprocessing.repairing import ASKED as LLMS
+from tillmap.postprocessing.repairing import known_paths
+from tillmap.providers.costs import TokenCounter, require_budget
 
 PARAMS = ("seed", "run.linear", "run.cascade", "cascade", "nearest", "linear", "rag", "llama", "openai", "provider")
 

@@ -12,11 +12,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from tillmap import paths
-from tillmap.errors import ResourceError, TillmapError
-from tillmap.journal import hold
-from tillmap.params import ARMS, Params, read_params
-from tillmap.storage import write_json
+from tillmap.config import paths
+from tillmap.config.params import ARMS, Params, read_params
+from tillmap.core.errors import ResourceError, TillmapError
+from tillmap.core.files import write_json
+from tillmap.core.run_state import hold
 
 Metrics = dict[str, Any]
 

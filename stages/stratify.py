@@ -2,12 +2,12 @@
 
 from runner import Metrics, run
 
-from tillmap import paths
-from tillmap.drift import Seen
-from tillmap.labels import LabelTree
-from tillmap.params import Params
-from tillmap.sampling import assign_parts, calibrate_share, product_key, split_report
-from tillmap.storage import new_folder, read_table, write_json, write_table
+from tillmap.config import paths
+from tillmap.config.params import Params
+from tillmap.core.files import new_folder, read_table, write_json, write_table
+from tillmap.core.taxonomy import LabelTree
+from tillmap.splitting.drift import Seen
+from tillmap.splitting.sampling import assign_parts, calibrate_share, product_key, split_report
 
 PARAMS = ("seed", "split")
 

@@ -2,11 +2,11 @@
 
 from runner import Metrics, run
 
-from tillmap import paths
 from tillmap.arms import linear
-from tillmap.labels import LabelTree
-from tillmap.params import Params
-from tillmap.storage import new_folder, read_table, write_json
+from tillmap.config import paths
+from tillmap.config.params import Params
+from tillmap.core.files import new_folder, read_table, write_json
+from tillmap.core.taxonomy import LabelTree
 
 PARAMS = ("seed", "run.linear", "linear")
 

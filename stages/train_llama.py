@@ -7,15 +7,16 @@ from tempfile import TemporaryDirectory
 import pandas as pd
 from runner import Metrics, run
 
-from tillmap import charts, paths
-from tillmap.checkpoints import check_checkpoint
-from tillmap.journal import alone, run_key, state_folder
-from tillmap.merging import merge_adapter
-from tillmap.params import Params
-from tillmap.storage import new_folder, read_jsonl, write_json
-from tillmap.training.hub import push_model, require_token
-from tillmap.training.lora import train_adapter
-from tillmap.training.recipes import choose_recipe
+from tillmap.config import paths
+from tillmap.config.params import Params
+from tillmap.core.files import new_folder, read_jsonl, write_json
+from tillmap.core.run_state import alone, run_key, state_folder
+from tillmap.evaluation import charts
+from tillmap.llm.checkpoints import check_checkpoint
+from tillmap.llm.merging import merge_adapter
+from tillmap.tuning.hub import push_model, require_token
+from tillmap.tuning.lora import train_adapter
+from tillmap.tuning.recipes import choose_recipe
 
 PARAMS = ("seed", "run.llama", "run.cascade", "cascade.llm", "llama.recipe", "train_llama")
 NOT_OF_THE_RECIPE = {"checkpoint_steps", "merge", "hub_id"}

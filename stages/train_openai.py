@@ -7,15 +7,15 @@ from typing import Any
 
 from runner import Metrics, run
 
-from tillmap import paths
-from tillmap.costs import PriceList, TokenCounter, cents, require_budget
-from tillmap.journal import run_key
-from tillmap.openai_jobs.cancel import run_folder
-from tillmap.openai_jobs.chat_files import check_examples
-from tillmap.openai_jobs.client import Service
-from tillmap.openai_jobs.tuning import Tuning, tune
-from tillmap.params import Params
-from tillmap.storage import new_folder, write_json
+from tillmap.config import paths
+from tillmap.config.params import Params
+from tillmap.core.files import new_folder, write_json
+from tillmap.core.run_state import run_key
+from tillmap.providers.cancel import run_folder
+from tillmap.providers.chat_files import check_examples
+from tillmap.providers.client import Service
+from tillmap.providers.costs import PriceList, TokenCounter, cents, require_budget
+from tillmap.providers.tuning_jobs import Tuning, tune
 
 PARAMS = ("seed", "run.openai", "run.cascade", "cascade.llm", "openai.mode", "openai.model", "train_openai", "provider")
 

@@ -7,16 +7,16 @@ from collections.abc import Iterator, Sequence
 import pandas as pd
 from runner import Metrics, run
 
-from tillmap import paths
-from tillmap.arms import vote
-from tillmap.confidence import FREE, Beliefs, beliefs, calibrate, make_signals
-from tillmap.engines import Completion
-from tillmap.errors import ParamsError
-from tillmap.labels import LEVELS, LabelPath, LabelTree
-from tillmap.params import Params
-from tillmap.predictions import COLUMNS, no_predictions
-from tillmap.scoring import KEY
-from tillmap.storage import read_jsonl, read_table, write_jsonl, write_table
+from tillmap.config import paths
+from tillmap.config.params import Params
+from tillmap.core.errors import ParamsError
+from tillmap.core.files import read_jsonl, read_table, write_jsonl, write_table
+from tillmap.core.taxonomy import LEVELS, LabelPath, LabelTree
+from tillmap.evaluation.metrics import KEY
+from tillmap.llm.questions import Completion
+from tillmap.postprocessing import voting as vote
+from tillmap.postprocessing.calibration import FREE, Beliefs, beliefs, calibrate, make_signals
+from tillmap.postprocessing.predictions import COLUMNS, no_predictions
 
 PARAMS = ("run", "vote")
 

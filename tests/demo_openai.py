@@ -14,13 +14,13 @@ from tempfile import TemporaryDirectory
 from project import DVC, Project, copy_project
 
 from openai_server import KEY, LocalOpenAI
-from tillmap.checkpoints import SMOLLM2_PACKAGE, fetch_checkpoint
+from tillmap.llm.checkpoints import SMOLLM2_PACKAGE, fetch_checkpoint
 
 TRAIN = """
 import json, sys
 from pathlib import Path
-from tillmap.training.lora import train_adapter
-from tillmap.training.recipes import choose_recipe
+from tillmap.tuning.lora import train_adapter
+from tillmap.tuning.recipes import choose_recipe
 
 examples, base, folder = map(Path, sys.argv[1:])
 conversations = [json.loads(line)["messages"] for line in examples.read_text().splitlines()]
@@ -37,14 +37,14 @@ class LocalModel:
         self.service = None
 
     def __call__(self, body):
-        from tillmap.engines import Question
+        from tillmap.llm.questions import Question
 
         return self.engine.answer([Question("", 0, body["messages"])])[0].text
 
     @cached_property
     def engine(self):
-        from tillmap.engines import Generation, Machine
-        from tillmap.engines.loading import load_engine
+        from tillmap.llm.engines.loading import load_engine
+        from tillmap.llm.questions import Generation, Machine
 
         base, examples = self.folder / "base", self.folder / "examples.jsonl"
         fetch_checkpoint(SMOLLM2_PACKAGE, None, base)

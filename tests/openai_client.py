@@ -13,12 +13,12 @@ import traceback
 from pathlib import Path
 
 from openai_server import KEY
-from tillmap.engines import Generation, Question
-from tillmap.errors import TillmapError
-from tillmap.openai_jobs.batches import Limits, answer_by_batch
-from tillmap.openai_jobs.client import Service
-from tillmap.openai_jobs.requests import Asking
-from tillmap.openai_jobs.tuning import Tuning, tune
+from tillmap.core.errors import TillmapError
+from tillmap.llm.questions import Generation, Question
+from tillmap.providers.batches import Limits, answer_by_batch
+from tillmap.providers.client import Service
+from tillmap.providers.requests import Asking
+from tillmap.providers.tuning_jobs import Tuning, tune
 
 RUN = "0123456789abcdef"
 ASKING = Asking("gpt-4o-mini-2024-07-18", Generation(16, 0.0, 0), stop=("|",))

@@ -10,12 +10,20 @@ from project import ROOT
 from ruamel.yaml import YAML
 
 from openai_server import KEY, LocalOpenAI
-from tillmap import paths
-from tillmap.arms.cascade import fuse, judge, merge
-from tillmap.errors import ParamsError
-from tillmap.labels import LEVELS, LabelPath, LabelTree
-from tillmap.params import read_params
-from tillmap.routing import ASKED, FREE, TRIED, choose_threshold, keep_to_budget, plan_routes, threshold_of_budget
+from tillmap.cascade.routing import (
+    ASKED,
+    FREE,
+    TRIED,
+    choose_threshold,
+    keep_to_budget,
+    plan_routes,
+    threshold_of_budget,
+)
+from tillmap.cascade.trial import fuse, judge, merge
+from tillmap.config import paths
+from tillmap.config.params import read_params
+from tillmap.core.errors import ParamsError
+from tillmap.core.taxonomy import LEVELS, LabelPath, LabelTree
 
 LABELS = list(LEVELS)
 PATHS = [LabelPath("food", f"group {i // 4}", f"module {i // 2}", f"brand {i}") for i in range(16)]

@@ -4,7 +4,7 @@ import matplotlib.image
 import pandas as pd
 import pytest
 
-from tillmap import charts
+from tillmap.evaluation import charts
 
 ARMS = pd.DataFrame(
     {

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tillmap.engines import Question
-from tillmap.engines.choosing import Chooser, Scored, Start
-from tillmap.trie import TokenTrie
+from tillmap.llm.likelihood import Chooser, Scored, Start
+from tillmap.llm.questions import Question
+from tillmap.llm.token_trie import TokenTrie
 
 EOS, LETTERS = 0, "abcd"
 ROW = Question("test", 0, [])

@@ -18,7 +18,7 @@ from trained import TEST, labels_of, make_trained, read_lines, set_params
 
 from openai_server import KEY, LocalOpenAI
 from tillmap import cli
-from tillmap.labels import LEVELS
+from tillmap.core.taxonomy import LEVELS
 
 DRIFT = r"drift: \d+\.\d% of the rows are from retailers and \d+\.\d% have words that training never showed; "
 EXPECTED = r"expected accuracy 0\.\d+ \(95% interval [01]\.\d+ to [01]\.\d+\)"

@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import chi2
 
-from tillmap.comparison import BETTER, CANNOT_TELL, WORSE, compare_arms, comparison_table
-from tillmap.errors import InputError, ParamsError
-from tillmap.labels import LEVELS
+from tillmap.core.errors import InputError, ParamsError
+from tillmap.core.taxonomy import LEVELS
+from tillmap.evaluation.comparison import BETTER, CANNOT_TELL, WORSE, compare_arms, comparison_table
 
 
 def marks(right, product=None):

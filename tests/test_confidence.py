@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tillmap.confidence import Confidence, beliefs, calibrate, cross_fit, make_signals
-from tillmap.errors import InputError, ModelError
-from tillmap.labels import LEVELS, LabelPath, LabelTree
-from tillmap.reliability import expected_calibration_error
+from tillmap.core.errors import InputError, ModelError
+from tillmap.core.taxonomy import LEVELS, LabelPath, LabelTree
+from tillmap.evaluation.calibration_curves import expected_calibration_error
+from tillmap.postprocessing.calibration import Confidence, beliefs, calibrate, cross_fit, make_signals
 
 MILK, CREAM, BAGS = (
     LabelPath("food", "dairy", "milk", "alder"),

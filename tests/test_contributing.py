@@ -6,7 +6,7 @@ import shutil
 import pandas as pd
 from project import ROOT, Project
 
-from tillmap.labels import LEVELS
+from tillmap.core.taxonomy import LEVELS
 
 STEP = re.compile(r"^\*\*`([^`]+)`\*\*(?:, (after|before) `([^`]+)`)?:\n\n```\w+\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 

@@ -7,9 +7,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tillmap import costs
-from tillmap.costs import PriceList, Rates, TokenCounter, TokenPrices, bill, cents, most_to_ask, require_budget
-from tillmap.errors import ResourceError
+from tillmap.core.errors import ResourceError
+from tillmap.providers import costs
+from tillmap.providers.costs import (
+    PriceList,
+    Rates,
+    TokenCounter,
+    TokenPrices,
+    bill,
+    cents,
+    most_to_ask,
+    require_budget,
+)
 
 PRICES = PriceList.of(
     {

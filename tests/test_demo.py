@@ -13,18 +13,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-from tillmap.demo import DemoCatalogue, make_demo, write_contest_files
-from tillmap.demo.labelspace import build_label_space
-from tillmap.demo.receipts import print_line
-from tillmap.demo.vocabulary import CATCH_ALL_BRAND, RETAILERS
-from tillmap.errors import ParamsError
-from tillmap.labels import LEVELS
-from tillmap.text import without_vowels
+from tillmap.catalogue.demo import DemoCatalogue, make_demo, write_contest_files
+from tillmap.catalogue.demo.labelspace import build_label_space
+from tillmap.catalogue.demo.receipts import print_line
+from tillmap.catalogue.demo.vocabulary import CATCH_ALL_BRAND, RETAILERS
+from tillmap.core.errors import ParamsError
+from tillmap.core.taxonomy import LEVELS
+from tillmap.core.text import without_vowels
 
 LABELS = list(LEVELS)
 COLUMNS = ["indoml_id", "description", "retailer", "price", *LABELS]
 FILES = ["train.features", "train.labels", "test.features", "test.labels"]
-CODE = "import sys; from pathlib import Path; from tillmap.demo import make_demo, write_contest_files; "
+CODE = "import sys; from pathlib import Path; from tillmap.catalogue.demo import make_demo, write_contest_files; "
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,8 @@ import pytest
 from dvc.repo import Repo
 from trained import make_trained, set_params
 
-from tillmap import doctor
-from tillmap.doctor import Finding, examine
+from tillmap.cli import doctor
+from tillmap.cli.doctor import Finding, examine
 
 Usage = namedtuple("Usage", "total used free")
 

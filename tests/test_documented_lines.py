@@ -10,7 +10,7 @@ from dvc.repo import Repo
 from project import ROOT, Project, copy_project
 from ruamel.yaml import YAML
 
-from tillmap.params import check_params
+from tillmap.config.params import check_params
 
 PARAMS = ROOT / "params.yaml"
 DOCUMENTS = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))

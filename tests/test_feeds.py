@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tillmap.errors import InputError
-from tillmap.feeds import Columns, Feed
+from tillmap.core.errors import InputError
+from tillmap.serving.feed import Columns, Feed
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00"), min_size=1, max_size=12)
 ROWS = st.lists(

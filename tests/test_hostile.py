@@ -14,14 +14,14 @@ import pytest
 from project import ROOT
 from safetensors.numpy import save_file
 
-from tillmap import storage
-from tillmap.checkpoints import check_adapter, check_checkpoint, fetch_checkpoint
-from tillmap.errors import TillmapError
-from tillmap.journal import Journal
-from tillmap.labels import LabelTree
+from tillmap.catalogue.source import read_source
+from tillmap.config.params import read_params
+from tillmap.core import files as storage
+from tillmap.core.errors import TillmapError
+from tillmap.core.run_state import Journal
+from tillmap.core.taxonomy import LabelTree
 from tillmap.linear.model import LinearModel
-from tillmap.params import read_params
-from tillmap.records import read_source
+from tillmap.llm.checkpoints import check_adapter, check_checkpoint, fetch_checkpoint
 from tillmap.retrieval.base import read_tensors
 from tillmap.retrieval.dense import DenseRetriever
 
@@ -302,7 +302,7 @@ def test_params(tmp_path, text):
 def test_an_arm_is_one_of_the_arms_and_no_path(arm):
     runner = (ROOT / "stages/runner.py").read_text()
     assert "choices=ARMS" in runner
-    from tillmap.params import ARMS
+    from tillmap.config.params import ARMS
 
     assert arm not in ARMS
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tillmap.journal import Journal, run_key, state_folder
+from tillmap.core.run_state import Journal, run_key, state_folder
 
 BATCHES = [[{"id": 0, "text": "a"}, {"id": 1, "text": "crème | b\n"}], [{"id": 2, "text": ""}]]
 

@@ -4,8 +4,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from tillmap.errors import InputError
-from tillmap.labels import LEVELS, Chain, LabelPath, LabelTree
+from tillmap.core.errors import InputError
+from tillmap.core.taxonomy import LEVELS, Chain, LabelPath, LabelTree
 
 TEA = LabelPath("drinks", "hot", "tea", "tata")
 TEA_TWICE = LabelPath("gourmet", "hot drinks", "tea", "tata")

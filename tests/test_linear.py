@@ -12,14 +12,14 @@ from numba import config
 from scipy.sparse import csr_matrix
 
 from tillmap.arms import linear
-from tillmap.demo import make_demo
-from tillmap.errors import InputError, ModelError
-from tillmap.labels import LEVELS, LabelPath, LabelTree
+from tillmap.catalogue.demo import make_demo
+from tillmap.core.errors import InputError, ModelError
+from tillmap.core.taxonomy import LEVELS, LabelPath, LabelTree
 from tillmap.linear.features import Featuriser
 from tillmap.linear.heads import SparseHeads
 from tillmap.linear.model import LinearModel, Recipe
 from tillmap.linear.training import SILENT, Heads, train_heads
-from tillmap.sampling import assign_parts, product_key
+from tillmap.splitting.sampling import assign_parts, product_key
 
 LABELS = list(LEVELS)
 QUICK = linear.Settings(epochs=2)

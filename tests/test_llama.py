@@ -6,9 +6,9 @@ import pandas as pd
 import pytest
 
 from tillmap.arms import llama
-from tillmap.arms.evidence import widen_paths
-from tillmap.labels import LEVELS, LabelPath, LabelTree
-from tillmap.params import Llama
+from tillmap.config.params import Llama
+from tillmap.core.taxonomy import LEVELS, LabelPath, LabelTree
+from tillmap.llm.few_shot import widen_paths
 
 ROWS = pd.DataFrame(
     [

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tillmap.arms.nearest import vote
-from tillmap.errors import InputError
-from tillmap.labels import LEVELS
+from tillmap.core.errors import InputError
+from tillmap.core.taxonomy import LEVELS
 
 PATHS = [("food", "dairy", "milk", "alder"), ("food", "dairy", "milk", "purely"), ("home", "bags", "bin bags", "alder")]
 ROWS = pd.DataFrame(

@@ -8,13 +8,13 @@ import pytest
 from openai_client import connect
 from openai_server import LocalOpenAI
 from tillmap.arms import openai, rag
-from tillmap.engines import Generation
-from tillmap.labels import LEVELS, LabelPath, LabelTree
-from tillmap.openai_jobs.batches import Limits, answer_by_batch
-from tillmap.openai_jobs.requests import Asking
-from tillmap.openai_jobs.tuning import Tuning, tune
-from tillmap.sampling import sample_for_training
-from tillmap.storage import write_jsonl
+from tillmap.core.files import write_jsonl
+from tillmap.core.taxonomy import LEVELS, LabelPath, LabelTree
+from tillmap.llm.questions import Generation
+from tillmap.providers.batches import Limits, answer_by_batch
+from tillmap.providers.requests import Asking
+from tillmap.providers.tuning_jobs import Tuning, tune
+from tillmap.splitting.sampling import sample_for_training
 
 BABY = LabelPath("baby care", "baby care detail unknown total", "baby care", "pure baby")
 BUTTER = LabelPath("food", "dairy", "butter", "golden meadow")

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from openai_client import RUN, TUNING, ask, connect, write_examples
-from tillmap.openai_jobs.tuning import tune
+from tillmap.providers.tuning_jobs import tune
 
 PACKAGE = "@copilotkit/aimock"
 VERSION = "1.43.0"

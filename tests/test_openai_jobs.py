@@ -10,15 +10,15 @@ import pytest
 
 from openai_client import ASKING, RUN, TUNING, Clients, ask, connect, write_examples
 from openai_server import KEY, Fault, LocalOpenAI, Plan
-from tillmap.costs import TokenCounter
-from tillmap.engines import Generation, Question
-from tillmap.errors import InputError, ParamsError, ResourceError
-from tillmap.openai_jobs import cancel
-from tillmap.openai_jobs.chat_files import check_examples
-from tillmap.openai_jobs.client import ProviderError, Service
-from tillmap.openai_jobs.requests import Asking
-from tillmap.openai_jobs.state import own_run
-from tillmap.openai_jobs.tuning import tune
+from tillmap.core.errors import InputError, ParamsError, ResourceError
+from tillmap.llm.questions import Generation, Question
+from tillmap.providers import cancel
+from tillmap.providers.chat_files import check_examples
+from tillmap.providers.client import ProviderError, Service
+from tillmap.providers.costs import TokenCounter
+from tillmap.providers.requests import Asking
+from tillmap.providers.state import own_run
+from tillmap.providers.tuning_jobs import tune
 
 
 @pytest.fixture

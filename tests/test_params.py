@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from tillmap.errors import ParamsError
-from tillmap.params import ARMS, read_params
+from tillmap.config.params import ARMS, read_params
+from tillmap.core.errors import ParamsError
 
 PARAMS = Path(__file__).parents[1] / "params.yaml"
 

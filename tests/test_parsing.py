@@ -2,8 +2,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tillmap.labels import LEVELS
-from tillmap.parsing import parse, readings, runs
+from tillmap.core.taxonomy import LEVELS
+from tillmap.postprocessing.parsing import parse, readings, runs
 
 WHOLE = {"supergroup": "care", "group": "men's grooming", "module": "bath, shower & talc", "brand": "dr. x"}
 

@@ -9,8 +9,8 @@ import pytest
 from project import Project, kill_when, stages_run
 
 from openai_server import KEY, LocalOpenAI
-from tillmap.labels import LEVELS
-from tillmap.repairing import HAVE_LINEAR
+from tillmap.core.taxonomy import LEVELS
+from tillmap.postprocessing.repairing import HAVE_LINEAR
 
 
 @pytest.fixture

@@ -4,10 +4,10 @@ import pandas as pd
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tillmap.labels import LEVELS, LabelPath, LabelTree
-from tillmap.predictions import COLUMNS, no_predictions, predict
-from tillmap.repair import Repairer
-from tillmap.targets import make_target
+from tillmap.core.taxonomy import LEVELS, LabelPath, LabelTree
+from tillmap.llm.answer_formats import make_target
+from tillmap.postprocessing.predictions import COLUMNS, no_predictions, predict
+from tillmap.postprocessing.repair import Repairer
 
 PATHS = [LabelPath("food", "dairy", "butter", "golden meadow"), LabelPath("home", "care", "soap", "velvetto")]
 TREE = LabelTree.from_rows(pd.DataFrame([(*path, "alder") for path in PATHS], columns=[*LEVELS, "retailer"]))

@@ -5,9 +5,9 @@ from project import ROOT
 from typer.testing import CliRunner
 
 from tillmap.cli import app
-from tillmap.errors import ParamsError
-from tillmap.params import read_params
-from tillmap.profiles import apply_profiles
+from tillmap.config.params import read_params
+from tillmap.config.profiles import apply_profiles
+from tillmap.core.errors import ParamsError
 
 PROFILES = ROOT / "profiles"
 

@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tillmap.arms import rag
-from tillmap.labels import LEVELS, LabelPath, LabelTree
-from tillmap.params import Rag
-from tillmap.prompting import SEED_RAG, Example, Item, Renderer, our_recipe
-from tillmap.targets import make_target
+from tillmap.config.params import Rag
+from tillmap.core.taxonomy import LEVELS, LabelPath, LabelTree
+from tillmap.llm.answer_formats import make_target
+from tillmap.llm.prompting import SEED_RAG, Example, Item, Renderer, our_recipe
 
 PATHS = [LabelPath("food", "dairy", "butter", "golden meadow"), LabelPath("food", "bakery", "rolls", "golden meadow")]
 TRAINING = pd.DataFrame(

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tillmap import records
-from tillmap.errors import InputError
-from tillmap.labels import LEVELS
-from tillmap.records import read_source
-from tillmap.storage import read_table, write_table
+from tillmap.catalogue import source as records
+from tillmap.catalogue.source import read_source
+from tillmap.core.errors import InputError
+from tillmap.core.files import read_table, write_table
+from tillmap.core.taxonomy import LEVELS
 
 COLUMNS = ["split", "id", "description", "retailer", "price", *LEVELS]
 LABEL = dict(zip(LEVELS, ("food", "sweets", "chocolate", "cadbury"), strict=True))

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tillmap.errors import InputError
-from tillmap.reliability import (
+from tillmap.core.errors import InputError
+from tillmap.evaluation.calibration_curves import (
     answered_from,
     calibration_table,
     coverage_at,

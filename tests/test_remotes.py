@@ -10,8 +10,8 @@ import pytest
 from project import DVC, ROOT, Project
 
 from storage_servers import S3, SSH
-from tillmap.errors import ParamsError
-from tillmap.sharing import keep_private
+from tillmap.cli.private import keep_private
+from tillmap.core.errors import ParamsError
 
 # Stands for the pipeline: the same outs, made in no time.
 PIPELINE = """

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tillmap.labels import LEVELS, LabelPath, LabelTree
-from tillmap.matching import LabelMatcher, PathMatcher, fold
-from tillmap.repair import Neighbours, Repaired, Repairer
-from tillmap.targets import make_target
+from tillmap.core.taxonomy import LEVELS, LabelPath, LabelTree
+from tillmap.llm.answer_formats import make_target
+from tillmap.postprocessing.matching import LabelMatcher, PathMatcher, fold
+from tillmap.postprocessing.repair import Neighbours, Repaired, Repairer
 
 DETTOL = LabelPath("beauty & hygiene", "bath & hand wash", "bathing bars & soaps", "dettol")
 LUX = LabelPath("beauty & hygiene", "bath & hand wash", "bathing bars & soaps", "lux")

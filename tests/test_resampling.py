@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-from tillmap.resampling import cluster_codes, mean_interval
+from tillmap.evaluation.bootstrap import cluster_codes, mean_interval
 
 
 def test_rows_with_equal_keys_share_a_cluster_and_rows_without_one_do_not():

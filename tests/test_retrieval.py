@@ -12,14 +12,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tillmap.errors import InputError, ModelError, ParamsError
+from tillmap.core.errors import InputError, ModelError, ParamsError
+from tillmap.core.text import normalise
 from tillmap.retrieval.base import OVERFETCH, Retriever, Texts
 from tillmap.retrieval.dense import K_FACTOR, DenseRetriever
 from tillmap.retrieval.embedding import PACKAGED, Embedder, find_model
 from tillmap.retrieval.filters import Filters, search_filtered
 from tillmap.retrieval.lexical import LexicalRetriever
 from tillmap.retrieval.neighbours import fuse, neighbours_table
-from tillmap.text import normalise
 
 KINDS = ["creme egg", "milk chocolate", "orange juice", "olive oil", "shampoo", "green tea", "dog biscuit", "bin bag"]
 BRANDS = ["cadbury", "alderley", "golden meadow", "kirana", "purely", "sunny"]

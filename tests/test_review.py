@@ -4,9 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tillmap.labels import LEVELS, LabelPath
-from tillmap.review import CONFIDENCES, hold_back, level_confidences, needs_review
-from tillmap.scoring import hierarchical_scores, mark, score_held_back
+from tillmap.core.taxonomy import LEVELS, LabelPath
+from tillmap.evaluation.metrics import hierarchical_scores, mark, score_held_back
+from tillmap.evaluation.review import CONFIDENCES, hold_back, level_confidences, needs_review
 
 LABELS = list(LEVELS)
 MILK, CREAM, BAGS = (

@@ -6,9 +6,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from tillmap.errors import InputError, ParamsError
-from tillmap.labels import LEVELS
-from tillmap.sampling import (
+from tillmap.core.errors import InputError, ParamsError
+from tillmap.core.taxonomy import LEVELS
+from tillmap.core.text import normalise
+from tillmap.splitting.sampling import (
     HELD_OUT,
     PARTS,
     assign_parts,
@@ -19,7 +20,6 @@ from tillmap.sampling import (
     sample_report,
     split_report,
 )
-from tillmap.text import normalise
 
 SHARES = {"tune": 0.1, "calibrate": 0.1, "report": 0.1}
 POLICIES = ["stratified", "per_path", "by_retailer"]

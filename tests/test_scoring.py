@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import f1_score
 
-from tillmap.errors import InputError
-from tillmap.labels import LEVELS
-from tillmap.scoring import f1_scores, hierarchical_scores, mark, path_codes, recall_table, score_arm
+from tillmap.core.errors import InputError
+from tillmap.core.taxonomy import LEVELS
+from tillmap.evaluation.metrics import f1_scores, hierarchical_scores, mark, path_codes, recall_table, score_arm
 
 TEA = ("drinks", "hot drinks", "tea", "leafy")
 JAM = ("larder", "spreads", "jam", "orchard")

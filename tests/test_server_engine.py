@@ -7,10 +7,10 @@ import pytest
 
 from openai_client import connect, questions
 from openai_server import Fault, LocalOpenAI
-from tillmap.engines import Generation, Question
-from tillmap.engines.server import ServerEngine, _Pace
-from tillmap.openai_jobs.client import ProviderError
-from tillmap.openai_jobs.requests import Asking
+from tillmap.llm.questions import Generation, Question
+from tillmap.providers.client import ProviderError
+from tillmap.providers.requests import Asking
+from tillmap.providers.server import ServerEngine, _Pace
 
 ASKING = Asking("small", Generation(16, 0.0, 0), stop=("|",))
 

@@ -3,10 +3,17 @@
 import pandas as pd
 import pytest
 
-from tillmap.errors import InputError
-from tillmap.labels import LEVELS, LabelPath
-from tillmap.scoring import mark
-from tillmap.slices import brand_shown, catch_all_paths, confusion, costliest_confusions, score_slices, slice_rows
+from tillmap.core.errors import InputError
+from tillmap.core.taxonomy import LEVELS, LabelPath
+from tillmap.evaluation.metrics import mark
+from tillmap.evaluation.slices import (
+    brand_shown,
+    catch_all_paths,
+    confusion,
+    costliest_confusions,
+    score_slices,
+    slice_rows,
+)
 
 TEA = LabelPath("drinks", "hot drinks", "tea", "leafy")
 JAM = LabelPath("larder", "spreads", "jam", "orchard")

@@ -6,8 +6,8 @@ import pandas as pd
 import pytest
 from project import ROOT
 
-from tillmap.labelling import open_arm
-from tillmap.params import read_params
+from tillmap.config.params import read_params
+from tillmap.serving.labeller import open_arm
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 from steering import measure

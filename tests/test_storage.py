@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tillmap import storage
-from tillmap.errors import InputError
+from tillmap.core import files as storage
+from tillmap.core.errors import InputError
 
 TABLE = pd.DataFrame({"split": ["train", "test"], "id": [7, 0], "price": [1.5, np.nan], "brand": ["crème | b", None]})
 

@@ -3,9 +3,9 @@
 import pandas as pd
 import pytest
 
-from tillmap.errors import InputError
-from tillmap.labels import LEVELS, LabelTree
-from tillmap.submission import read_answers, write_submission
+from tillmap.core.errors import InputError
+from tillmap.core.taxonomy import LEVELS, LabelTree
+from tillmap.serving.submission import read_answers, write_submission
 
 PATHS = [("food", "dairy", "milk", "alder"), ("home", "bags", "bin bags", "purely | fine")]
 ROWS = pd.DataFrame([(key, *PATHS[key % 2]) for key in (5, 3, 8)], columns=["id", *LEVELS])

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tillmap.errors import ParamsError
-from tillmap.labels import LabelPath, LabelTree
-from tillmap.targets import make_target, unescape
+from tillmap.core.errors import ParamsError
+from tillmap.core.taxonomy import LabelPath, LabelTree
+from tillmap.llm.answer_formats import make_target, unescape
 
 FORMATS = ("json", "joined", "short")
 CONTEST_LABELS = Path(__file__).parents[2] / "shared/data/indoml-label-space.csv.gz"

@@ -9,14 +9,14 @@ import pytest
 from project import ROOT
 
 from hub_server import serve_hub
-from tillmap.errors import InputError, ModelError
-from tillmap.labels import LabelPath, LabelTree
-from tillmap.prompting import SEED_LLAMA, Item, Renderer, our_recipe
-from tillmap.targets import make_target
-from tillmap.training.examples import IGNORED, describe, tokenise, tokenise_all
-from tillmap.training.hub import require_token
-from tillmap.training.lora import PROGRESS, Progress, last_checkpoint, lora_targets, out_of_memory
-from tillmap.training.recipes import SEED, choose_recipe, fit_to_machine
+from tillmap.core.errors import InputError, ModelError
+from tillmap.core.taxonomy import LabelPath, LabelTree
+from tillmap.llm.answer_formats import make_target
+from tillmap.llm.prompting import SEED_LLAMA, Item, Renderer, our_recipe
+from tillmap.tuning.examples import IGNORED, describe, tokenise, tokenise_all
+from tillmap.tuning.hub import require_token
+from tillmap.tuning.lora import PROGRESS, Progress, last_checkpoint, lora_targets, out_of_memory
+from tillmap.tuning.recipes import SEED, choose_recipe, fit_to_machine
 
 PATH = LabelPath("food & drink", "dairy", "butter", "golden | meadow")
 TREE = LabelTree((PATH,), (1,), (("alder",),))
@@ -169,9 +169,9 @@ def test_lora_goes_on_every_projection_of_an_architecture(architecture):
 TRAIN = """
 import sys
 from pathlib import Path
-from tillmap.errors import TillmapError
-from tillmap.training.lora import train_adapter
-from tillmap.training.recipes import choose_recipe
+from tillmap.core.errors import TillmapError
+from tillmap.tuning.lora import train_adapter
+from tillmap.tuning.recipes import choose_recipe
 
 conversation = [{"role": "user", "content": "milk"}, {"role": "assistant", "content": "milk | farm"}]
 for name in sys.argv[2:]:
@@ -222,7 +222,7 @@ def test_pushing_needs_a_token(monkeypatch):
 
 PUSH = """
 from pathlib import Path
-from tillmap.training.hub import push_model
+from tillmap.tuning.hub import push_model
 print(push_model(Path({folder!r}), "shop/labels"))
 """
 

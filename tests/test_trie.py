@@ -2,8 +2,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tillmap.targets import OpenAnswers
-from tillmap.trie import OpenTrie, TokenTrie
+from tillmap.llm.answer_formats import OpenAnswers
+from tillmap.llm.token_trie import OpenTrie, TokenTrie
 
 EOS = 99
 

@@ -5,9 +5,9 @@ import xgrammar
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tillmap.engines.vllm_requests import grammar_of, most_bytes
-from tillmap.labels import LabelPath, LabelTree
-from tillmap.targets import make_target
+from tillmap.core.taxonomy import LabelPath, LabelTree
+from tillmap.llm.answer_formats import make_target
+from tillmap.llm.engines.vllm_requests import grammar_of, most_bytes
 
 BYTES = xgrammar.TokenizerInfo([bytes([byte]) for byte in range(1, 256)] + [b"</s>"], stop_token_ids=[255])
 COMPILER = xgrammar.GrammarCompiler(BYTES, max_threads=1)

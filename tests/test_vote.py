@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tillmap.arms.vote import completions, elect
-from tillmap.labels import LabelPath
+from tillmap.core.taxonomy import LabelPath
+from tillmap.postprocessing.voting import completions, elect
 
 PATHS = [LabelPath(*path) for path in (("a", "b", "c", brand) for brand in "xyz")]
 PATHS += [LabelPath("a", "b", "d", "x"), LabelPath("e", "f", "c", "x"), LabelPath("e", "f", "g", "w")]
@@ -55,8 +55,8 @@ def test_an_election_is_a_completion():
 
 ELECT = """
 import random
-from tillmap.arms.vote import elect
-from tillmap.labels import LabelPath
+from tillmap.postprocessing.voting import elect
+from tillmap.core.taxonomy import LabelPath
 draw = random.Random(1)
 paths = [LabelPath("a", "b", module, brand) for module in "cdef" for brand in "uvwxyz"]
 for _ in range(50):

@@ -11,17 +11,17 @@ from project import ROOT
 from ruamel.yaml import YAML
 
 from tillmap.arms import linear, nearest
-from tillmap.confidence import beliefs, calibrate, make_signals
-from tillmap.demo import make_demo, write_contest_files
-from tillmap.drift import Seen
-from tillmap.labels import LEVELS, LabelTree
+from tillmap.catalogue.demo import make_demo, write_contest_files
+from tillmap.catalogue.source import read_source
+from tillmap.core.files import new_folder, write_json, write_table
+from tillmap.core.taxonomy import LEVELS, LabelTree
 from tillmap.linear.model import LinearModel, Recipe
-from tillmap.predictions import predict
-from tillmap.records import read_source
-from tillmap.repair import Repairer
+from tillmap.postprocessing.calibration import beliefs, calibrate, make_signals
+from tillmap.postprocessing.predictions import predict
+from tillmap.postprocessing.repair import Repairer
 from tillmap.retrieval.lexical import LexicalRetriever
 from tillmap.retrieval.neighbours import neighbours_table
-from tillmap.storage import new_folder, write_json, write_table
+from tillmap.splitting.drift import Seen
 
 TRAIN, TEST = 300, 40
 

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from tillmap.engines import Completion
-from tillmap.errors import InputError
-from tillmap.labels import LEVELS, LabelTree
+from tillmap.core.errors import InputError
+from tillmap.core.files import read_table
+from tillmap.core.taxonomy import LEVELS, LabelTree
 from tillmap.linear.model import TREE, LinearModel, Recipe
 from tillmap.linear.recipes import fit_best
-from tillmap.storage import read_table
-from tillmap.targets import Target, make_target
+from tillmap.llm.answer_formats import Target, make_target
+from tillmap.llm.questions import Completion
 
 _ITEM = ["id", "description", "retailer", "price"]
 # Folders of models of the same recipe: of the training part, of all labelled rows but the calibrate part, and of all.

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-from tillmap.engines import Completion
-from tillmap.errors import InputError
-from tillmap.labels import LEVELS, LabelPath, LabelTree
-from tillmap.targets import Target, make_target
+from tillmap.core.errors import InputError
+from tillmap.core.taxonomy import LEVELS, LabelPath, LabelTree
+from tillmap.llm.answer_formats import Target, make_target
+from tillmap.llm.questions import Completion
 
 _PATH = list(LEVELS)
 

@@ -4,12 +4,12 @@ from collections.abc import Iterator
 
 import pandas as pd
 
-from tillmap.arms.evidence import ITEM_COLUMNS, Evidence, labelled_items, make_item, widen_paths
-from tillmap.engines import Question
-from tillmap.labels import LabelTree
-from tillmap.params import OpenAI
-from tillmap.prompting import SEED_RAG, Message, Recipe, Renderer, our_recipe
-from tillmap.targets import Target, make_target
+from tillmap.config.params import OpenAI
+from tillmap.core.taxonomy import LabelTree
+from tillmap.llm.answer_formats import Target, make_target
+from tillmap.llm.few_shot import ITEM_COLUMNS, Evidence, labelled_items, make_item, widen_paths
+from tillmap.llm.prompting import SEED_RAG, Message, Recipe, Renderer, our_recipe
+from tillmap.llm.questions import Question
 
 SEED_OPENAI = Recipe(
     system="Your task is to classify the user text",

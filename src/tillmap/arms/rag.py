@@ -4,12 +4,12 @@ from collections.abc import Iterator
 
 import pandas as pd
 
-from tillmap.arms.evidence import ITEM_COLUMNS, Evidence, make_item, widen_paths
-from tillmap.engines import Question
-from tillmap.labels import LabelTree
-from tillmap.params import Rag
-from tillmap.prompting import SEED_RAG, Renderer, our_recipe
-from tillmap.targets import Target, make_target
+from tillmap.config.params import Rag
+from tillmap.core.taxonomy import LabelTree
+from tillmap.llm.answer_formats import Target, make_target
+from tillmap.llm.few_shot import ITEM_COLUMNS, Evidence, make_item, widen_paths
+from tillmap.llm.prompting import SEED_RAG, Renderer, our_recipe
+from tillmap.llm.questions import Question
 
 
 def target_of(params: Rag, tree: LabelTree) -> Target:

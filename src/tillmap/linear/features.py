@@ -8,8 +8,8 @@ import pandas as pd
 from scipy.sparse import csr_matrix, hstack
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-from tillmap.errors import InputError, ModelError
-from tillmap.text import normalise, without_vowels
+from tillmap.core.errors import InputError, ModelError
+from tillmap.core.text import normalise, without_vowels
 
 TEXT_BLOCKS = ("grams", "skeletons", "words")
 BLOCKS = (*TEXT_BLOCKS, "price", "retailer")

@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 from scipy.sparse import csr_matrix
 
-from tillmap.errors import ModelError
+from tillmap.core.errors import ModelError
 from tillmap.linear.training import Floats, Ints
 
 _BYTES = 4  # of a stored weight: its column and its value, two bytes each

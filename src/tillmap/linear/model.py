@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from scipy.sparse import vstack
 from tqdm import tqdm
 
-from tillmap.errors import InputError, ModelError
-from tillmap.labels import LEVELS, Chain, LabelPath, LabelTree
+from tillmap.core.errors import InputError, ModelError
+from tillmap.core.files import read_json, read_table, write_json, write_table
+from tillmap.core.taxonomy import LEVELS, Chain, LabelPath, LabelTree
 from tillmap.linear.features import TEXT_BLOCKS, Featuriser
 from tillmap.linear.heads import Layout, Ranking, SparseHeads
 from tillmap.linear.training import SILENT, Floats, Heads, Ints, train_heads
-from tillmap.storage import read_json, read_table, write_json, write_table
 
 log = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from tillmap.labels import LEVELS, LabelTree
+from tillmap.core.taxonomy import LEVELS, LabelTree
 from tillmap.linear.features import BLOCKS
 from tillmap.linear.model import LinearModel, Recipe, Trial
 

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-from tillmap.errors import InputError
-from tillmap.text import normalise
+from tillmap.core.errors import InputError
+from tillmap.core.text import normalise
 
 Ids = NDArray[np.int64]
 Descriptions = Sequence[str] | NDArray[np.object_]

@@ -10,7 +10,7 @@ import numpy as np
 from safetensors.numpy import save_file
 from tqdm import tqdm
 
-from tillmap.errors import InputError, ModelError
+from tillmap.core.errors import InputError, ModelError
 from tillmap.retrieval.base import HOW_TO_GET, MOST, Descriptions, Floats, Ids, Retriever, Texts, read_tensors
 from tillmap.retrieval.embedding import Embedder
 

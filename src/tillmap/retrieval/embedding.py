@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
-from tillmap.errors import ModelError
+from tillmap.core.errors import ModelError
+from tillmap.core.files import read_json, write_json
+from tillmap.core.text import normalise
 from tillmap.retrieval.base import read_tensors
-from tillmap.storage import read_json, write_json
-from tillmap.text import normalise
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer

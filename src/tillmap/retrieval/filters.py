@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from tillmap.errors import ParamsError
+from tillmap.core.errors import ParamsError
 from tillmap.retrieval.base import MOST, Floats, Ids, Retriever
 
 Bools = NDArray[np.bool_]

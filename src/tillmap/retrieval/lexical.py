@@ -15,10 +15,10 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sparse_dot_topn import sp_matmul_topn
 from tqdm import tqdm
 
-from tillmap.errors import InputError
+from tillmap.core.errors import InputError
+from tillmap.core.files import read_json, write_json
+from tillmap.core.text import without_vowels
 from tillmap.retrieval.base import MOST, Descriptions, Floats, Ids, Retriever, Texts, read_tensors
-from tillmap.storage import read_json, write_json
-from tillmap.text import without_vowels
 
 log = logging.getLogger(__name__)
 

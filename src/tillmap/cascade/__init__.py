@@ -1,0 +1,1 @@
+"""Asking a language model only about the rows that a free arm is not sure of."""

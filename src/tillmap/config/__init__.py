@@ -1,0 +1,1 @@
+"""The parameters of params.yaml, profiles that override them, and where files are."""

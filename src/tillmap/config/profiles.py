@@ -1,0 +1,58 @@
+"""Profiles: named overrides of params.yaml for a kind of machine."""
+
+from collections.abc import Mapping, Sequence
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from tillmap.config.params import check_params
+from tillmap.core.errors import ParamsError
+from tillmap.core.files import write_text
+
+_NULL = "tag:yaml.org,2002:null"
+
+
+def apply_profiles(names: Sequence[str], params: Path, folder: Path) -> dict[str, tuple[Any, Any]]:
+    """Write the values of `folder`/NAME.yaml into params.yaml, in the order of the names, keeping its comments.
+
+    Returns what changed: key to (old, new). Raises ParamsError, with the file as it was, where a profile is not there
+    or sets what is no parameter.
+    """
+    yaml = YAML()
+    yaml.preserve_quotes = True
+    yaml.width = 1000  # never fold a comment's line
+    yaml.representer.add_representer(type(None), lambda plain, _: plain.represent_scalar(_NULL, "null"))
+    tree = yaml.load(params.read_text(encoding="utf-8"))
+    before: dict[str, Any] = {}
+    for name in names:
+        for block, values in _read(name, folder).items():
+            if not isinstance(values, Mapping) or block not in tree:
+                raise ParamsError(
+                    f"{folder / name}.yaml: {block} is no block of {params}; name one of {', '.join(tree)}"
+                )
+            for key, value in values.items():
+                before.setdefault(f"{block}.{key}", tree[block].get(key))
+                tree[block][key] = value
+    text = StringIO()
+    yaml.dump(tree, text)
+    check_params(text.getvalue(), params)
+    write_text(text.getvalue(), params)
+    after = {name: tree[name.partition(".")[0]][name.partition(".")[2]] for name in before}
+    return {name: (old, after[name]) for name, old in before.items() if old != after[name]}
+
+
+def _read(name: str, folder: Path) -> dict[str, Any]:
+    path = folder / f"{name}.yaml"
+    try:
+        profile = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        known = ", ".join(sorted(file.stem for file in folder.glob("*.yaml"))) or "none"
+        raise ParamsError(f"there is no profile {name}; there are: {known}") from None
+    except YAMLError as error:
+        raise ParamsError(f"{path}: not readable as YAML; check quotes and indentation") from error
+    if not isinstance(profile, dict):
+        raise ParamsError(f"{path}: expected blocks such as `rag:`; look at another profile")
+    return profile

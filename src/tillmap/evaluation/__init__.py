@@ -1,0 +1,1 @@
+"""How right the arms are: metrics with intervals, comparisons, slices, pictures."""

@@ -1,0 +1,103 @@
+"""Which arm is better: paired comparisons with a reference arm, and the arms' table for the terminal."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy.stats import binomtest
+
+from tillmap.core.errors import InputError, ParamsError
+from tillmap.core.taxonomy import LEVELS
+from tillmap.evaluation.bootstrap import mean_interval
+from tillmap.evaluation.metrics import KEY, clusters_of
+
+BETTER, WORSE, CANNOT_TELL = "better", "worse", "can't tell"
+_SIGNIFICANT = 0.05
+
+
+def compare_arms(
+    marks: Mapping[str, pd.DataFrame], reference: str, *, resamples: int = 2000, seed: int = 0
+) -> pd.DataFrame:
+    """Compare each arm's items with the reference arm's on the same rows; `marks` has a `scoring.mark` table an arm.
+
+    Columns: arm, reference, rows, only_arm and only_reference (rows that one alone has right), difference of item
+    accuracy with its 95% interval low, high (paired bootstrap by product), p_value (McNemar's test in its exact
+    form, which costs nothing at any size), verdict. The interval knows that the rows of a product go together, the
+    exact test knows how little few rows say: the verdict is "better" or "worse" only where both reject equality at
+    5%, else "can't tell". It is not corrected for the number of arms.
+
+    Raises ParamsError for an unknown reference, InputError where two arms were not marked on the same rows.
+    """
+    if reference not in marks:
+        raise ParamsError(f"reference arm {reference!r} is not among the arms scored: {', '.join(marks)}")
+    base = marks[reference]
+    table = []
+    for arm, own in marks.items():
+        if arm == reference:
+            continue
+        pairs = base.merge(own[[*KEY, "right"]], on=KEY, suffixes=("_base", ""), validate="one_to_one")
+        if not len(pairs) == len(base) == len(own):
+            raise InputError(
+                f"arms {arm} and {reference} share {len(pairs):,} of their {len(own):,} and {len(base):,} rows; "
+                "mark both on the same rows"
+            )
+        gains = pairs["right"].to_numpy(np.int64) - pairs["right_base"].to_numpy(np.int64)
+        won, lost = int((gains > 0).sum()), int((gains < 0).sum())
+        low, high = mean_interval(gains, clusters_of(pairs), bounds=(-1, 1), resamples=resamples, seed=seed)
+        p_value = float(binomtest(won, won + lost).pvalue) if won + lost else 1.0
+        verdict = _verdict(low, high, p_value)
+        table.append((arm, reference, len(pairs), won, lost, gains.mean(), low, high, p_value, verdict))
+    names = "arm reference rows only_arm only_reference difference low high p_value verdict"
+    return pd.DataFrame(table, columns=names.split())
+
+
+def comparison_table(scores: Mapping[str, Mapping[str, Any]]) -> str:
+    """Write the arms as a plain text table, the most accurate first.
+
+    `scores` has a `scoring.score_arm` result an arm, which may also hold expected (the accuracy that new rows without
+    labels can be expected to have), rows_per_second, prompt_tokens and completion_tokens (both a row) and verdict
+    (against the reference); a column that no arm fills is left out.
+    """
+    optional = {
+        "without\nrepair": ("repair.without", ".4f"),
+        "expected on\nnew rows": ("expected.accuracy", ".4f"),
+        "rows/s": ("rows_per_second", ",.1f"),
+        "prompt\ntokens/row": ("prompt_tokens", ",.1f"),
+        "completion\ntokens/row": ("completion_tokens", ",.1f"),
+        "against\nreference": ("verdict", "s"),
+    }
+    shown = {
+        title: spec
+        for title, spec in optional.items()
+        if any(_find(score, spec[0]) is not None for score in scores.values())
+    }
+    lines = []
+    for arm, score in sorted(scores.items(), key=lambda entry: (-entry[1]["item_accuracy"], entry[0])):
+        line = {
+            "arm": arm,
+            "item\naccuracy": f"{score['item_accuracy']:.4f}",
+            "95% interval": f"{score['low']:.4f} to {score['high']:.4f}",
+            **{level: f"{score['accuracy'][level]:.4f}" for level in LEVELS},
+            **{title: _shown(score, key, spec) for title, (key, spec) in shown.items()},
+        }
+        lines.append(line)
+    table = pd.DataFrame(lines)
+    alignment = ["left" if name in ("arm", "against\nreference") else "right" for name in table]
+    return table.to_markdown(index=False, tablefmt="simple", disable_numparse=True, colalign=alignment)
+
+
+def _find(score: Mapping[str, Any], key: str) -> Any:
+    block, _, name = key.rpartition(".")
+    return (score.get(block) or {}).get(name) if block else score.get(name)
+
+
+def _shown(score: Mapping[str, Any], key: str, spec: str) -> str:
+    value = _find(score, key)
+    return "-" if value is None else format(value, spec)
+
+
+def _verdict(low: float, high: float, p_value: float) -> str:
+    if p_value >= _SIGNIFICANT or low <= 0 <= high:
+        return CANNOT_TELL
+    return BETTER if low > 0 else WORSE

@@ -1,0 +1,140 @@
+"""Where an arm is right and where it is not: accuracy by kind of row, and which labels it takes for which."""
+
+from collections.abc import Collection
+
+import numpy as np
+import pandas as pd
+
+from tillmap.core.errors import InputError
+from tillmap.core.taxonomy import LEVELS, LabelPath
+from tillmap.core.text import normalise
+from tillmap.evaluation.bootstrap import mean_interval
+from tillmap.evaluation.metrics import KEY, PREDICTED, RIGHT, clusters_of, path_codes
+
+NONE = "(none)"
+_FREQUENCIES = {"unseen": 0, "1": 1, "2-4": 4, "5-19": 19, "20+": np.inf}  # name: most training rows of the path
+_LENGTHS = {"up to 10": 10, "11-15": 15, "16-20": 20, "21-30": 30, "31+": np.inf}  # name: most characters
+_SHORTEST_STEM = 3
+
+
+def slice_rows(truth: pd.DataFrame, training: pd.DataFrame, catch_all: Collection[LabelPath] = ()) -> pd.DataFrame:
+    """Say of each row of the truth which slices it is in: split, id and a column for each way of slicing.
+
+    supergroup and retailer; path_frequency (rows of `training` with the true path); description_length (characters);
+    brand_shown (see there); catch_all ("catch-all" for the paths given, say by `catch_all_paths`, else "other").
+    """
+    true_paths, training_paths, catch_all_codes = path_codes(
+        truth, training, pd.DataFrame(list(catch_all), columns=LEVELS)
+    )
+    seen = np.bincount(training_paths, minlength=true_paths.max(initial=0) + 1)[true_paths]
+    is_catch_all = np.isin(true_paths, catch_all_codes)
+    shown = [brand_shown(text, brand) for text, brand in zip(truth["description"], truth["brand"], strict=True)]
+    return pd.DataFrame(
+        {
+            "split": truth["split"],
+            "id": truth["id"],
+            "supergroup": truth["supergroup"],
+            "retailer": truth["retailer"],
+            "path_frequency": _bands(seen, _FREQUENCIES),
+            "description_length": _bands(truth["description"].str.len(), _LENGTHS),
+            "brand_shown": pd.Categorical(shown, ["in full", "shortened", "no"], ordered=True),
+            "catch_all": pd.Categorical(np.where(is_catch_all, "catch-all", "other"), ["catch-all", "other"]),
+        },
+        index=truth.index,
+    )
+
+
+def catch_all_paths(training: pd.DataFrame, share: float = 0.05) -> list[LabelPath]:
+    """List the paths that hold more than `share` of the training rows, the largest first."""
+    shares = training.groupby(list(LEVELS), observed=True).size() / len(training)
+    large = shares[shares > share].sort_values(ascending=False, kind="stable")
+    return [LabelPath(*path) for path in large.index]
+
+
+def brand_shown(description: str, brand: str) -> str:
+    """Say whether a description shows its brand, both normalised: "in full", "shortened" or "no".
+
+    In full: the brand's words stand in the text, whole and in order. Shortened: the brand written without spaces
+    begins with some word of the text of three letters or more ("cad" or "cadbury" for cadbury creme egg).
+
+    >>> brand_shown("CAD 5 pk creme egg", "cadbury creme egg")
+    'shortened'
+    """
+    text, name = normalise(description), normalise(brand)
+    if f" {name} " in f" {text} ":
+        return "in full"
+    joined = name.replace(" ", "")
+    starts = any(len(word) >= _SHORTEST_STEM and joined.startswith(word) for word in text.split())
+    return "shortened" if starts else "no"
+
+
+def score_slices(
+    marks: pd.DataFrame, slices: pd.DataFrame, arm: str, *, resamples: int = 2000, seed: int = 0
+) -> pd.DataFrame:
+    """Score one arm by slice: a tidy table of arm, slice, value, rows, correct, accuracy, low, high (95%).
+
+    `marks` is that of `scoring.mark`, `slices` that of `slice_rows`, joined by key. Beside the slices given: "all"
+    (one value, "item"), "level" (each label alone), and repair, source and in_tree where the marks have them (what
+    the repair did and how often that was right). Bands keep their order; other values come by falling rows.
+    """
+    joined = marks[KEY].merge(slices, on=KEY, validate="one_to_one")
+    if len(joined) != len(marks):
+        raise InputError(
+            f"arm {arm}: {len(marks) - len(joined):,} of {len(marks):,} rows are in no slice; slice the same rows"
+        )
+    ways = joined.drop(columns=KEY).assign(
+        **{name: marks[name].to_numpy() for name in ("repair", "source", "in_tree") if name in marks}
+    )
+    right = marks["right"].to_numpy(bool)
+    clusters = clusters_of(marks)
+
+    def scored(way: str, value: str, hits: np.ndarray, at: np.ndarray | slice) -> tuple[object, ...]:
+        chosen = hits[at]
+        low, high = mean_interval(chosen, None if clusters is None else clusters[at], resamples=resamples, seed=seed)
+        return arm, way, value, chosen.size, int(chosen.sum()), float(chosen.mean()), low, high
+
+    everything = slice(None)
+    table = [scored("all", "item", right, everything)]
+    table += [scored("level", level, marks[RIGHT[level]].to_numpy(bool), everything) for level in LEVELS]
+    for way in ways:
+        for value, at in _positions(ways[way]).items():
+            table.append(scored(str(way), value, right, at))
+    return pd.DataFrame(table, columns=["arm", "slice", "value", "rows", "correct", "accuracy", "low", "high"])
+
+
+def confusion(marks: pd.DataFrame, level: str = "supergroup") -> pd.DataFrame:
+    """Count how often each label of a level is taken for each: true, predicted, rows, share (of the true label's).
+
+    Pairs that occur, those of the most frequent true label first; an answer held back is "(none)".
+    """
+    pairs = _pairs(marks, level)
+    totals = pairs.groupby("true")["rows"].transform("sum")
+    order = pairs.assign(share=pairs["rows"] / totals, _total=totals).sort_values(
+        ["_total", "true", "rows", "predicted"], ascending=[False, True, False, True]
+    )
+    return order.drop(columns="_total").reset_index(drop=True)
+
+
+def costliest_confusions(marks: pd.DataFrame, level: str = "module", most: int = 20) -> pd.DataFrame:
+    """List the `most` frequent wrong labels of a level: true, predicted, rows, share_of_errors (of all wrong items)."""
+    wrong = _pairs(marks[~marks[RIGHT[level]]], level)
+    wrong = wrong.sort_values(["rows", "true", "predicted"], ascending=[False, True, True]).head(most)
+    return wrong.assign(share_of_errors=wrong["rows"] / max(1, int((~marks["right"]).sum()))).reset_index(drop=True)
+
+
+def _pairs(marks: pd.DataFrame, level: str) -> pd.DataFrame:
+    pairs = pd.DataFrame({"true": marks[level], "predicted": marks[PREDICTED[level]].fillna(NONE)})
+    return pairs.groupby(["true", "predicted"], observed=True).size().rename("rows").reset_index()
+
+
+def _bands(values: pd.Series | np.ndarray, bands: dict[str, float]) -> pd.Categorical:
+    edges = [-np.inf, *bands.values()]
+    return pd.Categorical(pd.cut(np.asarray(values), edges, labels=list(bands)), ordered=True)
+
+
+def _positions(values: pd.Series) -> dict[str, np.ndarray]:
+    if isinstance(values.dtype, pd.CategoricalDtype):
+        return {str(name): at for name in values.cat.categories if (at := np.flatnonzero(values == name)).size}
+    codes, names = pd.factorize(values.astype("str").fillna(NONE))
+    places = {str(name): np.flatnonzero(codes == code) for code, name in enumerate(names)}
+    return dict(sorted(places.items(), key=lambda place: (-place[1].size, place[0])))

@@ -1,0 +1,119 @@
+"""The one renderer of questions and answers: training examples and inference prompts both come from here.
+
+A message is a dict with `role` and `content`, as the OpenAI chat format and every model's chat template take it.
+"""
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+from tillmap.core.taxonomy import LabelPath
+from tillmap.llm.answer_formats import Target
+
+Message = dict[str, str]
+
+
+class Item(NamedTuple):
+    """What is known of a row before it is labelled. `price` is None where unknown."""
+
+    description: str
+    retailer: str
+    price: float | None
+
+
+class Example(NamedTuple):
+    """A labelled row shown to the model as evidence."""
+
+    item: Item
+    path: LabelPath
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How an arm asks: the system text, how an item is written and what of it is shown, and how examples are shown.
+
+    `turns` shows an example as an earlier question with its answer, which even a very small model goes on from;
+    `context` lists them in one message with the question, as the seed did. In turns, `item_end` follows every item.
+    No `system` text, no system message: what a model is told then is up to its chat template. Without `show_numbers`
+    words that hold a digit (sizes, counts, codes) are left out of a description, unless nothing else is in it.
+    """
+
+    system: str
+    item_format: Literal["line", "json"]
+    examples: Literal["turns", "context"]
+    show_retailer: bool
+    show_price: bool
+    item_end: str = ""
+    show_numbers: bool = True
+
+
+SEED_RAG = Recipe(
+    system=(
+        "You label products. The user lists similar products with their labels, then one product without labels. "
+        "Reply with one JSON object that has the keys supergroup, group, module and brand, all taken from the list."
+    ),
+    item_format="json",
+    examples="context",
+    show_retailer=True,
+    show_price=True,
+)
+
+
+SEED_LLAMA = Recipe(system="", item_format="json", examples="turns", show_retailer=True, show_price=True)
+
+_LIKELY = "Likely answers, the likeliest first:"
+_WITH_DIGITS = re.compile(r"\S*\d\S*")
+
+
+def our_recipe(show_retailer: bool, show_price: bool, show_numbers: bool = True) -> Recipe:
+    """The short recipe: an example a turn, the nearest last, each a line and its answer."""
+    return Recipe("Label the receipt line.", "line", "turns", show_retailer, show_price, show_numbers=show_numbers)
+
+
+@dataclass(frozen=True)
+class Renderer:
+    """Renders items with a recipe and writes their answers in a target format."""
+
+    recipe: Recipe
+    target: Target
+
+    def question(
+        self, item: Item, examples: Sequence[Example] = (), candidates: Sequence[LabelPath] = ()
+    ) -> list[Message]:
+        """The messages that ask for one item's labels.
+
+        `examples` come most similar first and are shown the other way round: a model leans on what it read last.
+        `candidates`, likeliest first, are listed as answers before the item; without any, nothing is said of them.
+        """
+        messages = [{"role": "system", "content": self.recipe.system}] if self.recipe.system else []
+        shown = [(self._item(example.item), self.target.encode(example.path)) for example in reversed(examples)]
+        listed = [_LIKELY, *map(self.target.encode, candidates), ""] if candidates else []
+        if self.recipe.examples == "turns":
+            end = self.recipe.item_end
+            for line, answer in shown:
+                messages += [{"role": "user", "content": line + end}, {"role": "assistant", "content": answer}]
+            return [*messages, {"role": "user", "content": "\n".join([*listed, self._item(item) + end])}]
+        context = [*(f"{line} -> {answer}" for line, answer in shown), *listed]
+        return [*messages, {"role": "user", "content": "\n".join([*context, f"{self._item(item)} ->"])}]
+
+    def training_example(self, item: Item, path: LabelPath, examples: Sequence[Example] = ()) -> list[Message]:
+        """The same question with its answer: what a model is tuned on."""
+        return [*self.question(item, examples), {"role": "assistant", "content": self.target.encode(path)}]
+
+    def _item(self, item: Item) -> str:
+        price = None if item.price is None else f"{item.price:.2f}"
+        text = _WITH_DIGITS.sub(" ", item.description) if not self.recipe.show_numbers else item.description
+        # Joined anew, for a line end inside would read as another item.
+        shown = {"description": " ".join(text.split()) or " ".join(item.description.split())}
+        if self.recipe.show_retailer:
+            shown["retailer"] = item.retailer
+        if self.recipe.item_format == "json":
+            fields: dict[str, str | float | None] = dict(shown)
+            if self.recipe.show_price:
+                fields["price"] = None if price is None else float(price)
+            return json.dumps(fields, ensure_ascii=False)
+        if self.recipe.show_price:
+            shown["price"] = price or "?"
+        return " | ".join(shown.values())

@@ -1,1 +1,0 @@
-"""Tuning and batches at OpenAI and providers like it: adopted where they exist, never paid for twice."""

@@ -1,0 +1,1 @@
+"""From what an arm said to a label path with a calibrated confidence."""

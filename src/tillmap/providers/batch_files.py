@@ -1,0 +1,68 @@
+"""The files of a batch: fetched whole, kept as they came, and what they and the batch say of each line."""
+
+import json
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from openai.types import Batch
+
+from tillmap.core.files import write_text
+from tillmap.providers.client import Service
+
+logger = logging.getLogger(__name__)
+
+_DOWNLOADS = 3  # of a file that comes damaged
+
+
+def fetch(service: Service, file_id: str, target: Path) -> None:
+    """Download a file of JSON Lines; again where a line of it came damaged, which is given up after a few times."""
+    for _ in range(_DOWNLOADS):
+        content = service.read(lambda: service.client.files.content(file_id).read(), may_lag=True)
+        if all(line is not None for line in _parsed(content)):
+            break
+        logger.warning("a line of the file %s is damaged; fetching it again", file_id)
+    write_text(content.decode(errors="replace"), target)
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The JSON objects of a file, without its damaged lines; nothing where there is no file."""
+    return [line for line in _parsed(path.read_bytes()) if line is not None] if path.exists() else []
+
+
+def _parsed(content: bytes) -> Iterator[dict[str, Any] | None]:
+    for line in content.splitlines():
+        if line.strip():
+            try:
+                value = json.loads(line)
+            except ValueError:
+                value = None
+            yield value if isinstance(value, dict) else None
+
+
+def is_over_limit(batch: Batch) -> bool:
+    """Whether a batch failed only because too many tokens were waiting already."""
+    errors = (batch.errors and batch.errors.data) or []
+    return batch.status == "failed" and any(
+        error.code == "token_limit_exceeded" or "enqueued token" in (error.message or "").lower() for error in errors
+    )
+
+
+def reasons(batch: Batch, rows: list[str]) -> dict[str, str]:
+    """Why a batch failed, by the row of the line at fault; under the empty name, what is said of no line."""
+    errors = (batch.errors and batch.errors.data) or []
+    return {
+        rows[error.line - 1] if error.line and 0 < error.line <= len(rows) else "": f"{error.code}: {error.message}"
+        for error in errors
+    }
+
+
+def failure(line: dict[str, Any]) -> str | None:
+    """Why a result line has no answer, or None where it has one."""
+    response, error = line.get("response") or {}, line.get("error")
+    if not error and response.get("status_code") == 200:
+        return None
+    body = response.get("body")
+    error = error or (body.get("error") if isinstance(body, dict) else None) or {}
+    return f"{error.get('code') or response.get('status_code')}: {error.get('message', 'no message')}"[:500]

@@ -1,0 +1,275 @@
+"""Questions answered by a provider's Batch API: split, sent, followed, collected, and what failed sent again.
+
+A run's folder holds, for each batch, the lines that were sent (`KEY.jsonl`) and the provider's own files once the
+batch has ended (`KEY.output.jsonl`, `KEY.errors.jsonl`). Nothing else is remembered: what is answered and what is to
+be asked again is read from them, so a run can stop anywhere.
+"""
+
+import hashlib
+import json
+import logging
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+from openai.types import Batch
+from tqdm import tqdm
+
+from tillmap.core.errors import ResourceError
+from tillmap.core.files import write_text
+from tillmap.llm.questions import Completion, Question, failed
+from tillmap.providers.batch_files import failure, fetch, is_over_limit, read_lines, reasons
+from tillmap.providers.client import ProviderError, Service
+from tillmap.providers.costs import TokenCounter
+from tillmap.providers.idempotent_create import KEY, RUN, batches_of, create_once, upload
+from tillmap.providers.requests import Asking
+from tillmap.providers.state import RunState, own_run
+
+logger = logging.getLogger(__name__)
+
+_ENDPOINT: Final = "/v1/chat/completions"
+_ENDED = ("completed", "failed", "expired", "cancelled")
+_LIMIT_REFUSALS = 30  # in a row; the pauses between them double up to an hour
+_LOOKS = 60  # at a batch that is over but names no output yet
+_LEAST_SHARE = 256  # of the tokens first refused: what is asked for at once does not fall below that part of them
+
+
+@dataclass(frozen=True)
+class Limits:
+    """A provider's limits on a batch, and on the prompt tokens of all batches that are under way."""
+
+    requests: int = 50_000
+    file_bytes: int = 200 * 10**6
+    enqueued_tokens: int = 2_000_000
+
+
+def answer_by_batch(
+    questions: Sequence[Question],
+    service: Service,
+    asking: Asking,
+    *,
+    limits: Limits,
+    retries: int,
+    folder: Path,
+    run: str,
+) -> list[Completion]:
+    """One completion for each question, in order; what still fails after `retries` more tries is an `error`.
+
+    `folder` keeps the run's state and `run` is its key: the same questions, model and settings. Batches of this run
+    that the provider has are taken over. Raises ProviderError where the provider refuses, a batch is cancelled, or
+    nothing at all is answered; what is there is kept for the next run.
+    """
+    with own_run(folder) as state:
+        state.set_service(base_url=service.base_url, key_variable=service.key_variable, run=run)
+        return _Run(questions, service, asking, limits=limits, tries=1 + retries, state=state).answers()
+
+
+class _Run:
+    def __init__(
+        self,
+        questions: Sequence[Question],
+        service: Service,
+        asking: Asking,
+        *,
+        limits: Limits,
+        tries: int,
+        state: RunState,
+    ) -> None:
+        self._questions = {f"{question.split}-{question.id}": question for question in questions}
+        self._service, self._asking, self._limits, self._tries, self._state = service, asking, limits, tries, state
+        self._name = state.service["run"]
+        counter = TokenCounter(asking.model)
+        self._tokens = {row: counter.prompt(question.messages) for row, question in self._questions.items()}
+        self._bytes = {row: len(self._line(row)) for row in self._questions}
+        self._enqueued_tokens = limits.enqueued_tokens
+        self._answered: dict[str, Completion] = {}
+        self._failures: dict[str, list[str]] = {}
+        self._sent: dict[str, list[str]] = {}  # the rows of the batches under way, by key
+        self._looks: Counter[str] = Counter()
+        self._cancelling: set[str] = set()  # since before this run, so that their end does not stop it
+        self._refusals, self._least_tokens, self._resume_at = 0, 0, 0.0
+
+    def answers(self) -> list[Completion]:
+        self._adopt()
+        with tqdm(total=len(self._questions), desc="batches", unit="row", disable=None) as bar:
+            while True:
+                running = self._refresh()
+                bar.n = len(self._answered) + running
+                bar.refresh()
+                self._submit()
+                if not self._sent and not self._waiting():
+                    break
+                self._service.pause()
+        answers = [
+            self._answered.get(row) or failed(question, self._failures[row][-1])
+            for row, question in self._questions.items()
+        ]
+        if answers and all(answer.status == "error" for answer in answers):
+            first = answers[0].error
+            raise ProviderError(f"no question was answered ({first}); mend the cause and run again")
+        return answers
+
+    def _adopt(self) -> None:
+        """Take over what earlier runs asked for, known here or only to the provider."""
+        for key, batch in batches_of(self._service, self._name).items():
+            if not self._file(key).exists():
+                fetch(self._service, batch.input_file_id, self._file(key))
+            self._state.update(key, kind="batch", id=batch.id)
+        for key, record in list(self._state.records.items()):
+            if not self._file(key).exists():
+                raise ResourceError(
+                    f"{self._state.folder} lacks {self._file(key).name}; delete the whole folder and run again: "
+                    "what the provider has is found without it"
+                )
+            if record["ended"]:
+                self._collect(key)
+            else:
+                self._sent[key] = self._rows(key)
+                if record["id"] is None:
+                    self._create(key)
+        self._refresh(starting=True)
+        if not self._sent and not self._waiting():
+            self._failures.clear()  # that run was over: this one asks again what failed in it
+
+    def _refresh(self, starting: bool = False) -> int:
+        """Look at the batches under way and collect those that ended; give the lines done in the others."""
+        done = 0
+        for key in list(self._sent):
+            batch = self._service.read(
+                partial(self._service.client.batches.retrieve, self._state.records[key]["id"]), may_lag=True
+            )
+            if starting and batch.status in ("cancelling", "cancelled"):
+                self._cancelling.add(key)
+            if batch.status in _ENDED and not self._owes_output(batch):
+                self._end(key, batch)
+            elif batch.request_counts:
+                done += batch.request_counts.completed
+        if self._state.is_cancelled:
+            raise ProviderError("the run was cancelled; its answers are kept: run again to ask what is left")
+        return done
+
+    def _end(self, key: str, batch: Batch) -> None:
+        refused = is_over_limit(batch)
+        for file_id, kind in ((batch.output_file_id, "output"), (batch.error_file_id, "errors")):
+            if file_id and not self._file(key, kind).exists():
+                fetch(self._service, file_id, self._file(key, kind))
+        rows = self._sent.pop(key)
+        said = {} if refused else {row: self._service.redact(why) for row, why in reasons(batch, rows).items()}
+        self._state.update(key, ended=batch.status, refused=refused, reasons=said)
+        self._collect(key)
+        if refused:
+            self._hold(rows)
+        elif batch.status != "failed":
+            self._refusals, self._resume_at = 0, 0.0
+            self._enqueued_tokens = min(2 * self._enqueued_tokens, self._limits.enqueued_tokens)
+        if batch.status == "cancelled" and key not in self._cancelling:
+            raise ProviderError(f"the batch {batch.id} was cancelled; its answers are kept: run again to ask the rest")
+
+    def _owes_output(self, batch: Batch) -> bool:
+        """Whether an ended batch has answers but names no file of them yet; without any it never names one."""
+        counts = batch.request_counts
+        owes = bool(not batch.output_file_id and counts and counts.completed)
+        self._looks[batch.id] += owes
+        if self._looks[batch.id] > _LOOKS:
+            raise ProviderError(f"the batch {batch.id} is over but names no output; run again later")
+        return owes
+
+    def _hold(self, rows: list[str]) -> None:
+        """The queue is full: ask for half as much at once, when one of ours has ended or after a pause."""
+        self._refusals += 1
+        if self._refusals > _LIMIT_REFUSALS:
+            raise ProviderError("the provider's queue stays full; run again later, or lower provider.enqueued_tokens")
+        tokens = sum(self._tokens.get(row, 0) for row in rows)
+        if self._refusals == 1:
+            self._least_tokens = tokens // _LEAST_SHARE
+        self._enqueued_tokens = max(self._least_tokens, min(self._enqueued_tokens, tokens) // 2)
+        wait = min(self._service.poll_seconds * 2**self._refusals, 3600.0)
+        self._resume_at = time.monotonic() + wait
+        logger.info("the queue is full; from now on at most %d tokens at once", self._enqueued_tokens)
+
+    def _submit(self) -> None:
+        while time.monotonic() >= self._resume_at:
+            rows = self._next_rows()
+            if not rows:
+                return
+            content = "".join(self._line(row) for row in rows)
+            key = f"{self._name}-{len(self._state.records)}-{hashlib.sha256(content.encode()).hexdigest()[:8]}"
+            write_text(content, self._file(key))
+            self._state.update(key, kind="batch")
+            self._sent[key] = rows
+            self._create(key)
+
+    def _create(self, key: str) -> None:
+        file = upload(self._service, self._file(key), key, "batch")
+        create_once(
+            self._service,
+            self._state,
+            key,
+            lambda: batches_of(self._service, self._name).get(key),
+            lambda: self._service.once.batches.create(
+                input_file_id=file,
+                endpoint=_ENDPOINT,
+                completion_window="24h",
+                metadata={RUN: self._name, KEY: key},
+            ),
+        )
+
+    def _waiting(self) -> list[str]:
+        """Rows to ask: not under way, not answered, and not tried often enough."""
+        under_way = {row for rows in self._sent.values() for row in rows}
+        return [
+            row
+            for row in self._questions
+            if row not in self._answered and row not in under_way and len(self._failures.get(row, ())) < self._tries
+        ]
+
+    def _next_rows(self) -> list[str]:
+        """As many rows as one batch holds; none while what is under way leaves them no room."""
+        queued = sum(self._tokens.get(row, 0) for rows in self._sent.values() for row in rows)
+        rows: list[str] = []
+        tokens = size = 0
+        for row in self._waiting():
+            tokens += self._tokens[row]
+            size += self._bytes[row]
+            full = len(rows) == self._limits.requests or size > self._limits.file_bytes
+            if rows and (full or tokens > self._enqueued_tokens):
+                tokens -= self._tokens[row]
+                break
+            rows.append(row)
+        return [] if self._sent and queued + tokens > self._enqueued_tokens else rows
+
+    def _line(self, row: str) -> str:
+        body = self._asking.body(self._questions[row])
+        line = {"custom_id": row, "method": "POST", "url": _ENDPOINT, "body": body}
+        return json.dumps(line) + "\n"  # in ASCII, so that a letter is a byte
+
+    def _collect(self, key: str) -> None:
+        """Sort the lines of an ended batch into answers and failures, by `custom_id`."""
+        record, told = self._state.records[key], {}
+        for line in [*read_lines(self._file(key, "output")), *read_lines(self._file(key, "errors"))]:
+            row, why = line.get("custom_id"), failure(line)
+            if row in self._questions and why is None:
+                completion = self._asking.completion(self._questions[row], line["response"].get("body") or {})
+                self._answered.setdefault(row, completion)  # paid for, so never asked again, even where it is no use
+            elif row in self._questions:
+                told[row] = self._service.redact(str(why))
+        if record["refused"] or record["ended"] == "cancelled":
+            return  # nothing wrong with its lines
+        said = record["reasons"]
+        at_fault = said.keys() - {""}
+        for row in self._rows(key):
+            if row in at_fault:  # the provider will say the same of this line each time
+                self._failures[row] = [said[row]] * self._tries
+            elif row not in self._answered and not at_fault:
+                why = told.get(row) or said.get("") or f"no answer in a batch that ended as {record['ended']}"
+                self._failures.setdefault(row, []).append(why)
+
+    def _rows(self, key: str) -> list[str]:
+        return [line["custom_id"] for line in read_lines(self._file(key))]
+
+    def _file(self, key: str, kind: str = "") -> Path:
+        return self._state.folder / (f"{key}.{kind}.jsonl" if kind else f"{key}.jsonl")

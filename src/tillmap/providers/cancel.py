@@ -1,0 +1,91 @@
+"""Cancels jobs and batches that are under way, for `tillmap cancel`."""
+
+import logging
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tillmap.core.errors import ParamsError
+from tillmap.core.run_state import state_folder
+from tillmap.providers.client import ProviderError, Service
+from tillmap.providers.idempotent_create import batches_of, jobs_of
+from tillmap.providers.state import STATE, RunState
+
+logger = logging.getLogger(__name__)
+
+RUNS = "openai"
+
+
+def run_folder(run: str) -> Path:
+    """Where the state of a run with this key is kept."""
+    return state_folder() / RUNS / run
+
+
+def unfinished_runs() -> list[Path]:
+    """The folders of all runs with something under way."""
+    folders = sorted(path.parent for path in (state_folder() / RUNS).glob(f"*/{STATE}"))
+    return [folder for folder in folders if _open(RunState(folder))]
+
+
+def cancel_run(folder: Path, service: Service | None = None) -> int:
+    """Cancel what a run has under way and stop the process that follows it; give how many were cancelled.
+
+    Whatever is answered stays, and is billed. Raises ParamsError without a key, ProviderError where a provider can't
+    be reached.
+    """
+    state = RunState(folder)
+    state.cancel()
+    run = state.service["run"]
+    service = service or Service(state.service["base_url"], state.service["key_variable"])
+    cancelled: set[str] = set()
+    while True:
+        state = RunState(folder)  # the follower may have saved more meanwhile
+        listed: dict[str, str] = {}
+        for key, record in _open(state).items():
+            if key in cancelled:
+                continue
+            if record["id"] is None:
+                listed = listed or _ids(service, run, record["kind"])
+            found = record["id"] or listed.get(key)
+            if found is not None:
+                _cancel(service, record["kind"], found)
+                cancelled.add(key)
+        unclear = [
+            key
+            for key, record in _open(state).items()
+            if key not in cancelled and record["asked"] and time.time() - record["asked"] < service.settle_seconds
+        ]
+        if not unclear:
+            return len(cancelled)
+        time.sleep(min(service.poll_seconds, 5.0))
+
+
+def _open(state: RunState) -> dict[str, dict[str, Any]]:
+    return {key: record for key, record in state.records.items() if not record["ended"]}
+
+
+def _ids(service: Service, run: str, kind: str) -> dict[str, str]:
+    found = jobs_of(service, run) if kind == "job" else batches_of(service, run)
+    return {key: one.id for key, one in found.items()}
+
+
+def _cancel(service: Service, kind: str, found: str) -> None:
+    call = service.client.fine_tuning.jobs.cancel if kind == "job" else service.client.batches.cancel
+    try:
+        service.read(lambda: call(found), may_lag=True)
+        logger.info("%s %s: asked to cancel", kind, found)
+    except ProviderError as error:  # over already
+        logger.info("%s %s: not cancelled: %s", kind, found, error)
+
+
+def cancel_runs(runs: Sequence[str]) -> int:
+    """Cancel what the runs of these keys have under way, without any what all have; give how many were cancelled.
+
+    Raises ParamsError where there is no such run, and as `cancel_run`.
+    """
+    chosen = [run_folder(run) for run in runs]
+    missing = [folder.name for folder in chosen if not (folder / STATE).exists()]
+    if missing:
+        raise ParamsError(f"no run {missing[0]} in {state_folder() / RUNS}; `tillmap cancel` alone cancels all of them")
+    return sum(cancel_run(folder) for folder in chosen or unfinished_runs())

@@ -1,0 +1,64 @@
+"""The JSON Lines that a provider takes: training examples and batch requests, checked before anything is sent."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from tillmap.core.errors import InputError
+from tillmap.providers.costs import TokenCounter
+
+# https://developers.openai.com/api/docs/guides/supervised-fine-tuning; the length is that of
+# gpt-4o-mini-2024-07-18. Longer examples would be cut, and lose their answers, without a word.
+LEAST_EXAMPLES = 10
+MOST_EXAMPLE_TOKENS = 65_536
+MOST_FILE_BYTES = 512 * 10**6
+
+_ROLES = ("system", "user", "assistant")
+
+
+def check_examples(path: Path, counter: TokenCounter) -> tuple[int, int]:
+    """Check training examples, a line `{"messages": [...]}` each; give their number and tokens for one epoch.
+
+    An example is an optional system text, then questions and answers in turn, the last an answer; none is empty.
+    Raises InputError naming the first line that breaks a rule.
+    """
+    examples = tokens = 0
+    for number, messages in _read(path):
+        wrong = _mistake(messages)
+        if wrong:
+            raise InputError(f"{path}:{number}: {wrong}; write the examples again with `dvc repro prompts`")
+        length = counter.example(messages)
+        if length > MOST_EXAMPLE_TOKENS:
+            raise InputError(f"{path}:{number}: the example has {length} tokens; shorten it to {MOST_EXAMPLE_TOKENS}")
+        examples, tokens = examples + 1, tokens + length
+    if examples < LEAST_EXAMPLES:
+        raise InputError(f"{path}: {examples} examples; a provider asks for {LEAST_EXAMPLES} or more: add rows")
+    if path.stat().st_size > MOST_FILE_BYTES:
+        raise InputError(f"{path}: larger than {MOST_FILE_BYTES // 10**6} MB; lower openai.sample_rows")
+    return examples, tokens
+
+
+def _read(path: Path) -> Iterator[tuple[int, Any]]:
+    with path.open(encoding="utf-8") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                value = json.loads(line)
+            except ValueError:
+                value = None
+            yield number, value["messages"] if isinstance(value, dict) and set(value) == {"messages"} else None
+
+
+def _mistake(messages: Any) -> str | None:
+    if not isinstance(messages, list) or not messages:
+        return 'not an object with "messages" alone'
+    for message in messages:
+        if not isinstance(message, dict) or set(message) != {"role", "content"} or message["role"] not in _ROLES:
+            return f"a message has a role of {', '.join(_ROLES)}, a content, and nothing else"
+        if not isinstance(message["content"], str) or not message["content"].strip():
+            return f"the {message['role']} text is empty or no text"
+    roles = [message["role"] for message in messages]
+    turns = roles[1:] if roles[0] == "system" else roles
+    if turns != ["user", "assistant"] * (len(turns) // 2) or not turns:
+        return f"the roles are {', '.join(roles)}; expected questions and answers in turn, the last an answer"
+    return None

@@ -1,0 +1,125 @@
+"""Makes files, jobs and batches at a provider, or takes over those that an earlier run made.
+
+Jobs and batches carry their run's and their own key as metadata, files carry a key as their name.
+"""
+
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal, TypeVar
+
+import openai
+from openai.types import Batch, FileObject
+from openai.types.fine_tuning import FineTuningJob
+
+from tillmap.providers.client import LEAST_LOOKS, ProviderError, Service, is_passing
+from tillmap.providers.state import RunState
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T", Batch, FineTuningJob)
+
+RUN, KEY = "tillmap_run", "tillmap_key"
+_TRIES = 10
+
+
+def batches_of(service: Service, run: str) -> dict[str, Batch]:
+    """The run's batches at the provider by key, oldest first."""
+    return _keyed(service.read(lambda: list(service.client.batches.list(limit=100))), run)
+
+
+def jobs_of(service: Service, run: str) -> dict[str, FineTuningJob]:
+    """The run's tuning jobs at the provider by key, oldest first."""
+    return _keyed(service.read(lambda: list(service.client.fine_tuning.jobs.list(limit=100))), run)
+
+
+def _keyed(listed: list[T], run: str) -> dict[str, T]:
+    keyed: dict[str, T] = {}
+    for one in sorted(listed, key=lambda one: one.created_at):
+        marks = one.metadata or {}
+        if marks.get(RUN) == run and KEY in marks:
+            keyed.setdefault(marks[KEY], one)
+    return keyed
+
+
+def upload(service: Service, path: Path, key: str, purpose: Literal["batch", "fine-tune"]) -> str:
+    """The id of the file at the provider, uploaded unless it is there. Raises ProviderError."""
+    name, content = f"tillmap-{key}.jsonl", path.read_bytes()
+    files = service.read(lambda: list(service.client.files.list(purpose=purpose)))
+    same = [file for file in files if (file.filename, file.bytes) == (name, len(content)) and file.status != "error"]
+    file = same[0] if same else service.read(lambda: service.client.files.create(file=(name, content), purpose=purpose))
+    return _await_file(service, file).id
+
+
+def _await_file(service: Service, file: FileObject) -> FileObject:
+    """A file just uploaded may not be found, or be processed for a while."""
+    began = time.monotonic()
+    while True:
+        found = service.read(lambda: service.client.files.retrieve(file.id), may_lag=True)
+        if found.status == "error":
+            raise ProviderError(f"{service.base_url} rejects the file {file.filename}: {found.status_details}")
+        if found.status in ("uploaded", "processed") or time.monotonic() - began > service.settle_seconds:
+            return found
+        service.pause()
+
+
+def create_once(
+    service: Service, state: RunState, key: str, find: Callable[[], T | None], create: Callable[[], T]
+) -> T:
+    """The thing with this key: found at the provider, or created there.
+
+    A create whose outcome is unclear, in this process or a killed one, may have taken effect, so the thing is looked
+    for during `settle_seconds` before it is created again. Raises ProviderError.
+    """
+    found = _look(service, find, since=state.records[key]["asked"])
+    for _ in range(_TRIES):
+        if found is not None:
+            state.update(key, id=found.id)
+            return found
+        state.update(key, asked=time.time())
+        try:
+            found = create()
+        except openai.APIError as error:
+            failure = error
+            if _misses_file(error):
+                state.update(key, asked=None)
+                service.pause()
+            elif is_passing(error):
+                logger.info(
+                    "%s: unclear whether %s was made (%s); looking", service.base_url, key, type(error).__name__
+                )
+                _wait_as_told(error)
+                found = _look(service, find, since=state.records[key]["asked"])
+            else:
+                state.update(key, asked=None)
+                raise service.explain(error) from error
+    raise service.explain(failure)
+
+
+def _look(service: Service, find: Callable[[], T | None], since: float | None) -> T | None:
+    """Look for something whose creation was tried at that time, or never: until it shows, or should have."""
+    looks = 0
+    while True:
+        over = since is None or (looks + 1 >= LEAST_LOOKS and time.time() - since > service.settle_seconds)
+        found = find()
+        looks += 1
+        if found is not None or over:
+            return found
+        time.sleep(min(service.poll_seconds, 5.0))
+
+
+def _misses_file(error: openai.APIError) -> bool:
+    """A refusal because the file just uploaded is not known everywhere yet."""
+    said = error.message.lower()
+    return (
+        isinstance(error, openai.BadRequestError | openai.NotFoundError)
+        and "file" in said
+        and any(words in said for words in ("not found", "find", "does not exist", "no such"))
+    )
+
+
+def _wait_as_told(error: openai.APIError) -> None:
+    told = error.response.headers.get("retry-after", "") if isinstance(error, openai.APIStatusError) else ""
+    if told.isdigit():
+        time.sleep(min(int(told), 600))

@@ -1,0 +1,63 @@
+"""What a run has asked a provider for, in a small JSON file that outlives the process."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tillmap.core.files import read_json, write_json
+from tillmap.core.run_state import alone
+
+STATE = "state.json"
+_CANCELLED = "cancelled"
+
+
+class RunState:
+    """The records of one run's jobs or batches by key, each saved before and after it is asked for.
+
+    A record has `kind` ("job" or "batch"), `id` (None until known), `asked` (when its creation was last tried, in
+    seconds since 1970, or None) and `ended` (the final status, or None).
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        path = folder / STATE
+        self._value: dict[str, Any] = read_json(path) if path.exists() else {"service": {}, "records": {}}
+
+    @property
+    def records(self) -> dict[str, dict[str, Any]]:
+        """Every record by key, oldest first."""
+        return self._value["records"]  # type: ignore[no-any-return]
+
+    @property
+    def service(self) -> dict[str, str]:
+        """The provider's address and the name of the key's variable, for a later `cancel`."""
+        return self._value["service"]  # type: ignore[no-any-return]
+
+    def set_service(self, **values: str) -> None:
+        self._value["service"] = values
+        self._save()
+
+    def update(self, key: str, **values: Any) -> None:
+        """Change a record, or begin it, and have it on the disk."""
+        self.records.setdefault(key, {"kind": None, "id": None, "asked": None, "ended": None}).update(values)
+        self._save()
+
+    @property
+    def is_cancelled(self) -> bool:
+        return (self.folder / _CANCELLED).exists()
+
+    def cancel(self) -> None:
+        """Tell whoever follows this run to stop."""
+        (self.folder / _CANCELLED).touch()
+
+    def _save(self) -> None:
+        write_json(self._value, self.folder / STATE)
+
+
+@contextmanager
+def own_run(folder: Path) -> Iterator[RunState]:
+    """The state of a run, for one process at a time. Raises ResourceError where another has it."""
+    with alone(folder):
+        (folder / _CANCELLED).unlink(missing_ok=True)
+        yield RunState(folder)

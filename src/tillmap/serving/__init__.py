@@ -1,0 +1,1 @@
+"""Labelling new rows with a trained arm, and writing them down."""

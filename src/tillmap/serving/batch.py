@@ -1,0 +1,89 @@
+"""Labels a whole feed with one arm, in pieces kept outside the project, so that a killed run goes on where it was."""
+
+import hashlib
+import logging
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from tqdm import tqdm
+
+from tillmap.core.files import read_table, write_table
+from tillmap.core.run_state import alone, run_key, state_folder
+from tillmap.serving.feed import Feed
+from tillmap.serving.formats import Format, write_answers
+from tillmap.serving.labeller import Labeller
+from tillmap.splitting.drift import Drift
+
+logger = logging.getLogger(__name__)
+
+# Blocks of params.yaml that shape the answers of some arm.
+_SHAPING = ("seed", "embedding", "retrieval", "nearest", "linear", "engine", "postprocess")
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What became of a feed: how many rows, how many of them the arm gave no answer to, and what speaks for the rest.
+
+    `expected` is the accuracy that the confidences promise with its 95% interval, None where they are not calibrated;
+    `drift` None where it is not known what training showed.
+    """
+
+    rows: int
+    failed: int
+    expected: tuple[float, float, float] | None
+    drift: Drift | None
+
+    def __str__(self) -> str:
+        """One line: how far the rows are from those of training, and how many labels to believe."""
+        drift = str(self.drift) if self.drift else "what training showed is not known (`dvc pull models/seen.json`)"
+        if self.expected is None:
+            return f"drift: {drift}; expected accuracy: not known, for the confidences are not calibrated"
+        mean, low, high = self.expected
+        return f"drift: {drift}; expected accuracy {mean:.3f} (95% interval {low:.3f} to {high:.3f})"
+
+
+def label_feed(labeller: Labeller, feed: Feed, out: Path, format_: Format) -> Summary:
+    """Label every row of a feed and write `out` in the same order; a run that was killed goes on.
+
+    The whole feed is checked before the first row is labelled. Raises InputError for a bad row, ResourceError where
+    another run is at work on the same feed, and what the arm itself raises.
+    """
+    checked, size = feed.check(), labeller.rows_at_once
+    run = state_folder() / "predict" / _key(labeller, feed)
+    with alone(run):
+        kept = sum(1 for _ in run.glob("[0-9]*.parquet"))
+        if kept:
+            logger.info("%d of %d rows are there from an earlier run", min(checked.rows, kept * size), checked.rows)
+        drift = Drift(labeller.seen) if labeller.seen else None
+        with tqdm(total=checked.rows, desc=labeller.arm, unit="row", disable=None) as bar:
+            for number, batch in enumerate(feed.batches(size)):
+                piece = run / f"{number:06d}.parquet"
+                if not piece.is_file():
+                    write_table(labeller.label(batch, first=number * size).drop(columns="key"), piece)
+                if drift is not None:
+                    drift.add(batch)
+                bar.update(len(batch))
+        confidence, failed = 0.0, 0
+        with write_answers(out, format_, feed.columns.id, numbers=checked.numbers) as write:
+            for number, batch in enumerate(feed.batches(size)):
+                answers = read_table(run / f"{number:06d}.parquet").assign(key=batch["key"].array)
+                write(answers)
+                confidence += float(answers["confidence"].sum())
+                failed += int((answers["status"] != "ok").sum())
+        shutil.rmtree(run)
+    model = labeller.confidence
+    return Summary(checked.rows, failed, model.expected_accuracy([confidence / checked.rows]) if model else None, drift)
+
+
+def _key(labeller: Labeller, feed: Feed) -> str:
+    with feed.path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    settings = {
+        "arm": labeller.arm,
+        "params": labeller.params.model_dump(include={*_SHAPING, labeller.arm}),
+        "confidence": labeller.confidence and vars(labeller.confidence),
+        "columns": vars(feed.columns),
+        "feed": digest,
+    }
+    return run_key(settings, labeller.files())
