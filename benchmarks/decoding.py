@@ -3,7 +3,7 @@
     python benchmarks/decoding.py --arms rag llama --sample-rows 1000 --seeds 3407 --targets short --rows 1000
 
 Run it in a project after `dvc repro retrieve`: questions, neighbours and the tree are that project's. `llama` is tuned
-on --sample-rows of the training part, once for each seed; both arms otherwise ask as params.yaml says, with vLLM. The
+on --sample-rows of the training subset, once for each seed; both arms otherwise ask as params.yaml says, with vLLM. The
 rows are test rows, the same for every line. Ways to answer:
 
     off          any text; only an answer that is exactly a path of the tree counts: the baseline
@@ -34,7 +34,7 @@ from tillmap.llm.engines.loading import load_engine
 from tillmap.llm.questions import Generation, Machine, Question
 from tillmap.postprocessing.predictions import predict
 from tillmap.postprocessing.repair import Repairer
-from tillmap.splitting.sampling import sample_for_training
+from tillmap.splitting.samples import sample_for_training
 from tillmap.tuning.lora import train_adapter
 from tillmap.tuning.recipes import choose_recipe
 
@@ -64,10 +64,10 @@ class Catalogue:
     def __init__(self, target: str, rows: int) -> None:
         params = read_params(Path("params.yaml"))
         table = read_table(Path("data/split/rows.parquet"))
-        test = table[table["part"] == "test"]
+        test = table[table["subset"] == "test"]
         blocks = {arm: getattr(params, arm).model_copy(update={"target": target}) for arm in ARMS}
         self.params = params.model_copy(update=blocks)
-        self.training = table[table["part"] == "train"]
+        self.training = table[table["subset"] == "train"]
         self.asked = test.sample(min(rows, len(test)), random_state=0).sort_index()
         self.tree = LabelTree.from_table(read_table(Path("data/split/tree.parquet")))
         self.neighbours = read_table(Path("data/neighbours/lexical.parquet"))
@@ -78,7 +78,7 @@ class Catalogue:
     def scores(self, arm: str, chosen: Rag | Llama, completions: list[dict[str, Any]]) -> Iterator[tuple[str, Any]]:
         """How right the answers are, as they stand and repaired."""
         votes = nearest.vote(self.neighbours, self.training, self.asked[["split", "id"]])
-        repairer = Repairer(self.tree, ARMS[arm].target_of(chosen, self.tree), least_score=0.5)
+        repairer = Repairer(self.tree, ARMS[arm].answer_format_of(chosen, self.tree), min_score=0.5)
         table = predict(completions, repairer, nearest.votes_by_key(votes), arm)
         marks = mark(table, self.asked, arm)
         exact = marks["repair"].eq("none")
@@ -109,7 +109,7 @@ def answer(
     found = {}
     for way in ways:
         chosen = block.model_copy(update={"constrain": way.split(",")[0]})
-        target = ARMS[arm].target_of(chosen, catalogue.tree)
+        target = ARMS[arm].answer_format_of(chosen, catalogue.tree)
         generation = Generation(
             LONGEST[chosen.target], 0.0, seed, answers=tuple(target.answers) if way == "tree" else None,
             choose="likelihood" if way.endswith("likeliest") else "greedy",

@@ -73,10 +73,10 @@ def make_cases(chosen: Rag, rows: int, targets: Sequence[str]) -> Iterator[Case]
         LabelTree.from_table(read_table(Path("data/split/tree.parquet"))),
     )
     neighbours = read_table(Path("data/neighbours") / f"{chosen.retriever}.parquet")
-    training, asked = table[table["part"] == "train"], table[table["part"] == "test"]
+    training, asked = table[table["subset"] == "train"], table[table["subset"] == "test"]
     for name in targets:
         params = chosen.model_copy(update={"recipe": "ours", "target": name, "constrain": "retrieved"})
-        target = rag.target_of(params, tree)
+        target = rag.answer_format_of(params, tree)
         own = list(islice(rag.write_questions(asked, training, neighbours, tree, params), rows + 1))
         free = [replace(question, answers=None) for question in own]
         greedy = Generation(max_new_tokens=96, temperature=0.0, seed=0)

@@ -2,7 +2,7 @@
 
     python benchmarks/linear.py --data FOLDER [--split-by product|row] [--rows N]
 
-`linear` is trained on the training part, 88% of the labelled rows, and chooses its recipe on 4%; `refitted` is the
+`linear` is trained on the training subset, 88% of the labelled rows, and chooses its recipe on 4%; `refitted` is the
 same recipe trained on all labelled rows, as the baseline is too, and its seconds include those of the choice. Prints
 the item accuracy on labelled test rows, the CPU seconds of training, the rows answered a CPU second (features, scores
 and decoding), the size of the files and the peak memory; each system runs in a process of its own, one after the other.
@@ -26,7 +26,7 @@ from tillmap.arms.nearest import vote
 from tillmap.core.taxonomy import LEVELS, LabelTree
 from tillmap.retrieval.lexical import LexicalRetriever
 from tillmap.retrieval.neighbours import neighbours_table
-from tillmap.splitting.sampling import By, assign_parts, product_key
+from tillmap.splitting.subsets import By, assign_subsets, product_key
 
 BASELINE = "lexical vote"
 SYSTEMS = (BASELINE, "linear", "refitted")
@@ -37,7 +37,7 @@ Answer = Callable[[pd.DataFrame], pd.DataFrame]
 
 
 def read(folder: Path, by: By) -> pd.DataFrame:
-    """A rows table: split, id, part, description, retailer, price and the four levels."""
+    """A rows table: split, id, subset, description, retailer, price and the four levels."""
     tables = []
     for split in ("train", "test"):
         kinds = [pd.read_json(folder / f"{split}.{kind}", lines=True, dtype=False) for kind in ("features", "labels")]
@@ -45,7 +45,7 @@ def read(folder: Path, by: By) -> pd.DataFrame:
     rows = pd.concat(tables, ignore_index=True).rename(columns={"indoml_id": "id"})
     rows["price"] = pd.to_numeric(rows["price"]).astype(float)
     rows["product"] = [product_key(text) for text in rows["description"]] if by == "product" else ""
-    rows["part"] = assign_parts(rows, by, tune=SHARE, calibrate=SHARE, report=SHARE, seed=SEED)
+    rows["subset"] = assign_subsets(rows, by, tune=SHARE, calibrate=SHARE, report=SHARE, seed=SEED)
     return rows
 
 
@@ -60,7 +60,7 @@ def prepare(system: str, rows: pd.DataFrame, folder: Path) -> Answer:
             return vote(neighbours_table(index, labelled, asked, NEIGHBOURS), labelled, asked).query("rank == 0")
 
         return answer
-    model = linear.train(rows, LabelTree.from_rows(rows[rows["part"] == "train"]), linear.Settings(), SEED)
+    model = linear.train(rows, LabelTree.from_rows(rows[rows["subset"] == "train"]), linear.Settings(), SEED)
     if system == "refitted":
         model = linear.refit(model, rows, SEED)
     model.save(folder)

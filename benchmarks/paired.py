@@ -32,7 +32,7 @@ def main() -> None:
     args = parser.parse_args()
 
     rows = read("data/split/rows.parquet", args.experiments[0])
-    truth = rows[(rows["part"] == "test") & rows["brand"].notna()]
+    truth = rows[(rows["subset"] == "test") & rows["brand"].notna()]
     file = f"data/predictions/{args.arm}.parquet"
     marks = {name: mark(read(file, name), truth, args.arm) for name in args.experiments}
     table = compare_arms(marks, args.experiments[0]).drop(columns=["reference", "rows"])

@@ -1,9 +1,9 @@
-"""Label repair against the seed's way, on damaged labels and label paths of a catalogue in the contest's format.
+"""Label repair against GradientGurus' way, on damaged labels and label paths of a catalogue in the contest's format.
 
     python benchmarks/repair.py --data FOLDER [--rows N]
 
 Both baselines take the label of the nearest MiniLM vector, level by level, whether or not the four make a path:
-`seed_repair` encodes label after label, as the seed did, and is timed on a few rows; `batched` encodes each distinct
+`seed_repair` encodes label after label, as GradientGurus did, and is timed on a few rows; `batched` encodes each distinct
 text once, in batches. They find the same labels, so the share of `batched` is that of both. `at best` is what could be
 expected of a method that knows the damage: a lost word, an edit or a wrong label may leave several that fit as well;
 `one fits` is tillmap's share of the texts that only one label or path fits. Every label is damaged; the line below
@@ -28,7 +28,7 @@ from rapidfuzz import process
 from rapidfuzz.distance import OSA
 
 from tillmap.core.taxonomy import LEVELS, LabelPath, LabelTree
-from tillmap.llm.answer_formats import make_target
+from tillmap.llm.answer_formats import make_answer_format
 from tillmap.postprocessing.matching import LabelMatcher, fold
 from tillmap.postprocessing.repair import Repairer
 
@@ -170,7 +170,7 @@ class Tillmap:
     """The library's own repair."""
 
     def __init__(self, tree: LabelTree, embed: Encode | None = None) -> None:
-        self.repairer = Repairer(tree, make_target("joined", tree), embed=embed)
+        self.repairer = Repairer(tree, make_answer_format("joined", tree), embed=embed)
         self.matchers = {
             level: LabelMatcher(tree.labels(level), embed if level != "brand" else None) for level in LEVELS
         }
@@ -312,7 +312,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="a folder in the contest's format")
     parser.add_argument("--rows", type=int, default=2000, help="damaged labels a level")
-    parser.add_argument("--seed-rows", type=int, default=100, help="rows to time the seed on")
+    parser.add_argument("--seed-rows", type=int, default=100, help="rows to time GradientGurus on")
     parser.add_argument("--seed", type=int, default=0, help="of the damage")
     args = parser.parse_args()
 

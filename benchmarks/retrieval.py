@@ -25,7 +25,7 @@ from tillmap.retrieval.base import Retriever
 from tillmap.retrieval.neighbours import neighbours_table
 
 DEPTHS = (1, 5, 10, 20)
-PARTS = 3
+SUBSETS = 3
 BASELINE = "dense"
 
 
@@ -57,7 +57,7 @@ def measure(name: str, folder: Path, asked: int, model: str) -> dict[str, float]
     built = time.perf_counter() - began
     retriever.search(["warm up"], 1)
     tables, rates = [], []
-    for part in np.array_split(np.arange(len(queries)), PARTS):
+    for part in np.array_split(np.arange(len(queries)), SUBSETS):
         began = time.perf_counter()
         tables.append(neighbours_table(retriever, rows, queries.iloc[part], max(DEPTHS)))
         rates.append(len(part) / (time.perf_counter() - began))

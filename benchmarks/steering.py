@@ -68,7 +68,7 @@ def main() -> None:
     chosen = parser.parse_args()
     logging.basicConfig(level=logging.ERROR)
     table = read_table(Path("data/split/rows.parquet"))
-    test = table[table["part"] == "test"]
+    test = table[table["subset"] == "test"]
     rows = test.sample(min(chosen.rows, len(test)), random_state=chosen.seed).sort_index()
     for arm in chosen.arms:
         for found in measure(open_arm(arm, read_params(Path("params.yaml"))), rows, chosen.seed):

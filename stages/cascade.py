@@ -17,7 +17,7 @@ from tillmap.core.taxonomy import LabelPath, LabelTree
 from tillmap.evaluation.metrics import KEY
 from tillmap.llm.asking import Answers, ask, prices_of
 from tillmap.llm.questions import Completion, Question
-from tillmap.postprocessing.calibration import FREE, beliefs, calibrate, make_signals
+from tillmap.postprocessing.calibration import FREE, calibrate, candidate_scores, make_signals
 from tillmap.postprocessing.predictions import COLUMNS, no_predictions, predict
 from tillmap.postprocessing.repair import Repairer
 from tillmap.postprocessing.repairing import ASKED as LLMS
@@ -66,7 +66,7 @@ def why_idle(routes: pd.DataFrame) -> str:
     """Why no language model is asked at all."""
     if not (routes["role"] == ASKED).any():
         return "no row is routed: linear is sure of all, or the budget pays for no more than the trial"
-    return "no row of the calibrate part is below the threshold, so that no gain can be shown; linear answers every row"
+    return "no row of the calibration subset is below the threshold, so that no gain can be shown; linear answers every row"
 
 
 class Reader:
@@ -84,7 +84,7 @@ class Reader:
         answers = ask(self._params, self._llm, questions, {"answers": None, "open_answers": None})
         settings, tables = getattr(self._params, self._llm), []
         for new, tree in enumerate(self._trees):
-            target = LLMS[self._llm].target_of(settings, tree)
+            target = LLMS[self._llm].answer_format_of(settings, tree)
             records = [record for record in answers.records if (record["split"] == "test") == new]
             # By letters alone, which finds a candidate, so that this stage with its models waits for no other's params.
             tables.append(predict(records, Repairer(tree, target), {}, self._llm))
@@ -103,17 +103,17 @@ class Reader:
         records = {(record["split"], record["id"]): record for part in asked for record in part.records}
         ordered = [records[key] for key in table[KEY].itertuples(index=False, name=None)]
         free = {
-            name: beliefs(list(read_jsonl(paths.COMPLETIONS / f"{name}.jsonl")))
+            name: candidate_scores(list(read_jsonl(paths.COMPLETIONS / f"{name}.jsonl")))
             for name in FREE
             if getattr(self._params.run, name)
         }
-        # The training part's tree: in the other a row of the calibrate part would speak for its own answer.
+        # The training subset's tree: in the other a row of the calibration subset would speak for its own answer.
         return calibrate(table, make_signals(ordered, table, self._rows, free, self._trees[False]), self._rows)[0]
 
 
 def bill(params: Params, routes: pd.DataFrame, asked: Sequence[Answers]) -> Metrics:
     """What was asked of the test rows, what that took, and what asking all of them would have taken besides."""
-    new = routes["part"] != "calibrate"
+    new = routes["subset"] != "calibration"
     called = sum(len(part.records) for part in asked)
     answered = int((new & (routes["role"] == ASKED)).sum()) if len(asked) > 1 else 0
     saved = int(new.sum()) - answered

@@ -34,7 +34,7 @@ Tables = dict[str, pd.DataFrame]
 
 def main(params: Params) -> Metrics:
     rows = read_table(paths.ROWS)
-    training = rows[rows["part"] == "train"]
+    training = rows[rows["subset"] == "train"]
     arms = [arm for arm in ARMS if getattr(params.run, arm)]
     if not arms:
         raise ParamsError(f"{paths.PARAMS}: every arm is off; switch one on, say with `-S run.nearest=true`")
@@ -78,15 +78,15 @@ def main(params: Params) -> Metrics:
         arm: {name: score[name] for name in ("item_accuracy", "low", "high")} | score["accuracy"]
         for arm, score in scores.items()
     }
-    return {"arms": compact, "scored": "test" if truth["split"].eq("test").any() else "report", "rows": len(truth)}
+    return {"arms": compact, "scored": "test" if truth["split"].eq("test").any() else "holdout", "rows": len(truth)}
 
 
 def choose_truth(rows: pd.DataFrame, predictions: Tables) -> pd.DataFrame:
     """The rows to score: labelled test rows; where there are none, the `report` rows that all arms answered."""
-    test = rows[(rows["part"] == "test") & rows["brand"].notna()]
+    test = rows[(rows["subset"] == "test") & rows["brand"].notna()]
     if len(test):
         return test
-    report = rows[rows["part"] == "report"]
+    report = rows[rows["subset"] == "holdout"]
     for table in predictions.values():
         report = report.merge(table[KEY], on=KEY)
     return report
@@ -112,10 +112,10 @@ def score_routed(marks: Tables, draws: dict[str, int]) -> Metrics:
 def believe(arm: str, predictions: pd.DataFrame, marks: pd.DataFrame, rows: pd.DataFrame) -> Metrics:
     """How far an arm's confidences can be trusted on the rows scored.
 
-    For each target accuracy: the threshold that reaches it on the calibrate part, and the share (coverage) and the
+    For each target accuracy: the threshold that reaches it on the calibration subset, and the share (coverage) and the
     accuracy of the scored rows from there on; nothing where the arm answered none of that part.
     """
-    part = rows[rows["part"] == "calibrate"].merge(predictions[KEY], on=KEY)
+    part = rows[rows["subset"] == "calibration"].merge(predictions[KEY], on=KEY)
     found: Metrics = {"ece": expected_calibration_error(marks["confidence"], marks["right"])}
     if len(part):
         known = mark(predictions, part, arm)
@@ -129,7 +129,7 @@ def believe(arm: str, predictions: pd.DataFrame, marks: pd.DataFrame, rows: pd.D
 
 def expect(arm: str, predictions: pd.DataFrame, rows: pd.DataFrame) -> Metrics:
     """The accuracy to expect of the test rows that have no labels, with its interval, where there are such rows."""
-    new = rows.loc[(rows["part"] == "test") & rows["brand"].isna(), KEY]
+    new = rows.loc[(rows["subset"] == "test") & rows["brand"].isna(), KEY]
     asked = predictions.merge(new, on=KEY)
     fitted = paths.CONFIDENCE / arm / "together.json"
     if asked.empty or not fitted.is_file():

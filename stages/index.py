@@ -1,4 +1,4 @@
-"""The retrievers' indexes over the training part, and the vectors of every text that will be asked."""
+"""The retrievers' indexes over the training subset, and the vectors of every text that will be asked."""
 
 from runner import Metrics, run
 
@@ -13,9 +13,9 @@ PARAMS = ("embedding",)
 
 
 def main(params: Params) -> Metrics:
-    rows = read_table(paths.ROWS, ["id", "part", "description"])
-    training = rows[rows["part"] == "train"]
-    asked = rows.loc[rows["part"] != "train", "description"].tolist()
+    rows = read_table(paths.ROWS, ["id", "subset", "description"])
+    training = rows[rows["subset"] == "train"]
+    asked = rows.loc[rows["subset"] != "train", "description"].tolist()
     chosen = params.embedding
     embedder = Embedder(chosen.model, chosen.revision, chosen.batch_size)
     embedder.encode(rows["description"].tolist())  # all at once, so that a text of both sides is embedded once

@@ -29,8 +29,8 @@ def answer_by_vote(params: Params, target: Path) -> Metrics:
     began = time.perf_counter()
     rows = read_table(paths.ROWS)
     neighbours = read_table(paths.NEIGHBOURS / f"{params.nearest.retriever}.parquet")
-    training = rows[rows["part"] == "train"]
-    asked = rows.loc[rows["part"] != "train", ["split", "id"]]
+    training = rows[rows["subset"] == "train"]
+    asked = rows.loc[rows["subset"] != "train", ["split", "id"]]
     votes = nearest.vote(neighbours, training, asked, params.nearest.k, params.nearest.power)
     write_jsonl((answer.as_record() for answer in nearest.completions(votes)), target)
     return count(target, time.perf_counter() - began)
@@ -39,7 +39,7 @@ def answer_by_vote(params: Params, target: Path) -> Metrics:
 def answer_by_linear(target: Path) -> Metrics:
     began = time.perf_counter()
     rows = read_table(paths.ROWS)
-    asked = rows[rows["part"] != "train"]
+    asked = rows[rows["subset"] != "train"]
     answers = linear.answer(paths.MODELS / "linear", asked)
     write_jsonl((answer.as_record() for answer in linear.completions(answers, asked)), target)
     return count(target, time.perf_counter() - began)

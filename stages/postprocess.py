@@ -13,7 +13,7 @@ from tillmap.config import paths
 from tillmap.config.params import Params
 from tillmap.core.files import new_folder, read_jsonl, read_table, write_json, write_table
 from tillmap.core.taxonomy import LEVELS, LabelPath, LabelTree
-from tillmap.postprocessing.calibration import FREE, Beliefs, beliefs, calibrate, make_signals
+from tillmap.postprocessing.calibration import FREE, CandidateScores, calibrate, candidate_scores, make_signals
 from tillmap.postprocessing.predictions import no_predictions, predict
 from tillmap.postprocessing.repairing import known_paths, make_repairer
 
@@ -32,16 +32,16 @@ def main(params: Params, arm: str) -> Metrics:
     completions = list(read_jsonl(paths.COMPLETIONS / f"{arm}.jsonl"))
     votes = neighbours_votes(params, rows, completions)
     predictions = predict(completions, make_repairer(params, arm, tree), votes, arm)
-    free = free_beliefs(arm)
-    held_out = rows.loc[rows["part"] == "calibrate", ["split", "id"]]
+    free = free_candidate_scores(arm)
+    held_out = rows.loc[rows["subset"] == "calibration", ["split", "id"]]
     calibrated = predictions
     with new_folder(paths.CONFIDENCE / arm) as folder:
         if predictions.merge(held_out, on=["split", "id"]).empty:
-            logger.warning("%s answered no row of the calibrate part: its confidences are not calibrated", arm)
+            logger.warning("%s answered no row of the calibration subset: its confidences are not calibrated", arm)
             write_json({"off": True}, folder / "off.json")
         else:
             # Where the free arms' files are not at hand, new rows are judged by what the arm itself says.
-            # Not by the tree of all labelled rows: there a row of the calibrate part would speak for its own answer.
+            # Not by the tree of all labelled rows: there a row of the calibration subset would speak for its own answer.
             for name, beliefs_ in (("alone", {}), ("together", free)):
                 signals = make_signals(completions, predictions, rows, beliefs_, training)
                 calibrated, model = calibrate(predictions, signals, rows)
@@ -60,14 +60,14 @@ def neighbours_votes(
     """What each row's neighbours would answer, for the rows whose own answer says nothing."""
     neighbours = read_table(paths.NEIGHBOURS / f"{params.nearest.retriever}.parquet")
     asked = pd.DataFrame({name: [answer[name] for answer in completions] for name in ("split", "id")})
-    training = rows.loc[rows["part"] == "train", ["id", *LEVELS]]
+    training = rows.loc[rows["subset"] == "train", ["id", *LEVELS]]
     return nearest.votes_by_key(nearest.vote(neighbours, training, asked, params.nearest.k, params.nearest.power))
 
 
-def free_beliefs(arm: str) -> Mapping[str, Beliefs]:
+def free_candidate_scores(arm: str) -> Mapping[str, CandidateScores]:
     """What the free arms other than this one say of each row, those that are off left out."""
     said = {name: list(read_jsonl(paths.COMPLETIONS / f"{name}.jsonl")) for name in FREE if name != arm}
-    return {name: beliefs(answers) for name, answers in said.items() if answers[0]["status"] != "off"}
+    return {name: candidate_scores(answers) for name, answers in said.items() if answers[0]["status"] != "off"}
 
 
 def write_off(arm: str) -> None:

@@ -16,8 +16,8 @@ PARAMS = ("embedding", "retrieval")
 
 
 def main(params: Params) -> Metrics:
-    rows = read_table(paths.ROWS, ["split", "id", "part", "description", "retailer", "price"])
-    training, asked = rows[rows["part"] == "train"], rows[rows["part"] != "train"]
+    rows = read_table(paths.ROWS, ["split", "id", "subset", "description", "retailer", "price"])
+    training, asked = rows[rows["subset"] == "train"], rows[rows["subset"] != "train"]
     embedder = Embedder(params.embedding.model, params.embedding.revision, params.embedding.batch_size)
     embedder.load_vectors(paths.INDEX)
     chosen = params.retrieval

@@ -9,7 +9,7 @@ from tillmap.core.files import new_folder, read_jsonl, read_table, write_json, w
 from tillmap.core.taxonomy import LEVELS
 from tillmap.evaluation.metrics import KEY
 from tillmap.evaluation.review import hold_back, level_confidences, needs_review
-from tillmap.postprocessing.calibration import FREE, beliefs
+from tillmap.postprocessing.calibration import FREE, candidate_scores
 
 PARAMS = ("run", "review")
 
@@ -22,7 +22,9 @@ def main(params: Params) -> Metrics:
             return {"off": True}
         rows = read_table(paths.ROWS)
         on = [arm for arm in ARMS if getattr(params.run, arm)]
-        free = {arm: beliefs(list(read_jsonl(paths.COMPLETIONS / f"{arm}.jsonl"))) for arm in FREE if arm in on}
+        free = {
+            arm: candidate_scores(list(read_jsonl(paths.COMPLETIONS / f"{arm}.jsonl"))) for arm in FREE if arm in on
+        }
         metrics: Metrics = {}
         for arm in on:
             predictions = read_table(paths.PREDICTIONS / f"{arm}.parquet")
@@ -30,7 +32,7 @@ def main(params: Params) -> Metrics:
             todo = needs_review(held, predictions, rows)
             write_table(held, folder / f"{arm}.parquet")
             write_text(todo.to_csv(index=False, lineterminator="\n"), folder / f"{arm}_needs_review.csv")
-            metrics[arm] = count(held.merge(rows.loc[rows["part"] == "test", KEY], on=KEY)) | {
+            metrics[arm] = count(held.merge(rows.loc[rows["subset"] == "test", KEY], on=KEY)) | {
                 "needs_review": len(todo)
             }
     return metrics

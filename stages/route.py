@@ -19,9 +19,9 @@ from tillmap.core.files import new_folder, read_json, read_jsonl, read_table, wr
 from tillmap.core.taxonomy import LEVELS, LabelPath, LabelTree
 from tillmap.evaluation.metrics import KEY
 from tillmap.llm.asking import prices_of
-from tillmap.llm.few_shot import Evidence
+from tillmap.llm.few_shot import FewShotExamples
 from tillmap.llm.questions import Question
-from tillmap.postprocessing.calibration import beliefs
+from tillmap.postprocessing.calibration import candidate_scores
 from tillmap.postprocessing.repairing import ASKED as LLMS
 from tillmap.postprocessing.repairing import known_paths
 from tillmap.providers.costs import TokenCounter, require_budget
@@ -42,9 +42,9 @@ def main(params: Params) -> Metrics:
         threshold = choose_threshold(params, predictions)
         asker = Asker(params, rows)
         if chosen.budget_usd is not None:
-            new = predictions[(predictions["part"] == "test") & (predictions["confidence"] < threshold)]
+            new = predictions[(predictions["subset"] == "test") & (predictions["confidence"] < threshold)]
             usd = list(asker.usd(asker.questions(new)).values())
-            held_out = predictions.loc[predictions["part"] == "calibrate", "confidence"]
+            held_out = predictions.loc[predictions["subset"] == "calibration", "confidence"]
             paid = threshold_of_budget(new["confidence"], usd, chosen.budget_usd, held_out, chosen.held_out_rows)
             threshold = min(threshold, paid)
         routes = plan_routes(predictions, threshold, chosen.held_out_rows, params.seed)
@@ -61,8 +61,8 @@ def main(params: Params) -> Metrics:
             what = f"the cascade's {sum(map(len, asked.values()))} rows"
             spent = Decimal(str(asker.job["usd"]))
             require_budget(what, Decimal(str(sum(most.values()))), params.provider.budget_usd, spent)
-        write_table(routes[[*KEY, "part", "confidence", "role"]], folder / paths.ROUTES)
-    test = routes[routes["part"] == "test"]
+        write_table(routes[[*KEY, "subset", "confidence", "role"]], folder / paths.ROUTES)
+    test = routes[routes["subset"] == "test"]
     sure = test[test["role"] == FREE]
     return {
         "threshold": round(threshold, 6) if np.isfinite(threshold) else None,
@@ -70,7 +70,7 @@ def main(params: Params) -> Metrics:
         "expected_accuracy": round(float(sure["confidence"].mean()), 6) if len(sure) else None,
         "to_try": len(asked[TRIED]),
         "to_ask": len(asked[ASKED]),
-        "most_usd": {role: round(amount, 6) for role, amount in most.items()},
+        "max_usd": {role: round(amount, 6) for role, amount in most.items()},
     }
 
 
@@ -97,7 +97,7 @@ def read_predictions(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def choose_threshold(params: Params, predictions: pd.DataFrame) -> float:
-    target, held_out = params.cascade.target_accuracy, predictions[predictions["part"] == "calibrate"]
+    target, held_out = params.cascade.target_accuracy, predictions[predictions["subset"] == "calibration"]
     if target is None:
         return float("inf")
     threshold = routing.choose_threshold(held_out["confidence"], held_out["right"], target)
@@ -112,15 +112,15 @@ class Asker:
     def __init__(self, params: Params, rows: pd.DataFrame) -> None:
         self._params, self._rows = params, rows
         self._module, self._chosen = LLMS[params.cascade.llm], getattr(params, params.cascade.llm)
-        self._training = rows[rows["part"] == "train"]
+        self._training = rows[rows["subset"] == "train"]
         self._tuned = params.cascade.llm == "llama" or (
             params.cascade.llm == "openai" and params.openai.mode == "tuned"
         )
         neighbours = read_table(paths.NEIGHBOURS / f"{self._chosen.retriever}.parquet")
-        self._evidence = None if self._tuned else Evidence(self._training, neighbours)
+        self._evidence = None if self._tuned else FewShotExamples(self._training, neighbours)
         # As for linear, the labels of held-out rows are known when a new row is asked, and not when one of them is.
         self._trees = (LabelTree.from_table(read_table(paths.TREE)), known_paths(params, "linear", rows))
-        self._scored = beliefs(list(read_jsonl(paths.COMPLETIONS / "linear.jsonl")))
+        self._scored = candidate_scores(list(read_jsonl(paths.COMPLETIONS / "linear.jsonl")))
         self.job = read_json(paths.MODELS / "openai" / paths.JOB)
 
     def questions(self, asked: pd.DataFrame) -> list[Question]:

@@ -1,4 +1,4 @@
-"""Splits the labelled rows into a training part and three held-out parts; builds the training part's label tree."""
+"""Splits the labelled rows into a training subset and three held-out parts; builds the training subset's label tree."""
 
 from runner import Metrics, run
 
@@ -7,7 +7,8 @@ from tillmap.config.params import Params
 from tillmap.core.files import new_folder, read_table, write_json, write_table
 from tillmap.core.taxonomy import LabelTree
 from tillmap.splitting.drift import Seen
-from tillmap.splitting.sampling import assign_parts, calibrate_share, product_key, split_report
+from tillmap.splitting.report import split_report
+from tillmap.splitting.subsets import assign_subsets, calibration_share, product_key
 
 PARAMS = ("seed", "split")
 
@@ -17,16 +18,16 @@ def main(params: Params) -> Metrics:
     split = params.split
     products = {text: product_key(text) for text in rows["description"].unique()}
     rows["product"] = rows["description"].map(products).astype("str")
-    calibrate = calibrate_share(split.calibrate, split.calibrate_rows, int((rows["split"] == "train").sum()))
-    shares = {"tune": split.tune, "calibrate": calibrate, "report": split.report}
-    rows.insert(2, "part", assign_parts(rows, split.by, **shares, seed=params.seed))
-    tree = LabelTree.from_rows(rows[rows["part"] == "train"])
+    calibrate = calibration_share(split.calibrate, split.calibrate_rows, int((rows["split"] == "train").sum()))
+    shares = {"dev": split.tune, "calibration": calibrate, "holdout": split.report}
+    rows.insert(2, "subset", assign_subsets(rows, split.by, **shares, seed=params.seed))
+    tree = LabelTree.from_rows(rows[rows["subset"] == "train"])
     with new_folder(paths.SPLIT) as folder:
         write_table(rows, folder / paths.ROWS.name)
         write_table(tree.to_table(), folder / paths.TREE.name)
-    write_json(Seen.of(rows[rows["part"] == "train"]).as_json(), paths.SEEN)
+    write_json(Seen.of(rows[rows["subset"] == "train"]).as_json(), paths.SEEN)
     return {
-        "parts": {str(part): int(count) for part, count in rows["part"].value_counts(sort=False).items()},
+        "parts": {str(part): int(count) for part, count in rows["subset"].value_counts(sort=False).items()},
         "paths": len(tree),
         "strict_tree": tree.is_strict,
         "split_by": split.by,

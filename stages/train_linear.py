@@ -1,4 +1,4 @@
-"""Trains the linear arm: its recipe is chosen on the `tune` part, then fitted anew with the held-out parts."""
+"""Trains the linear arm: its recipe is chosen on the `dev` subset, then fitted anew with the held-out parts."""
 
 from runner import Metrics, run
 
@@ -27,7 +27,7 @@ def main(params: Params) -> Metrics:
         linear.save(model, folder, others=others, whole=whole)
         size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
     return {
-        "rows": int((rows["part"] == "train").sum()),
+        "rows": int((rows["subset"] == "train").sum()),
         "blocks": list(model.recipe.blocks),
         "siblings": model.recipe.siblings,
         "head_weights": list(model.recipe.head_weights),

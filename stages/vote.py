@@ -15,7 +15,7 @@ from tillmap.core.taxonomy import LEVELS, LabelPath, LabelTree
 from tillmap.evaluation.metrics import KEY
 from tillmap.llm.questions import Completion
 from tillmap.postprocessing import voting as vote
-from tillmap.postprocessing.calibration import FREE, Beliefs, beliefs, calibrate, make_signals
+from tillmap.postprocessing.calibration import FREE, CandidateScores, calibrate, candidate_scores, make_signals
 from tillmap.postprocessing.predictions import COLUMNS, no_predictions
 
 PARAMS = ("run", "vote")
@@ -36,7 +36,7 @@ def main(params: Params) -> Metrics:
         )
     began = time.perf_counter()
     rows = read_table(paths.ROWS)
-    free = {arm: beliefs(list(read_jsonl(paths.COMPLETIONS / f"{arm}.jsonl"))) for arm in FREE if arm in arms}
+    free = {arm: candidate_scores(list(read_jsonl(paths.COMPLETIONS / f"{arm}.jsonl"))) for arm in FREE if arm in arms}
     tables = [read_table(paths.PREDICTIONS / f"{arm}.parquet") for arm in arms]
     shared = tables[0][KEY]
     for table in tables[1:]:
@@ -56,10 +56,10 @@ def main(params: Params) -> Metrics:
         ],
         columns=COLUMNS,
     )  # fmt: skip
-    if rows.loc[rows["part"] == "calibrate", KEY].merge(predictions, on=KEY).empty:
-        logger.warning("vote: no row of the calibrate part was answered by all: its confidences are not calibrated")
+    if rows.loc[rows["subset"] == "calibration", KEY].merge(predictions, on=KEY).empty:
+        logger.warning("vote: no row of the calibration subset was answered by all: its confidences are not calibrated")
     else:
-        # Of the training part's tree: in the other a row of the calibrate part would speak for its own answer.
+        # Of the training subset's tree: in the other a row of the calibration subset would speak for its own answer.
         training = LabelTree.from_table(read_table(paths.TREE))
         signals = make_signals(completions, predictions, rows, free, training)
         predictions, _ = calibrate(predictions, signals, rows)
@@ -75,7 +75,7 @@ def main(params: Params) -> Metrics:
 
 
 def ballots(
-    predictions: pd.DataFrame, believed: Beliefs | None
+    predictions: pd.DataFrame, believed: CandidateScores | None
 ) -> Iterator[tuple[float, Sequence[tuple[LabelPath, float]]]]:
     """One arm's ballot for each row of its predictions, in order; of a free arm, with all its candidates."""
     for split, row_id, *labels, confidence in predictions[[*KEY, *LEVELS, "confidence"]].itertuples(

@@ -71,7 +71,7 @@ class LocalOpenAI:
         self.file_lag = self.list_lag = 0
         self.tuning_closed = False
         self.on_call = lambda method, path: None
-        self.active = self.most_active = 0
+        self.active = self.max_active = 0
         self._hidden, self._validators = Counter(), {}
         self._lock = threading.RLock()
         self._count = 0
@@ -314,7 +314,7 @@ class LocalOpenAI:
     def _chat(self, body):
         with self._lock:
             self.active += 1
-            self.most_active = max(self.most_active, self.active)
+            self.max_active = max(self.max_active, self.active)
         try:
             self.bodies.append(body)
             return self._completion(body)

@@ -66,21 +66,21 @@ def routed(confidences, **parts):
     part = [name for name, count in parts.items() for _ in range(count)]
     split = ["test" if name == "test" else "train" for name in part]
     return pd.DataFrame(
-        {"split": split, "id": range(len(part)), "part": part, "confidence": confidences, "labelled": True}
+        {"split": split, "id": range(len(part)), "subset": part, "confidence": confidences, "labelled": True}
     )
 
 
 def test_only_rows_below_the_threshold_are_asked_and_few_of_them_tried():
     table = routed(np.linspace(0, 1, 60), calibrate=20, report=20, test=20).sample(frac=1, random_state=1)
     routes = plan_routes(table.sort_index(), 0.2, 5, seed=1)
-    test = routes[routes["part"] == "test"]
+    test = routes[routes["subset"] == "test"]
     assert len(test) == 20
     assert (test["role"] == np.where(test["confidence"] < 0.2, ASKED, FREE)).all()
     assert (routes["role"] == TRIED).sum() == 5
-    assert set(routes["part"]) == {"calibrate", "test"}
-    sure = routes[(routes["part"] == "calibrate") & (routes["role"] == FREE)]
+    assert set(routes["subset"]) == {"calibration", "test"}
+    sure = routes[(routes["subset"] == "calibration") & (routes["role"] == FREE)]
     assert 0 < len(sure) < (table.query("part == 'calibrate'")["confidence"] >= 0.2).sum(), "in the same proportion"
-    unlabelled = table.assign(labelled=table["part"] != "test").sort_index()
+    unlabelled = table.assign(labelled=table["subset"] != "test").sort_index()
     report = plan_routes(unlabelled, 0.5, 5, seed=1).query("part == 'report'")
     assert len(report) == 5, "drawn without a look at how sure they are"
 
@@ -176,13 +176,13 @@ class Shop:
 
     def _write_rows(self):
         rng = np.random.default_rng(7)
-        parts = ["train"] * 32 + ["calibrate"] * LINEAR_ROWS + ["test"] * TEST_ROWS
+        parts = ["train"] * 32 + ["calibration"] * LINEAR_ROWS + ["test"] * TEST_ROWS
         true = [PATHS[i % 16] if i < 32 else PATHS[rng.integers(16)] for i in range(len(parts))]
         rows = pd.DataFrame(true, columns=LABELS)
         ids = [*range(32 + LINEAR_ROWS), *range(TEST_ROWS)]
         rows.insert(0, "split", ["test" if part == "test" else "train" for part in parts])
         rows.insert(1, "id", ids)
-        rows = rows.assign(part=parts, retailer="shop", price=1.0)
+        rows = rows.assign(subset=parts, retailer="shop", price=1.0)
         rows["description"] = [f"{row.split}ed item {row.id}" for row in rows.itertuples()]
         rows["product"] = rows["description"]
         asked = rows[32:].reset_index(drop=True)
@@ -299,7 +299,7 @@ def test_a_budget_is_kept_to_and_goes_to_the_least_sure(service, tmp_path):
     of_accuracy(service, shop, 1.0)
     plan, found = shop.run("route"), shop.run("cascade")
     assert 0 < plan["to_ask"] < TEST_ROWS
-    assert 0.0045 < sum(plan["most_usd"].values()) <= 0.005
+    assert 0.0045 < sum(plan["max_usd"].values()) <= 0.005
     routes = shop.table("data/prompts/cascade/routes.parquet")
     test = routes[routes["split"] == "test"]
     asked, kept = (test.loc[test["role"] == role, "confidence"] for role in (ASKED, FREE))

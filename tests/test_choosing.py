@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tillmap.llm.likelihood import Chooser, Scored, Start
+from tillmap.llm.likelihood import LikelihoodRanker, Scored, Start
 from tillmap.llm.questions import Question
 from tillmap.llm.token_trie import TokenTrie
 
@@ -58,7 +58,7 @@ some = st.lists(st.sampled_from(EVERY), min_size=1, max_size=30, unique=True).ma
 @given(first=some, second=some, seed=st.integers(0, 99))
 def test_of_few_answers_the_likeliest_is_chosen(first: tuple[str, ...], second: tuple[str, ...], seed: int) -> None:
     model, allowed = Model(seed), {3: first, 5: second}
-    choices = Chooser(tokenize, EOS).choose(allowed, model, beams=1)
+    choices = LikelihoodRanker(tokenize, EOS).choose(allowed, model, beams=1)
     for place, answers in allowed.items():
         text, logprob = choices[place].answers[0]
         assert (text, pytest.approx(logprob)) == model.likeliest(place, answers)
@@ -69,7 +69,7 @@ def test_of_few_answers_the_likeliest_is_chosen(first: tuple[str, ...], second: 
 @given(seed=st.integers(0, 20))
 def test_with_beams_enough_the_search_finds_the_likeliest_of_many(seed: int) -> None:
     model = Model(seed)
-    choice = Chooser(tokenize, EOS).choose({0: EVERY}, model, beams=len(EVERY))[0]
+    choice = LikelihoodRanker(tokenize, EOS).choose({0: EVERY}, model, beams=len(EVERY))[0]
     assert choice.answers[0] == (model.likeliest(0, EVERY)[0], pytest.approx(model.likeliest(0, EVERY)[1]))
     assert len(choice.answers) == len(EVERY)
 
@@ -77,7 +77,7 @@ def test_with_beams_enough_the_search_finds_the_likeliest_of_many(seed: int) -> 
 @given(seed=st.integers(0, 20), beams=st.integers(1, 8))
 def test_what_a_search_reaches_has_its_true_probability(seed: int, beams: int) -> None:
     model = Model(seed)
-    choice = Chooser(tokenize, EOS).choose({0: EVERY}, model, beams)[0]
+    choice = LikelihoodRanker(tokenize, EOS).choose({0: EVERY}, model, beams)[0]
     assert 1 <= len(choice.answers) <= beams
     for text, logprob in choice.answers:
         assert isclose(logprob, model.logprob(0, (*tokenize([text])[0], EOS)))
@@ -86,7 +86,7 @@ def test_what_a_search_reaches_has_its_true_probability(seed: int, beams: int) -
 def test_tokens_that_must_follow_cost_no_step() -> None:
     model = Model()
     many = tuple(f"{'abcd' * 5}{end}" for end in EVERY if len(end) == 4)
-    Chooser(tokenize, EOS).choose({0: many}, model, 4)
+    LikelihoodRanker(tokenize, EOS).choose({0: many}, model, 4)
     assert model.calls == 1 + 4 + 1  # the few, of whom there are none; four letters of choice; the end
 
 
@@ -102,19 +102,19 @@ class Trap(Model):
 
 def test_the_likeliest_answer_is_not_the_greedy_one() -> None:
     answers = ("aa", "ab", "ba", "bb")
-    choice = Chooser(tokenize, EOS).choose({0: answers}, Trap(), 8)[0]
+    choice = LikelihoodRanker(tokenize, EOS).choose({0: answers}, Trap(), 8)[0]
     done = choice.completion(ROW, prompt_tokens=7)
     assert done.text == "ba"
     assert done.logprob == pytest.approx(log(0.36), abs=1e-4)
     assert done.candidates == [["ba", 0.36], ["aa", 0.3], ["ab", 0.3], ["bb", 0.04]]
     assert (done.status, done.prompt_tokens, done.completion_tokens) == ("ok", 7, 3)
-    greedy = Chooser(tokenize, EOS)._search({0: TokenTrie(tokenize(answers), EOS)}, Trap(), 1)[0]
+    greedy = LikelihoodRanker(tokenize, EOS)._search({0: TokenTrie(tokenize(answers), EOS)}, Trap(), 1)[0]
     assert list(greedy) == [(1, 1, EOS)]
 
 
 @given(allowed=some, seed=st.integers(0, 9))
 def test_candidates_share_all_of_the_probability(allowed: tuple[str, ...], seed: int) -> None:
-    done = Chooser(tokenize, EOS).choose({0: allowed}, Model(seed), 8)[0].completion(ROW, 1)
+    done = LikelihoodRanker(tokenize, EOS).choose({0: allowed}, Model(seed), 8)[0].completion(ROW, 1)
     assert done.candidates is not None
     shares = [share for _, share in done.candidates]
     assert sum(shares) == pytest.approx(1, abs=1e-4)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tillmap.core.errors import InputError, ModelError
 from tillmap.core.taxonomy import LEVELS, LabelPath, LabelTree
 from tillmap.evaluation.calibration_curves import expected_calibration_error
-from tillmap.postprocessing.calibration import Confidence, beliefs, calibrate, cross_fit, make_signals
+from tillmap.postprocessing.calibration import Confidence, calibrate, candidate_scores, cross_fit, make_signals
 
 MILK, CREAM, BAGS = (
     LabelPath("food", "dairy", "milk", "alder"),
@@ -54,7 +54,7 @@ def test_signals_say_what_speaks_for_an_answer() -> None:
         completion("test", 1, (CREAM, 1.0)),
     ]
     table = predictions(prediction(MILK, 0.6), prediction(BAGS, 0.25, "snapped"), prediction(CREAM, 1.0, in_tree=False))
-    free = {"nearest": beliefs([completion("train", 0, (CREAM, 0.7), (MILK, 0.2)), completion("test", 1)])}
+    free = {"nearest": candidate_scores([completion("train", 0, (CREAM, 0.7), (MILK, 0.2)), completion("test", 1)])}
     signals = make_signals(completions, table, ROWS, free, TREE)
     assert list(signals.columns[:3]) == ["support", "own", "lead"]
     first, second, third = (signals.iloc[row].to_dict() for row in range(3))
@@ -143,17 +143,17 @@ def test_it_is_saved_and_checked(tmp_path: Path) -> None:
 def test_only_answered_calibrate_rows_are_fitted_on() -> None:
     signals, right = drawn(400, 5, "a", "b")
     keys = pd.DataFrame({"split": "train", "id": np.random.default_rng(0).permutation(400)})
-    parts = np.where(np.arange(400) < 300, "calibrate", "report")
+    parts = np.where(np.arange(400) < 300, "calibration", "holdout")
     answers = pd.DataFrame([MILK if ok else CREAM for ok in right], columns=list(LEVELS))
     table = pd.concat([keys, answers.assign(confidence=0.5)], axis=1)
-    rows = pd.concat([keys, pd.DataFrame([MILK] * 400, columns=list(LEVELS))], axis=1).assign(part=parts)
+    rows = pd.concat([keys, pd.DataFrame([MILK] * 400, columns=list(LEVELS))], axis=1).assign(subset=parts)
     calibrated, model = calibrate(table.head(350), signals.head(350), rows.sample(frac=1, random_state=0))
     assert model == Confidence.fit(signals.head(300), right[:300])
     np.testing.assert_array_equal(calibrated["confidence"][300:], model.of(signals.head(350))[300:])
     assert not np.isclose(calibrated["confidence"][:300], model.of(signals.head(300))).all(), "of rows it was fitted on"
     assert calibrated.drop(columns="confidence").equals(table.head(350).drop(columns="confidence"))
-    with pytest.raises(InputError, match="calibrate part"):
-        calibrate(table, signals, rows.assign(part="tune"))
+    with pytest.raises(InputError, match="calibration subset"):
+        calibrate(table, signals, rows.assign(subset="dev"))
 
 
 def test_no_row_has_a_say_in_its_own_confidence() -> None:

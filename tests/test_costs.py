@@ -16,7 +16,7 @@ from tillmap.providers.costs import (
     TokenPrices,
     bill,
     cents,
-    most_to_ask,
+    max_cost,
     require_budget,
 )
 
@@ -129,7 +129,7 @@ def test_any_text_can_be_estimated(text):
 
 def test_the_most_that_asking_can_cost(offline):
     counter = TokenCounter("x")
-    tokens, usd = most_to_ask([SEED[:2]] * 1000, counter, 64, PRICES.asking(tuned=True, batch=True))
+    tokens, usd = max_cost([SEED[:2]] * 1000, counter, 64, PRICES.asking(tuned=True, batch=True))
     assert tokens == 1000 * counter.prompt(SEED[:2])
     assert usd == (tokens * Decimal("0.15") + 64_000 * Decimal("0.60")) / 10**6
 

@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tillmap.core.errors import ModelError, ParamsError, ResourceError
 from tillmap.core.taxonomy import LabelPath, LabelTree
-from tillmap.llm.answer_formats import make_target
+from tillmap.llm.answer_formats import make_answer_format
 from tillmap.llm.checkpoints import check_adapter, check_checkpoint, fetch_checkpoint
 from tillmap.llm.engines.loading import load_engine, require_memory
 from tillmap.llm.questions import Generation, Machine, Question
@@ -196,7 +196,7 @@ def test_any_text_cannot_be_chosen_by_likelihood(asked_of):
     greedy = asked_of("transformers", replace(free, choose="greedy")).answer([ask(0, "milk")])
     assert asked_of("transformers", free).answer([ask(0, "milk")]) == greedy
     with pytest.raises(ParamsError, match="unseen brand cannot be chosen by likelihood"):
-        replace(BY_LIKELIHOOD, open_answers=make_target("short", TREE).open_answers)
+        replace(BY_LIKELIHOOD, open_answers=make_answer_format("short", TREE).open_answers)
 
 
 PATHS = [
@@ -210,7 +210,7 @@ TREE = LabelTree(tuple(sorted(LabelPath(*path) for path in PATHS)), (1,) * 5, ((
 @pytest.mark.parametrize("form", ["short", "joined", "json"])
 def test_what_is_decoded_with_unseen_brands_is_a_known_chain_with_some_brand(name, form, asked_of):
     """Sampled wildly from random weights, a brand is nearly always as long as it may be."""
-    target = make_target(form, TREE)
+    target = make_answer_format(form, TREE)
     wild = Generation(8, 2.0, seed=1, answers=tuple(target.answers), open_answers=target.open_answers)
     answers = asked_of(name, wild).answer([ask(number, "milk") for number in range(16)])
     paths = [target.decode_open(answer.text) for answer in answers]
@@ -221,7 +221,7 @@ def test_what_is_decoded_with_unseen_brands_is_a_known_chain_with_some_brand(nam
 
 @pytest.mark.parametrize("name", ["vllm", "transformers"])
 def test_unseen_brands_keep_to_the_chains_of_a_questions_own_answers(name, asked_of):
-    target = make_target("short", TREE)
+    target = make_answer_format("short", TREE)
     wild = Generation(8, 2.0, seed=1, open_answers=target.open_answers)
     own = [replace(ask(number, "milk"), answers=["soap | lux", "tea | twinings"]) for number in range(12)]
     texts = {answer.text for answer in asked_of(name, wild).answer(own)}

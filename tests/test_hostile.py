@@ -143,7 +143,7 @@ def test_safetensors(tmp_path, content):
 
 
 def test_more_rows_than_memory_in_a_few_bytes(tmp_path, monkeypatch):
-    monkeypatch.setattr(storage, "MOST_ROWS", 1_000_000)
+    monkeypatch.setattr(storage, "MAX_ROWS", 1_000_000)
     same = pa.table({"id": pa.array(np.zeros(1_000_001, np.int64))})
     pq.write_table(same, tmp_path / "bomb.parquet")
     assert (tmp_path / "bomb.parquet").stat().st_size < 10_000
@@ -151,8 +151,8 @@ def test_more_rows_than_memory_in_a_few_bytes(tmp_path, monkeypatch):
 
 
 def test_files_and_lines_longer_than_is_read(tmp_path, monkeypatch):
-    monkeypatch.setattr(storage, "MOST_JSON_BYTES", 100)
-    monkeypatch.setattr(storage, "MOST_LINE_BYTES", 100)
+    monkeypatch.setattr(storage, "MAX_JSON_BYTES", 100)
+    monkeypatch.setattr(storage, "MAX_LINE_BYTES", 100)
     (tmp_path / "long").write_text(json.dumps({"a": "x" * 200}))
     refused(storage.read_json, tmp_path / "long", match="at most 100 are read")
     refused(lambda: list(storage.read_jsonl(tmp_path / "long")), match="long:1: longer than 100 bytes")

@@ -19,7 +19,7 @@ from tillmap.linear.features import Featuriser
 from tillmap.linear.heads import SparseHeads
 from tillmap.linear.model import LinearModel, Recipe
 from tillmap.linear.training import SILENT, Heads, train_heads
-from tillmap.splitting.sampling import assign_parts, product_key
+from tillmap.splitting.subsets import assign_subsets, product_key
 
 LABELS = list(LEVELS)
 QUICK = linear.Settings(epochs=2)
@@ -31,13 +31,13 @@ def rows() -> pd.DataFrame:
     tables = [table.assign(split=split) for split, table in (("train", demo.train), ("test", demo.test))]
     rows = pd.concat(tables, ignore_index=True).rename(columns={"indoml_id": "id"})
     rows["product"] = rows["description"].map(product_key)
-    rows["part"] = assign_parts(rows, "product", tune=0.1, calibrate=0.05, report=0.05, seed=1)
+    rows["subset"] = assign_subsets(rows, "product", tune=0.1, calibrate=0.05, report=0.05, seed=1)
     return rows
 
 
 @pytest.fixture(scope="module")
 def tree(rows: pd.DataFrame) -> LabelTree:
-    return LabelTree.from_rows(rows[rows["part"] == "train"])
+    return LabelTree.from_rows(rows[rows["subset"] == "train"])
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +56,7 @@ def files(model: LinearModel, folder: Path) -> dict[str, bytes]:
 
 
 def test_it_answers_most_rows_with_known_paths(model: LinearModel, rows: pd.DataFrame, tree: LabelTree) -> None:
-    test = rows[rows["part"] == "test"]
+    test = rows[rows["subset"] == "test"]
     answers = model.predict(test)
     assert answers.index.equals(test.index)
     assert accuracy(answers, test) > 0.75
@@ -74,7 +74,7 @@ def test_a_saved_model_answers_the_same(model: LinearModel, rows: pd.DataFrame, 
     files(model, tmp_path / "model")
     loaded = LinearModel.load(tmp_path / "model")
     assert (loaded.recipe, loaded.trials) == (model.recipe, model.trials)
-    asked = rows[rows["part"] == "test"].head(50)
+    asked = rows[rows["subset"] == "test"].head(50)
     pd.testing.assert_frame_equal(loaded.predict(asked), model.predict(asked))
 
 
@@ -92,7 +92,7 @@ def test_missing_and_foreign_files_are_told(model: LinearModel, tmp_path: Path) 
 
 def test_ranking_is_the_weighted_sum_over_levels(model: LinearModel, rows: pd.DataFrame, tree: LabelTree) -> None:
     """Worked out anew with dense matrices."""
-    asked = rows[rows["part"] == "test"].head(40)
+    asked = rows[rows["subset"] == "test"].head(40)
     features = model.featuriser.transform(asked)
     heads = model.heads
     weights = csr_matrix((heads.values, heads.columns, heads.starts), (features.shape[1], len(heads.biases)))
@@ -112,7 +112,7 @@ def test_ranking_is_the_weighted_sum_over_levels(model: LinearModel, rows: pd.Da
 
 
 def test_candidates_are_ranked_shares_and_completions_carry_them(model: LinearModel, rows: pd.DataFrame) -> None:
-    asked = rows[rows["part"] == "report"]
+    asked = rows[rows["subset"] == "holdout"]
     answers = model.predict(asked)
     written = list(linear.completions(answers, asked))
     assert [(one.split, one.id) for one in written] == list(zip(asked["split"], asked["id"], strict=True))
@@ -122,12 +122,12 @@ def test_candidates_are_ranked_shares_and_completions_carry_them(model: LinearMo
         assert shares == sorted(shares, reverse=True) and sum(shares) == pytest.approx(1, abs=1e-4)
         assert one.candidates[0][0] == answer[LABELS].tolist()
         assert one.logprob <= 0
-        assert linear.target_of(model.tree).decode(one.text) == LabelPath(*answer[LABELS])
+        assert linear.answer_format_of(model.tree).decode(one.text) == LabelPath(*answer[LABELS])
 
 
 def test_unseen_paths_pair_known_chains_with_known_brands(model: LinearModel, rows: pd.DataFrame) -> None:
     tree = model.tree
-    asked = rows[rows["part"] == "test"]
+    asked = rows[rows["subset"] == "test"]
     free = model.with_recipe(unseen_penalty=0.0).predict(asked)
     outside = free[~free["in_tree"]]
     assert 0 < len(outside) < len(free)
@@ -168,7 +168,7 @@ def test_a_telling_price_or_retailer_is_kept_and_a_silent_one_is_not() -> None:
         {
             "split": "train",
             "id": range(size),
-            "part": np.where(np.arange(size) % 4 == 0, "tune", "train"),
+            "subset": np.where(np.arange(size) % 4 == 0, "dev", "train"),
             "description": [["green tea", "brown rice", "white soap"][w] for w in word],
             "retailer": [f"shop {b % 2}" for b in brand],
             "price": [(1.0, 1.0, 64.0, 64.0)[b] for b in brand],
@@ -195,7 +195,7 @@ def test_a_telling_price_or_retailer_is_kept_and_a_silent_one_is_not() -> None:
 
 
 def test_few_tune_rows_choose_nothing(rows: pd.DataFrame, tree: LabelTree) -> None:
-    few = rows[(rows["part"] == "train") | (rows.index < 30)]
+    few = rows[(rows["subset"] == "train") | (rows.index < 30)]
     model = linear.train(few, tree, QUICK, 1)
     assert model.trials == () and model.recipe == Recipe(epochs=2)
 
@@ -203,7 +203,7 @@ def test_few_tune_rows_choose_nothing(rows: pd.DataFrame, tree: LabelTree) -> No
 def test_refitting_knows_the_held_out_paths(model: LinearModel, rows: pd.DataFrame) -> None:
     full = linear.refit(model, rows, 1)
     assert full.recipe == model.recipe and set(model.tree) < set(full.tree)
-    held_out = rows[rows["part"] == "tune"]
+    held_out = rows[rows["subset"] == "dev"]
     assert accuracy(full.predict(held_out), held_out) > accuracy(model.predict(held_out), held_out)
 
 
@@ -211,16 +211,16 @@ def test_every_row_is_answered_by_the_model_of_the_most_rows_besides(
     model: LinearModel, rows: pd.DataFrame, tmp_path: Path
 ) -> None:
     others, whole = linear.refit_for_calibration(model, rows, 1), linear.refit(model, rows, 1)
-    strange = rows.assign(**{level: rows[level].where(rows["part"] != "calibrate", "x") for level in LABELS})
+    strange = rows.assign(**{level: rows[level].where(rows["subset"] != "calibration", "x") for level in LABELS})
     blind = linear.refit_for_calibration(model, strange, 1)
     np.testing.assert_array_equal(others.heads.values, blind.heads.values, "it has seen a calibrate row")
     assert others.tree == model.tree
     linear.save(model, tmp_path, others=others, whole=whole)
-    asked = rows[rows["part"] != "train"]
+    asked = rows[rows["subset"] != "train"]
     answers = linear.answer(tmp_path, asked)
     assert answers.index.equals(asked.index)
-    for part, by in (("report", model), ("calibrate", others), ("test", whole)):
-        of_part = asked["part"] == part
+    for part, by in (("holdout", model), ("calibration", others), ("test", whole)):
+        of_part = asked["subset"] == part
         pd.testing.assert_frame_equal(answers[of_part], by.predict(asked[of_part]))
     (tmp_path / "alone").mkdir()
     linear.save(model, tmp_path / "alone")
@@ -230,12 +230,12 @@ def test_every_row_is_answered_by_the_model_of_the_most_rows_besides(
 def test_rows_that_do_not_fit_the_tree_are_told(rows: pd.DataFrame, tree: LabelTree) -> None:
     with pytest.raises(InputError, match="a path that the tree lacks"):
         LinearModel.fit(rows[rows["split"] == "train"], tree, Recipe(), 0)
-    with pytest.raises(InputError, match="no row of the training part"):
-        linear.train(rows[rows["part"] == "test"], tree, QUICK, 0)
+    with pytest.raises(InputError, match="no row of the training subset"):
+        linear.train(rows[rows["subset"] == "test"], tree, QUICK, 0)
 
 
 def test_siblings_are_rivals_within_their_group(rows: pd.DataFrame, tree: LabelTree) -> None:
-    training = rows[rows["part"] == "train"]
+    training = rows[rows["subset"] == "train"]
     model = LinearModel.fit(training, tree, Recipe(siblings=True, head_weights=(0.2, 0.2, 0.4, 1, 0.6)), 1)
     assert accuracy(model.predict(training), training) > 0.9
     alone = [place for place, path in enumerate(tree) if sum(path[:2] == other[:2] for other in tree) == 1]
@@ -303,7 +303,7 @@ def test_features_say_nothing_of_what_is_not_known() -> None:
     items = pd.DataFrame(
         {"description": ["Grn TEA", "green tea 5"], "retailer": ["A b", None], "price": [2.5, float("nan")]}
     )
-    featuriser = Featuriser.fit(items, ["retailer", "price", "grams", "skeletons"], least_rows=1)
+    featuriser = Featuriser.fit(items, ["retailer", "price", "grams", "skeletons"], min_rows=1)
     assert featuriser.blocks == ("grams", "skeletons", "price", "retailer")
     table = featuriser.to_table()
     features = featuriser.transform(items).toarray()

@@ -43,13 +43,13 @@ def test_a_training_example_is_a_question_with_its_answer(recipe):
     questions = [question.messages for question in llama.write_questions(as_asked, ROWS, NEIGHBOURS, TREE, params)]
     conversations = list(llama.write_training(ROWS, TREE, params))
     assert [conversation[:-1] for conversation in conversations] == questions
-    target = llama.target_of(params, TREE)
+    target = llama.answer_format_of(params, TREE)
     paths = [LabelPath(*path) for path in ROWS[list(LEVELS)].itertuples(index=False, name=None)]
     assert [target.decode(conversation[-1]["content"]) for conversation in conversations] == paths
 
 
 def test_the_seeds_question_is_one_json_object_under_one_role():
-    [question, unpriced] = ask(recipe="seed")
+    [question, unpriced] = ask(recipe="gradientgurus")
     [message] = question.messages
     assert message["role"] == "user"
     assert json.loads(message["content"]) == {"description": "gold mdw 500 g", "retailer": "alder", "price": 2.5}

@@ -1,4 +1,4 @@
-"""The openai arm: the seed's texts to the letter, training examples that are the questions, and retrieved examples."""
+"""The openai arm: GradientGurus' texts to the letter, training examples that are the questions, and retrieved examples."""
 
 from types import SimpleNamespace
 
@@ -14,7 +14,7 @@ from tillmap.llm.questions import Generation
 from tillmap.providers.batches import Limits, answer_by_batch
 from tillmap.providers.requests import Asking
 from tillmap.providers.tuning_jobs import Tuning, tune
-from tillmap.splitting.sampling import sample_for_training
+from tillmap.splitting.samples import sample_for_training
 
 BABY = LabelPath("baby care", "baby care detail unknown total", "baby care", "pure baby")
 BUTTER = LabelPath("food", "dairy", "butter", "golden meadow")
@@ -39,7 +39,7 @@ def asked(chosen):
 
 
 def test_the_seeds_texts_to_the_letter():
-    chosen = settings(recipe="seed", target="short")  # the seed's recipe has a target of its own
+    chosen = settings(recipe="gradientgurus", answer_format="short")  # GradientGurus' recipe has a target of its own
     first, second = openai.write_training(ROWS, TREE, chosen)
     assert first == [
         {"role": "system", "content": "Your task is to classify the user text"},
@@ -50,13 +50,13 @@ def test_the_seeds_texts_to_the_letter():
     assert openai.stop_of(chosen) == ("|",)
 
 
-@pytest.mark.parametrize("recipe", ["seed", "ours"])
+@pytest.mark.parametrize("recipe", ["gradientgurus", "ours"])
 def test_a_training_example_begins_with_exactly_its_question(recipe):
     chosen = settings(recipe=recipe)
     for question, example in zip(asked(chosen), openai.write_training(ROWS, TREE, chosen), strict=True):
         *shown, answer = example
         assert shown == question.messages
-        assert openai.target_of(chosen, TREE).decode(answer["content"]) in (BABY, BUTTER)
+        assert openai.answer_format_of(chosen, TREE).decode(answer["content"]) in (BABY, BUTTER)
 
 
 def test_no_answer_holds_what_ends_it():
@@ -64,17 +64,17 @@ def test_no_answer_holds_what_ends_it():
     tree = LabelTree.from_rows(pd.DataFrame([tricky], columns=list(LEVELS)).assign(retailer="x"))
     for recipe, target in (("seed", "joined"), ("ours", "short"), ("ours", "joined"), ("ours", "json")):
         chosen = settings(recipe=recipe, target=target)
-        written = openai.target_of(chosen, tree).encode(tricky)
+        written = openai.answer_format_of(chosen, tree).encode(tricky)
         assert not any(stop in written for stop in openai.stop_of(chosen))
 
 
-@pytest.mark.parametrize("recipe", ["seed", "ours"])
+@pytest.mark.parametrize("recipe", ["gradientgurus", "ours"])
 def test_retrieved_asks_as_the_rag_arm_does(recipe):
     chosen = settings(mode="retrieved", recipe=recipe, constrain="retrieved")
     theirs = list(rag.write_questions(ROWS, ROWS, NEIGHBOURS, TREE, chosen))
     assert asked(chosen) == theirs
-    assert theirs[0].answers == [openai.target_of(chosen, TREE).encode(BUTTER)]
-    assert openai.target_of(chosen, TREE).name == ("json" if recipe == "seed" else "short")
+    assert theirs[0].answers == [openai.answer_format_of(chosen, TREE).encode(BUTTER)]
+    assert openai.answer_format_of(chosen, TREE).name == ("json" if recipe == "gradientgurus" else "short")
 
 
 def test_a_sample_keeps_every_path():
@@ -89,7 +89,7 @@ def test_a_sample_keeps_every_path():
 
 def test_tuned_then_asked_in_batches(tmp_path):
     """From rows to completions, with a model tuned on the way."""
-    chosen = settings(recipe="seed")
+    chosen = settings(recipe="gradientgurus")
     examples = list(openai.write_training(ROWS, TREE, chosen))
     answers = {example[-2]["content"]: example[-1]["content"] for example in examples}
     with LocalOpenAI(lambda body: answers[body["messages"][-1]["content"]]) as server:
@@ -102,5 +102,5 @@ def test_tuned_then_asked_in_batches(tmp_path):
             asked(chosen), service, asking, limits=Limits(), retries=1, folder=tmp_path / "run", run="b" * 32
         )
         assert server.violations == []
-    target = openai.target_of(chosen, TREE)
+    target = openai.answer_format_of(chosen, TREE)
     assert [target.decode(answer.text) for answer in done] == [BABY, BUTTER]

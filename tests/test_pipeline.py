@@ -126,7 +126,10 @@ def test_without_test_labels_the_report_part_is_scored(project, tmp_path):
     project.dvc("repro")
     metrics = project.read_json("metrics/evaluate.json")
     rows = pd.read_parquet(project.folder / "data/split/rows.parquet")
-    assert (metrics["evaluate"]["scored"], metrics["evaluate"]["rows"]) == ("report", (rows["part"] == "report").sum())
+    assert (metrics["evaluate"]["scored"], metrics["evaluate"]["rows"]) == (
+        "holdout",
+        (rows["subset"] == "holdout").sum(),
+    )
     predictions = pd.read_parquet(project.folder / "data/predictions/nearest.parquet")
     assert (predictions["split"] == "test").sum() == 40
 

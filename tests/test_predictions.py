@@ -5,13 +5,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tillmap.core.taxonomy import LEVELS, LabelPath, LabelTree
-from tillmap.llm.answer_formats import make_target
+from tillmap.llm.answer_formats import make_answer_format
 from tillmap.postprocessing.predictions import COLUMNS, no_predictions, predict
 from tillmap.postprocessing.repair import Repairer
 
 PATHS = [LabelPath("food", "dairy", "butter", "golden meadow"), LabelPath("home", "care", "soap", "velvetto")]
 TREE = LabelTree.from_rows(pd.DataFrame([(*path, "alder") for path in PATHS], columns=[*LEVELS, "retailer"]))
-REPAIRER = Repairer(TREE, make_target("short", TREE))
+REPAIRER = Repairer(TREE, make_answer_format("short", TREE))
 
 
 def answer(number, text, status="ok", logprob=None, candidates=None):

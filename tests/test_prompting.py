@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from tillmap.arms import rag
 from tillmap.config.params import Rag
 from tillmap.core.taxonomy import LEVELS, LabelPath, LabelTree
-from tillmap.llm.answer_formats import make_target
-from tillmap.llm.prompting import SEED_RAG, Example, Item, Renderer, our_recipe
+from tillmap.llm.answer_formats import make_answer_format
+from tillmap.llm.prompting import GRADIENTGURUS_RAG, Example, Item, Renderer, our_recipe
 
 PATHS = [LabelPath("food", "dairy", "butter", "golden meadow"), LabelPath("food", "bakery", "rolls", "golden meadow")]
 TRAINING = pd.DataFrame(
@@ -35,7 +35,7 @@ SETTINGS = {
 
 
 def test_ours_shows_examples_as_turns_with_the_nearest_last():
-    messages = Renderer(our_recipe(False, False), make_target("short", TREE)).question(ITEM, EXAMPLES)
+    messages = Renderer(our_recipe(False, False), make_answer_format("short", TREE)).question(ITEM, EXAMPLES)
     assert [message["role"] for message in messages] == ["system", *["user", "assistant"] * 2, "user"]
     assert messages[3:] == [
         {"role": "user", "content": "gldn bttr"},
@@ -45,7 +45,7 @@ def test_ours_shows_examples_as_turns_with_the_nearest_last():
 
 
 def test_the_seed_shows_examples_in_one_message():
-    system, user = Renderer(SEED_RAG, make_target("json", TREE)).question(ITEM, EXAMPLES)
+    system, user = Renderer(GRADIENTGURUS_RAG, make_answer_format("json", TREE)).question(ITEM, EXAMPLES)
     assert system["role"] == "system"
     *shown, asked = user["content"].splitlines()
     assert len(shown) == 2
@@ -55,7 +55,7 @@ def test_the_seed_shows_examples_in_one_message():
 
 def test_retailer_and_price_are_shown_when_asked_for():
     def text(retailer, price, item=ITEM):
-        return Renderer(our_recipe(retailer, price), make_target("short", TREE)).question(item)[-1]["content"]
+        return Renderer(our_recipe(retailer, price), make_answer_format("short", TREE)).question(item)[-1]["content"]
 
     assert text(True, True) == "golden mdw butter | alder | 2.10"
     assert text(False, True) == "golden mdw butter | 2.10"
@@ -63,9 +63,9 @@ def test_retailer_and_price_are_shown_when_asked_for():
     assert text(False, False) == "golden mdw butter"
 
 
-@given(description=st.text(min_size=1), recipe=st.sampled_from([SEED_RAG, our_recipe(True, True)]))
+@given(description=st.text(min_size=1), recipe=st.sampled_from([GRADIENTGURUS_RAG, our_recipe(True, True)]))
 def test_a_training_example_is_the_question_and_its_answer(description, recipe):
-    renderer = Renderer(recipe, make_target("joined", TREE))
+    renderer = Renderer(recipe, make_answer_format("joined", TREE))
     item = Item(description, "alder", 1.0)
     *question, answer = renderer.training_example(item, PATHS[0], EXAMPLES)
     assert question == renderer.question(item, EXAMPLES)
@@ -74,7 +74,7 @@ def test_a_training_example_is_the_question_and_its_answer(description, recipe):
 
 @given(description=st.text(alphabet="a\n\r\t \u2028", min_size=1))
 def test_a_description_cannot_begin_a_line_of_its_own(description):
-    shown = Renderer(our_recipe(False, False), make_target("short", TREE)).question(Item(description, "x", None))
+    shown = Renderer(our_recipe(False, False), make_answer_format("short", TREE)).question(Item(description, "x", None))
     assert len(shown[-1]["content"].splitlines()) <= 1
 
 
@@ -105,4 +105,4 @@ def test_retrieved_answers_are_the_neighbours_paths_and_no_others():
 
 @pytest.mark.parametrize(("recipe", "name"), [("seed", "json"), ("ours", "short")])
 def test_a_recipe_has_its_target(recipe, name):
-    assert rag.target_of(Rag(**SETTINGS | {"recipe": recipe}), TREE).name == name
+    assert rag.answer_format_of(Rag(**SETTINGS | {"recipe": recipe}), TREE).name == name

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tillmap.core.taxonomy import LEVELS, LabelPath, LabelTree
-from tillmap.llm.answer_formats import make_target
+from tillmap.llm.answer_formats import make_answer_format
 from tillmap.postprocessing.matching import LabelMatcher, PathMatcher, fold
 from tillmap.postprocessing.repair import Neighbours, Repaired, Repairer
 
@@ -51,11 +51,11 @@ TREE = tree_of({path: 3 if path == LUX else 1 for path in PATHS})
 
 
 def repairer(name: str = "joined", unseen_brand: bool = False) -> Repairer:
-    return Repairer(TREE, make_target(name, TREE), unseen_brand=unseen_brand)
+    return Repairer(TREE, make_answer_format(name, TREE), unseen_brand=unseen_brand)
 
 
 JOINED = repairer()
-REPAIRERS = [Repairer(tree, make_target(name, tree)) for tree in (TREE, WILD) for name in FORMATS]
+REPAIRERS = [Repairer(tree, make_answer_format(name, tree)) for tree in (TREE, WILD) for name in FORMATS]
 
 texts = st.one_of(
     st.text(),
@@ -70,7 +70,7 @@ texts = st.one_of(
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_an_exact_answer_is_left_alone(name: str) -> None:
-    encode = make_target(name, TREE).encode
+    encode = make_answer_format(name, TREE).encode
     for path in PATHS:
         assert repairer(name).repair(encode(path)) == Repaired(path, "none", 1.0)
         assert repairer(name).repair(f" {encode(path)}\n") == Repaired(path, "none", 1.0)
@@ -128,7 +128,7 @@ def test_a_part_of_a_path_is_not_believed_against_the_rest_of_it() -> None:
 def test_punctuation_counts_where_nothing_else_tells_two_labels_apart(name: str) -> None:
     dotted, plain = TATA._replace(brand="dr.oetker's"), TATA._replace(brand="dr oetker's")
     tree = tree_of({dotted: 9, plain: 1})
-    one = Repairer(tree, make_target(name, tree))
+    one = Repairer(tree, make_answer_format(name, tree))
     for path in (dotted, plain):
         assert one.repair("__".join(path).upper()).path == path
         assert one.repair(f"Module: {path.module}, brand: {path.brand}").path == path
@@ -139,7 +139,7 @@ def test_punctuation_counts_where_nothing_else_tells_two_labels_apart(name: str)
 @pytest.mark.parametrize("name", FORMATS)
 @pytest.mark.parametrize("path", WILD.paths)
 def test_a_formats_own_characters_in_labels_do_no_harm(name: str, path: LabelPath) -> None:
-    target = make_target(name, WILD)
+    target = make_answer_format(name, WILD)
     one = Repairer(WILD, target)
     answer, written = target.encode(path), json.dumps(path._asdict(), ensure_ascii=False)
     assert one.repair(answer) == Repaired(path, "none", 1.0)
@@ -196,7 +196,7 @@ def test_an_answer_like_nothing_is_voted_by_the_neighbours(text: str) -> None:
 
 
 def test_without_repair_all_but_exact_answers_are_voted() -> None:
-    target = make_target("joined", TREE)
+    target = make_answer_format("joined", TREE)
     path, other = TREE.paths[:2]
     strict = Repairer(TREE, target, exact_only=True)
     assert strict.repair(target.encode(path)) == Repaired(path, "none", 1.0)
@@ -240,7 +240,7 @@ def test_as_many_neighbours_as_texts_are_expected() -> None:
 @pytest.mark.parametrize("name", FORMATS)
 def test_an_unseen_brand_gets_through_where_it_may(name: str) -> None:
     path = TETLEY._replace(brand="organic india")
-    text = make_target(name, TREE).encode(path)
+    text = make_answer_format(name, TREE).encode(path)
     assert repairer(name, unseen_brand=True).repair(text) == Repaired(path, "none", 1.0, in_tree=False)
     assert repairer(name).repair(text).path in TREE
 
@@ -277,7 +277,7 @@ paths = st.lists(
 @given(paths, st.sampled_from(FORMATS), st.booleans())
 def test_every_path_of_any_tree_comes_out_unchanged(some: list[LabelPath], name: str, unseen_brand: bool) -> None:
     tree = tree_of(dict.fromkeys(some, 1))
-    target = make_target(name, tree)
+    target = make_answer_format(name, tree)
     repaired = Repairer(tree, target, unseen_brand=unseen_brand).repair_all([target.encode(path) for path in tree])
     assert repaired == [Repaired(path, "none", 1.0) for path in tree]
 
@@ -334,7 +334,7 @@ def test_meaning_finds_what_characters_cannot_and_is_asked_for_little() -> None:
     assert asked[0] == ["nappies"]
     assert matcher.nearest([""])[1] == [0]
 
-    short = Repairer(TREE, make_target("short", TREE), embed=embed)
+    short = Repairer(TREE, make_answer_format("short", TREE), embed=embed)
     asked.clear()
     answers = ["nappies | pampers", "nappies | pampers ", "nappies | huggie", "diapers | hugies", "green tea | tetley"]
     assert [found.path for found in short.repair_all(answers)][:3] == [DIAPERS] * 3

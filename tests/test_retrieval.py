@@ -281,7 +281,7 @@ def test_filters_keep_what_passes_and_fill_the_rest(
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("tillmap.retrieval.filters.OUTLYING", outlying)
-        patch.setattr("tillmap.retrieval.filters.MOST", 40)
+        patch.setattr("tillmap.retrieval.filters.MAX_PAIRS", 40)
         ids, scores = search_filtered(index, queries, rows, k, filters)
     assert ids.tolist() == brute_force(index, queries, rows, k, filters)
     assert (scores[ids < 0] == 0).all()

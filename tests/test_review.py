@@ -23,19 +23,21 @@ def answered(rows, seed):
     right = rng.random(rows) < confidence
     said = [MILK if ok else (CREAM if rng.random() < 0.9 else BAGS) for ok in right]
     table = pd.DataFrame(said, columns=LABELS).assign(confidence=confidence, split="train", id=range(rows))
-    beliefs = {("train", row): [(path, 0.6), (CREAM if path == MILK else MILK, 0.3)] for row, path in enumerate(said)}
+    candidate_scores = {
+        ("train", row): [(path, 0.6), (CREAM if path == MILK else MILK, 0.3)] for row, path in enumerate(said)
+    }
     truth = pd.DataFrame([MILK] * rows, columns=LABELS).assign(split="train", id=range(rows))
-    return table, {"linear": beliefs}, truth
+    return table, {"linear": candidate_scores}, truth
 
 
 def test_a_level_is_as_sure_as_it_turns_out_to_be_right():
     table, free, truth = answered(3000, 1)
-    truth["part"] = np.where(truth["id"] < 1500, "calibrate", "report")
+    truth["subset"] = np.where(truth["id"] < 1500, "calibration", "holdout")
     sure = level_confidences(table, free, truth)
     assert list(sure) == list(CONFIDENCES.values())
     assert (np.diff(sure.to_numpy(), axis=1) <= 1e-12).all(), "no level is surer than the one above it"
     assert (sure["brand_confidence"] == table["confidence"]).all()
-    new = truth["part"] == "report"
+    new = truth["subset"] == "holdout"
     for depth, level in enumerate(LEVELS):
         right = (table[LABELS[: depth + 1]] == truth[LABELS[: depth + 1]]).all(axis=1)
         assert sure.loc[new, f"{level}_confidence"].mean() == pytest.approx(right[new].mean(), abs=0.03)
@@ -58,7 +60,7 @@ def test_labels_under_the_first_unsure_level_are_null():
     assert held.loc[1, LABELS].tolist() == list(CREAM)
     assert held.loc[2, LABELS].isna().all()
     assert held[["split", "id"]].equals(table[["split", "id"]])
-    uncalibrated = level_confidences(table, {}, table.assign(part="test"))
+    uncalibrated = level_confidences(table, {}, table.assign(subset="test"))
     assert (uncalibrated.to_numpy() == 0.5).all(), "nothing was fitted: all as sure as the item"
 
 

@@ -9,19 +9,11 @@ from hypothesis import strategies as st
 from tillmap.core.errors import InputError, ParamsError
 from tillmap.core.taxonomy import LEVELS
 from tillmap.core.text import normalise
-from tillmap.splitting.sampling import (
-    HELD_OUT,
-    PARTS,
-    assign_parts,
-    calibrate_share,
-    product_key,
-    rows_to_answer,
-    sample_for_training,
-    sample_report,
-    split_report,
-)
+from tillmap.splitting.report import split_report
+from tillmap.splitting.samples import sample_for_training, sample_report
+from tillmap.splitting.subsets import HELD_OUT, SUBSETS, assign_subsets, calibration_share, product_key, rows_to_answer
 
-SHARES = {"tune": 0.1, "calibrate": 0.1, "report": 0.1}
+SHARES = {"dev": 0.1, "calibration": 0.1, "holdout": 0.1}
 POLICIES = ["stratified", "per_path", "by_retailer"]
 
 
@@ -87,29 +79,29 @@ def test_parts_partition_the_rows(products, shares, by, seed):
     train, test = table(products), table(products, split="test")
     rows = pd.concat([test, train], ignore_index=True)
     shares = dict(zip(HELD_OUT, shares, strict=True))
-    part = assign_parts(rows, by, **shares, seed=seed)
+    part = assign_subsets(rows, by, **shares, seed=seed)
     assert part.index.equals(rows.index) and (part[rows["split"] == "test"] == "test").all()
     labelled = part[rows["split"] == "train"]
-    assert set(labelled) <= set(PARTS) and (labelled == "train").any()
+    assert set(labelled) <= set(SUBSETS) and (labelled == "train").any()
     if by == "product":
         assert labelled.groupby(rows["product"]).nunique().eq(1).all()
     units = rows["product"].nunique() if by == "product" else len(train)
     wanted = [name for name, share in shares.items() if share]
     assert [name for name in HELD_OUT if (labelled == name).any()] == wanted[: units - 1]
-    assert part.equals(assign_parts(rows, by, **shares, seed=seed))
+    assert part.equals(assign_subsets(rows, by, **shares, seed=seed))
 
 
 def test_parts_by_row_have_the_shares_asked_for():
-    rows, shares = table(["a"] * 1000), {"tune": 0.04, "calibrate": 0.1, "report": 0.2}
-    part = assign_parts(rows, "row", **shares, seed=1)
-    assert part.value_counts().to_dict() == {"train": 660, "report": 200, "calibrate": 100, "tune": 40}
-    assert not part.equals(assign_parts(rows, "row", **shares, seed=2))
+    rows, shares = table(["a"] * 1000), {"dev": 0.04, "calibration": 0.1, "holdout": 0.2}
+    part = assign_subsets(rows, "row", **shares, seed=1)
+    assert part.value_counts().to_dict() == {"train": 660, "holdout": 200, "calibration": 100, "dev": 40}
+    assert not part.equals(assign_subsets(rows, "row", **shares, seed=2))
 
 
 def test_parts_by_product_have_about_the_shares_asked_for_beside_a_giant_product():
     rng = np.random.default_rng(0)
     rows = table(["giant"] * 400 + [f"p{number}" for number in rng.integers(0, 150, 600)])
-    part = assign_parts(rows, "product", **SHARES, seed=3)
+    part = assign_subsets(rows, "product", **SHARES, seed=3)
     assert (part[:400] == "train").all()
     for name in HELD_OUT:
         assert 90 <= (part == name).sum() <= 100
@@ -117,33 +109,33 @@ def test_parts_by_product_have_about_the_shares_asked_for_beside_a_giant_product
 
 def test_rows_that_are_added_leave_a_row_where_it_was():
     rows = table([f"p{number}" for number in range(1000)])
-    before, after = (assign_parts(some, "product", **SHARES, seed=5) for some in (rows[:950], rows))
+    before, after = (assign_subsets(some, "product", **SHARES, seed=5) for some in (rows[:950], rows))
     assert (before == after[:950]).mean() > 0.95
 
 
 @pytest.mark.parametrize("shares", [(0.5, 0.3, 0.2), (0.9, 0.9, 0), (-0.1, 0.1, 0.1), (float("nan"), 0.1, 0.1)])
 def test_shares_that_leave_nothing_to_train_on(shares):
     with pytest.raises(ParamsError, match=r"split: tune .* calibrate .* report .* sum to less than 1: lower them"):
-        assign_parts(table(["a", "b"]), "row", **dict(zip(HELD_OUT, shares, strict=True)), seed=0)
+        assign_subsets(table(["a", "b"]), "row", **dict(zip(HELD_OUT, shares, strict=True)), seed=0)
 
 
 def test_no_labelled_row():
     with pytest.raises(InputError, match="no labelled row"):
-        assign_parts(table(["a"], split="test"), "row", **SHARES, seed=0)
+        assign_subsets(table(["a"], split="test"), "row", **SHARES, seed=0)
 
 
 def test_rows_to_answer_are_the_test_rows_and_some_of_each_held_out_part():
     rows = pd.concat([table(["a"] * 100), table(["a"] * 7, split="test")], ignore_index=True)
-    rows["part"] = assign_parts(rows, "row", **SHARES, seed=0)
+    rows["subset"] = assign_subsets(rows, "row", **SHARES, seed=0)
     some = rows_to_answer(rows, 4, seed=1)
-    assert some["part"].value_counts().to_dict() == {"test": 7, "tune": 4, "calibrate": 4, "report": 4}
+    assert some["subset"].value_counts().to_dict() == {"test": 7, "dev": 4, "calibration": 4, "holdout": 4}
     assert some.index.is_monotonic_increasing and some.equals(rows_to_answer(rows, 4, seed=1))
     assert set(some.index) < set(rows_to_answer(rows, 5, seed=1).index)
-    assert set(rows_to_answer(rows, None, seed=1)["part"]) == {"test", *HELD_OUT}
+    assert set(rows_to_answer(rows, None, seed=1)["subset"]) == {"test", *HELD_OUT}
     assert len(rows_to_answer(rows, None, seed=1)) == 37
-    assert set(rows_to_answer(rows, 0, seed=1)["part"]) == {"test"}
-    used = ["test", "calibrate"]
-    assert rows_to_answer(rows[rows["part"].isin(used)], 4, 1).equals(some[some["part"].isin(used)])
+    assert set(rows_to_answer(rows, 0, seed=1)["subset"]) == {"test"}
+    used = ["test", "calibration"]
+    assert rows_to_answer(rows[rows["subset"].isin(used)], 4, 1).equals(some[some["subset"].isin(used)])
 
 
 ITEMS = st.lists(st.tuples(st.integers(0, 12), st.integers(0, 3)), min_size=1, max_size=80)
@@ -251,7 +243,7 @@ def catalogue(split_by, seed):
 @pytest.mark.parametrize("split_by", ["product", "row"])
 def test_split_report_finds_how_the_test_rows_were_drawn(split_by):
     rows = catalogue(split_by, 7)
-    rows["part"] = assign_parts(rows, split_by, **SHARES, seed=1)
+    rows["subset"] = assign_subsets(rows, split_by, **SHARES, seed=1)
     report = split_report(rows, seed=1)
     assert report["fits"] == split_by == min(report["distance_to_test"], key=report["distance_to_test"].get)
     other = {"product": "row", "row": "product"}[split_by]
@@ -270,7 +262,7 @@ def test_split_report_by_hand():
     lines = ["apple pie", "apple pie", "apple  PIE", "melon tart", "quince jelly"]
     rows = pd.concat([table(lines, [0, 0, 1, 2, 2]), table(["melon tart"], split="test")], ignore_index=True)
     rows.loc[5, list(LEVELS)] = None
-    rows["part"] = ["train", "train", "tune", "report", "train", "test"]
+    rows["subset"] = ["train", "train", "dev", "holdout", "train", "test"]
     rows["product"] = rows["description"].map(product_key)
     report = split_report(rows, seed=0)
     assert report["compared_rows"] == {"labelled": 5, "held_out": 2, "test": 1}
@@ -285,7 +277,7 @@ def test_split_report_by_hand():
 
 def test_words_that_only_test_rows_have_make_them_less_similar():
     rows = pd.concat([table(["apple pie", "melon tart"]), table(["apple pie wxyz"], split="test")], ignore_index=True)
-    rows["part"] = ["train", "train", "test"]
+    rows["subset"] = ["train", "train", "test"]
     assert 0.3 < split_report(rows, seed=0)["left_out"]["test"]["mean"] < 0.9
 
 
@@ -293,7 +285,7 @@ def test_words_that_only_test_rows_have_make_them_less_similar():
 @given(ROWS, st.integers(0, 3))
 def test_split_report_bears_any_rows(products, seed):
     rows = pd.concat([table(products), table(products[:3], split="test")], ignore_index=True)
-    rows["part"] = assign_parts(rows, "product", **SHARES, seed=seed)
+    rows["subset"] = assign_subsets(rows, "product", **SHARES, seed=seed)
     report = split_report(rows, seed, sample=5)
     assert report["fits"] in ("product", "row") and report["left_out"]["test"]["mean"] == pytest.approx(1.0)
 
@@ -303,4 +295,4 @@ def test_split_report_bears_any_rows(products, seed):
     [(0.08, 18_528, 0.08), (0.08, 3000, 0.2), (0.08, 6000, 0.1), (0.3, 3000, 0.3), (0.08, 0, 0.2)],
 )
 def test_few_rows_give_more_of_them_to_calibration(share, labelled, expected):
-    assert calibrate_share(share, 600, labelled) == pytest.approx(expected)
+    assert calibration_share(share, 600, labelled) == pytest.approx(expected)

@@ -55,7 +55,7 @@ def test_an_answer_held_back_is_wrong_but_costs_no_precision():
 
 
 def test_predictions_are_joined_by_key_and_not_by_place():
-    truth = rows([TEA, JAM, HONEY], ids=[7, 3, 5]).assign(part="report")
+    truth = rows([TEA, JAM, HONEY], ids=[7, 3, 5]).assign(subset="holdout")
     elsewhere = rows([HONEY, HONEY, TEA], split="train", ids=[7, 3, 5])
     predictions = pd.concat([elsewhere, rows([TEA, JAM, HONEY], ids=[7, 3, 5]).iloc[::-1]])
     marks = mark(predictions.assign(repair="none"), truth, "linear")

@@ -41,7 +41,7 @@ def test_no_more_questions_are_under_way_than_allowed(server):
     server.answer = wait_for_the_others
     answers = ServerEngine(connect(server.base_url), ASKING, concurrency=4).answer(questions(12))
     assert {answer.text for answer in answers} == {"yes"}
-    assert server.most_active == 4
+    assert server.max_active == 4
 
 
 @pytest.mark.parametrize("status", [429, 500, None], ids=["429", "500", "dropped"])

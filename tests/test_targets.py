@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from tillmap.core.errors import ParamsError
 from tillmap.core.taxonomy import LabelPath, LabelTree
-from tillmap.llm.answer_formats import make_target, unescape
+from tillmap.llm.answer_formats import make_answer_format, unescape
 
 FORMATS = ("json", "joined", "short")
 CONTEST_LABELS = Path(__file__).parents[2] / "shared/data/indoml-label-space.csv.gz"
@@ -45,7 +45,7 @@ def contest_tree() -> LabelTree:
 @pytest.mark.parametrize("name", FORMATS)
 def test_every_contest_path_comes_back(name: str, contest_tree: LabelTree) -> None:
     tree = contest_tree
-    target = make_target(name, tree)
+    target = make_answer_format(name, tree)
     assert len(tree) == 12_885
     assert tree.is_strict
     assert [target.decode(target.encode(path)) for path in tree] == list(tree)
@@ -59,7 +59,7 @@ def test_every_contest_path_comes_back(name: str, contest_tree: LabelTree) -> No
 @settings(max_examples=40, deadline=None)
 @given(tree=trees)
 def test_any_path_of_any_tree_comes_back(name: str, tree: LabelTree) -> None:
-    target = make_target(name, tree)
+    target = make_answer_format(name, tree)
     for path in tree:
         answer = target.encode(path)
         assert target.decode(answer) == path
@@ -72,7 +72,7 @@ def test_any_path_of_any_tree_comes_back(name: str, tree: LabelTree) -> None:
 @settings(max_examples=40, deadline=None)
 @given(tree=trees, brand=labels)
 def test_an_unseen_brand_comes_back_where_its_chain_is_known(name: str, tree: LabelTree, brand: str) -> None:
-    target = make_target(name, tree)
+    target = make_answer_format(name, tree)
     for path in tree:
         unseen = path._replace(brand=brand)
         answer = target.encode(unseen)
@@ -86,7 +86,7 @@ def test_an_unseen_brand_comes_back_where_its_chain_is_known(name: str, tree: La
 def test_every_open_answer_is_read_as_its_chain_with_some_brand(
     name: str, tree: LabelTree, data: st.DataObject
 ) -> None:
-    target = make_target(name, tree)
+    target = make_answer_format(name, tree)
     form = target.open_answers
     brands = st.from_regex(f"{form.character}( ?{form.character}){{0,5}}", fullmatch=True)
     for chain in tree.chains:
@@ -107,21 +107,21 @@ def test_a_reserved_character_is_none_of_a_free_brands(name: str) -> None:
 
 def test_an_opening_stops_where_the_brand_begins() -> None:
     tree = tree_of([TEA, TEA_OTHER, SOAP])
-    assert make_target("short", tree).open_answers.openings == ("soap |", "hot | tea |", "hot drinks | tea |")
-    assert make_target("joined", tree).opening(tree.chains[0]) == "care__bath__soap__"
-    json = make_target("json", tree)
+    assert make_answer_format("short", tree).open_answers.openings == ("soap |", "hot | tea |", "hot drinks | tea |")
+    assert make_answer_format("joined", tree).opening(tree.chains[0]) == "care__bath__soap__"
+    json = make_answer_format("json", tree)
     assert json.opening(tree.chains[0]) == '{"supergroup": "care", "group": "bath", "module": "soap", "brand": "'
     assert json.open_answers.closing == '"}'
 
 
 def test_a_known_path_can_be_read_in_the_way_an_unseen_brand_is_written() -> None:
-    short = make_target("short", tree_of([TEA, TEA_OTHER, SOAP]))
+    short = make_answer_format("short", tree_of([TEA, TEA_OTHER, SOAP]))
     assert short.encode(TEA_OTHER) == "tea | twinings"
     assert short.decode("hot drinks | tea | twinings") is None
     assert short.decode_open("hot drinks | tea | twinings") == TEA_OTHER
 
 
-SMALL = {name: make_target(name, tree_of([TEA, SOAP])) for name in FORMATS}
+SMALL = {name: make_answer_format(name, tree_of([TEA, SOAP])) for name in FORMATS}
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -135,7 +135,7 @@ def test_no_text_breaks_the_reading(name: str, text: str) -> None:
 @settings(max_examples=40, deadline=None)
 @given(tree=trees)
 def test_a_separator_or_stop_sequence_never_occurs_inside_a_label(tree: LabelTree) -> None:
-    joined, short = make_target("joined", tree), make_target("short", tree)
+    joined, short = make_answer_format("joined", tree), make_answer_format("short", tree)
     for path in tree:
         assert joined.encode(path).split("__") == [piece for piece in joined.encode(path).split("__") if piece]
         assert joined.encode(path).count("__") == 3
@@ -156,7 +156,7 @@ def test_a_separator_or_stop_sequence_never_occurs_inside_a_label(tree: LabelTre
     ],
 )
 def test_an_ordinary_path_is_written_plainly(name: str, answer: str) -> None:
-    assert make_target(name, tree_of([BEDS])).encode(BEDS) == answer
+    assert make_answer_format(name, tree_of([BEDS])).encode(BEDS) == answer
 
 
 @pytest.mark.parametrize(
@@ -165,12 +165,12 @@ def test_an_ordinary_path_is_written_plainly(name: str, answer: str) -> None:
 )
 def test_only_what_could_be_mistaken_is_escaped(brand: str, written: str) -> None:
     path = TEA._replace(brand=brand)
-    assert make_target("joined", tree_of([path])).encode(path) == f"drinks__hot__tea__{written}"
+    assert make_answer_format("joined", tree_of([path])).encode(path) == f"drinks__hot__tea__{written}"
     assert unescape(written) == brand
 
 
 def test_short_answers_take_as_many_levels_as_it_takes() -> None:
-    short = make_target("short", tree_of([TEA, TEA_TWICE, TEA_OTHER, SOAP]))
+    short = make_answer_format("short", tree_of([TEA, TEA_TWICE, TEA_OTHER, SOAP]))
     assert short.encode(SOAP) == "soap | lux"
     assert short.encode(TEA_OTHER) == "tea | twinings"
     assert short.encode(TEA) == "hot | tea | tata"
@@ -179,7 +179,7 @@ def test_short_answers_take_as_many_levels_as_it_takes() -> None:
 
 
 def test_short_answers_name_the_parents_of_an_unseen_brand_that_could_have_two() -> None:
-    short = make_target("short", tree_of([TEA, TEA_OTHER, SOAP]))
+    short = make_answer_format("short", tree_of([TEA, TEA_OTHER, SOAP]))
     assert short.encode(SOAP._replace(brand="new")) == "soap | new"
     assert short.encode(TEA._replace(brand="new")) == "hot | tea | new"
     assert short.decode_open("tea | new") is None
@@ -188,17 +188,17 @@ def test_short_answers_name_the_parents_of_an_unseen_brand_that_could_have_two()
 def test_a_path_with_an_unknown_chain_is_written_whole_and_not_read() -> None:
     stranger = LabelPath("toys", "dolls", "dolls", "x")
     for name in FORMATS:
-        target = make_target(name, tree_of([TEA]))
+        target = make_answer_format(name, tree_of([TEA]))
         assert all(label in target.encode(stranger) for label in stranger)
         assert target.decode_open(target.encode(stranger)) is None
 
 
 @pytest.mark.parametrize("text", ["", "soap", "soap|lux", "soap | LUX", " soap | lux", "soap | lux | ", "soap | "])
 def test_what_is_not_exactly_an_answer_is_none(text: str) -> None:
-    short = make_target("short", tree_of([SOAP]))
+    short = make_answer_format("short", tree_of([SOAP]))
     assert short.decode(text) is None
 
 
 def test_an_unknown_format_is_refused() -> None:
     with pytest.raises(ParamsError, match="'xml'; expected one of json, joined, short"):
-        make_target("xml", tree_of([TEA]))
+        make_answer_format("xml", tree_of([TEA]))

@@ -11,12 +11,12 @@ from project import ROOT
 from hub_server import serve_hub
 from tillmap.core.errors import InputError, ModelError
 from tillmap.core.taxonomy import LabelPath, LabelTree
-from tillmap.llm.answer_formats import make_target
-from tillmap.llm.prompting import SEED_LLAMA, Item, Renderer, our_recipe
+from tillmap.llm.answer_formats import make_answer_format
+from tillmap.llm.prompting import GRADIENTGURUS_LLAMA, Item, Renderer, our_recipe
 from tillmap.tuning.examples import IGNORED, describe, tokenise, tokenise_all
 from tillmap.tuning.hub import require_token
 from tillmap.tuning.lora import PROGRESS, Progress, last_checkpoint, lora_targets, out_of_memory
-from tillmap.tuning.recipes import SEED, choose_recipe, fit_to_machine
+from tillmap.tuning.recipes import GRADIENTGURUS, choose_recipe, fit_to_machine
 
 PATH = LabelPath("food & drink", "dairy", "butter", "golden | meadow")
 TREE = LabelTree((PATH,), (1,), (("alder",),))
@@ -55,25 +55,25 @@ def tokenizer(request, base):
     return loaded
 
 
-@pytest.mark.parametrize("recipe", [SEED_LLAMA, our_recipe(True, True)])
+@pytest.mark.parametrize("recipe", [GRADIENTGURUS_LLAMA, our_recipe(True, True)])
 @pytest.mark.parametrize("target", ["short", "joined", "json"])
 def test_the_question_is_the_training_example_up_to_the_answer(recipe, target, tokenizer):
     """Checked against the chat template and the tokenizer alone, as an engine uses them."""
-    renderer = Renderer(recipe, make_target(target, TREE))
+    renderer = Renderer(recipe, make_answer_format(target, TREE))
     asked = tokenizer.apply_chat_template(renderer.question(ITEM), add_generation_prompt=True, tokenize=False)
     question = tokenizer.encode(asked, add_special_tokens=False)
     example = tokenise(renderer.training_example(ITEM, PATH), tokenizer)
     assert example.input_ids[: len(question)] == question
     assert example.question_tokens == len(question)
     answer = example.input_ids[len(question) :]
-    assert tokenizer.decode(answer[:-1]).strip() == renderer.target.encode(PATH)
+    assert tokenizer.decode(answer[:-1]).strip() == renderer.answer_format.encode(PATH)
     assert answer[-1] == tokenizer.eos_token_id
     assert tokenizer.eos_token_id not in answer[:-1]
     assert example.labels == [IGNORED] * len(question) + answer
 
 
 def test_there_is_one_bos(tokenizer):
-    renderer = Renderer(SEED_LLAMA, make_target("json", TREE))
+    renderer = Renderer(GRADIENTGURUS_LLAMA, make_answer_format("json", TREE))
     ids = tokenise(renderer.training_example(ITEM, PATH), tokenizer).input_ids
     if tokenizer.bos_token == "<|endoftext|>":
         expected = 1 if "bos_token" in tokenizer.chat_template else 0
@@ -84,7 +84,7 @@ def test_there_is_one_bos(tokenizer):
 
 
 def test_an_example_too_long_is_an_error_and_never_cut(tokenizer):
-    conversation = Renderer(SEED_LLAMA, make_target("json", TREE)).training_example(ITEM, PATH)
+    conversation = Renderer(GRADIENTGURUS_LLAMA, make_answer_format("json", TREE)).training_example(ITEM, PATH)
     length = len(tokenise(conversation, tokenizer).input_ids)
     assert len(tokenise_all([conversation], tokenizer, length)) == 1
     with pytest.raises(InputError, match=rf"train_llama\.max_seq_length={length} or more"):
@@ -94,14 +94,14 @@ def test_an_example_too_long_is_an_error_and_never_cut(tokenizer):
 
 
 def test_what_the_loss_sees_can_be_read(tokenizer):
-    conversation = Renderer(our_recipe(False, False), make_target("short", TREE)).training_example(ITEM, PATH)
+    conversation = Renderer(our_recipe(False, False), make_answer_format("short", TREE)).training_example(ITEM, PATH)
     shown, learned = describe(tokenise(conversation, tokenizer), tokenizer).splitlines()
     assert shown.startswith("shown (") and ITEM.description in shown and "golden" not in shown
     assert learned.startswith("learned (") and "butter | golden" in learned and ITEM.description not in learned
 
 
 def test_the_seeds_recipe_has_every_value():
-    assert asdict(SEED) == {
+    assert asdict(GRADIENTGURUS) == {
         "max_seq_length": 512, "load_in_4bit": True, "dtype": "bfloat16", "lora_rank": 16, "lora_alpha": 16,
         "lora_dropout": 0.0, "batch_rows": 16, "accumulation": 4, "epochs": 3, "learning_rate": 2e-4,
         "schedule": "linear", "warmup_steps": 5, "optimizer": "adamw_8bit", "weight_decay": 0.01,
@@ -110,23 +110,26 @@ def test_the_seeds_recipe_has_every_value():
 
 
 def test_a_param_changes_the_recipe_and_null_does_not():
-    assert choose_recipe("seed", {"epochs": 1, "learning_rate": None}).epochs == 1
-    assert choose_recipe("seed", {"epochs": 1, "learning_rate": None}).learning_rate == SEED.learning_rate
+    assert choose_recipe("gradientgurus", {"epochs": 1, "learning_rate": None}).epochs == 1
+    assert (
+        choose_recipe("gradientgurus", {"epochs": 1, "learning_rate": None}).learning_rate
+        == GRADIENTGURUS.learning_rate
+    )
     assert choose_recipe("ours", {"load_in_4bit": False}).load_in_4bit is False
 
 
 def test_without_cuda_a_recipe_keeps_all_but_what_needs_one():
-    fitted = asdict(fit_to_machine(SEED, cuda=False))
-    changed = {name for name, value in asdict(SEED).items() if fitted[name] != value}
+    fitted = asdict(fit_to_machine(GRADIENTGURUS, cuda=False))
+    changed = {name for name, value in asdict(GRADIENTGURUS).items() if fitted[name] != value}
     assert changed == {"load_in_4bit", "dtype", "optimizer", "gradient_checkpointing"}
-    assert fit_to_machine(SEED, cuda=True) == SEED
+    assert fit_to_machine(GRADIENTGURUS, cuda=True) == GRADIENTGURUS
 
 
 def test_memory_advice_has_numbers_and_keeps_the_effective_batch():
-    said = out_of_memory(SEED, peak_mib=15_360, total_mib=16_384, step=3)
+    said = out_of_memory(GRADIENTGURUS, peak_mib=15_360, total_mib=16_384, step=3)
     assert "15.0 GiB of 16.0" in said
     assert "-S train_llama.batch_rows=8 -S train_llama.accumulation=8" in said
-    odd = out_of_memory(choose_recipe("seed", {"batch_rows": 11, "accumulation": 6}), 1, 1, 0)
+    odd = out_of_memory(choose_recipe("gradientgurus", {"batch_rows": 11, "accumulation": 6}), 1, 1, 0)
     assert "batch_rows=5 -S train_llama.accumulation=14" in odd
     assert "smaller llama.base" in out_of_memory(choose_recipe("ours", {"batch_rows": 1}), 1, 1, 0)
     assert "load_in_4bit=true" in out_of_memory(choose_recipe("ours", {"load_in_4bit": False}), 1, 1, 0)

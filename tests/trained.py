@@ -16,7 +16,7 @@ from tillmap.catalogue.source import read_source
 from tillmap.core.files import new_folder, write_json, write_table
 from tillmap.core.taxonomy import LEVELS, LabelTree
 from tillmap.linear.model import LinearModel, Recipe
-from tillmap.postprocessing.calibration import beliefs, calibrate, make_signals
+from tillmap.postprocessing.calibration import calibrate, candidate_scores, make_signals
 from tillmap.postprocessing.predictions import predict
 from tillmap.postprocessing.repair import Repairer
 from tillmap.retrieval.lexical import LexicalRetriever
@@ -32,9 +32,9 @@ def make_trained(folder):
     set_params(folder, {"run": {"rag": False, "llama": False}})
     write_contest_files(make_demo(TRAIN, TEST, seed=3), folder / "data/demo")
     rows = read_source(folder / "data/demo").rows
-    part = np.where(rows["split"] == "test", "test", np.where(rows["id"] % 5 == 0, "calibrate", "train"))
-    rows.insert(2, "part", pd.Series(part, dtype="str"))
-    training, asked = rows[rows["part"] == "train"], rows[rows["part"] != "train"]
+    part = np.where(rows["split"] == "test", "test", np.where(rows["id"] % 5 == 0, "calibration", "train"))
+    rows.insert(2, "subset", pd.Series(part, dtype="str"))
+    training, asked = rows[rows["subset"] == "train"], rows[rows["subset"] != "train"]
     tree = LabelTree.from_rows(training)
     write_table(rows, folder / "data/split/rows.parquet")
     write_table(tree.to_table(), folder / "data/split/tree.parquet")
@@ -52,8 +52,8 @@ def make_trained(folder):
     }
     said = {arm: [answer.as_record() for answer in answers] for arm, answers in said.items()}
     for arm, completions in said.items():
-        predictions = predict(completions, Repairer(tree, nearest.target_of(tree)), {}, arm)
-        free = {other: beliefs(answers) for other, answers in said.items() if other != arm}
+        predictions = predict(completions, Repairer(tree, nearest.answer_format_of(tree)), {}, arm)
+        free = {other: candidate_scores(answers) for other, answers in said.items() if other != arm}
         for name, said_of_it in (("alone", {}), ("together", free)):
             signals = make_signals(completions, predictions, rows, said_of_it, tree)
             calibrated, confidence = calibrate(predictions, signals, rows)

@@ -12,21 +12,21 @@ from tillmap.core.files import read_table
 from tillmap.core.taxonomy import LEVELS, LabelTree
 from tillmap.linear.model import TREE, LinearModel, Recipe
 from tillmap.linear.recipes import fit_best
-from tillmap.llm.answer_formats import Target, make_target
+from tillmap.llm.answer_formats import AnswerFormat, make_answer_format
 from tillmap.llm.questions import Completion
 
 _ITEM = ["id", "description", "retailer", "price"]
-# Folders of models of the same recipe: of the training part, of all labelled rows but the calibrate part, and of all.
-_PART, _OTHERS, _WHOLE = "part", "others", "whole"
+# Folders of models of the same recipe: of the training subset, of all labelled rows but the calibration subset, and of all.
+_PART, _OTHERS, _WHOLE = "subset", "others", "whole"
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What a user decides; the rest of the recipe is chosen on the `tune` part.
+    """What a user decides; the rest of the recipe is chosen on the `dev` subset.
 
     epochs: how often each row is shown in training.
     ngrams: shortest and longest character n-gram.
-    price, retailer: whether an item's price and its retailer are looked at; None: where the `tune` part says it helps.
+    price, retailer: whether an item's price and its retailer are looked at; None: where the `dev` subset says it helps.
     unseen_paths: whether a known chain with a known brand may be answered that training never showed together.
     trial_rows: up to so many rows are tried with all of them, more on whole groups of about so many.
     weights_mib: the most that the weights' file may take.
@@ -42,19 +42,19 @@ class Settings:
 
 
 def train(rows: pd.DataFrame, tree: LabelTree, settings: Settings, seed: int) -> LinearModel:
-    """Train on the `train` part of a rows table with the recipe that gets the most of its `tune` part right.
+    """Train on the `train` part of a rows table with the recipe that gets the most of its `dev` subset right.
 
-    `tree` holds the paths of the training part. Raises InputError where that part is empty or has a path not of `tree`.
+    `tree` holds the paths of the training subset. Raises InputError where that part is empty or has a path not of `tree`.
     """
     decided = {"price": settings.price, "retailer": settings.retailer}
     seen = {block: used for block, used in decided.items() if used is not None}
     recipe = Recipe(ngrams=settings.ngrams, epochs=settings.epochs, weights_mib=settings.weights_mib)
-    columns = ["part", *_ITEM, *LEVELS]
-    parts = {part: table for part, table in rows[columns].groupby("part", observed=True)}
+    columns = ["subset", *_ITEM, *LEVELS]
+    parts = {part: table for part, table in rows[columns].groupby("subset", observed=True)}
     if "train" not in parts:
-        raise InputError("linear: there is no row of the training part; run `dvc repro stratify`")
+        raise InputError("linear: there is no row of the training subset; run `dvc repro stratify`")
     return fit_best(
-        parts["train"], parts.get("tune", rows[columns].head(0)), tree, recipe, seed,
+        parts["train"], parts.get("dev", rows[columns].head(0)), tree, recipe, seed,
         seen=seen, trial_rows=settings.trial_rows, unseen_paths=settings.unseen_paths,
     )  # fmt: skip
 
@@ -66,12 +66,12 @@ def refit(model: LinearModel, rows: pd.DataFrame, seed: int) -> LinearModel:
 
 
 def refit_for_calibration(model: LinearModel, rows: pd.DataFrame, seed: int) -> LinearModel:
-    """Train a model's recipe anew on all labelled rows but the `calibrate` part, which it is to answer.
+    """Train a model's recipe anew on all labelled rows but the `calibration` subset, which it is to answer.
 
     It is nearly as good as the model of all rows, so that confidences fitted on its answers hold for that one's. It
     knows no other paths than `model`: rows with one are left out.
     """
-    others = rows.loc[(rows["split"] == "train") & (rows["part"] != "calibrate"), [*_ITEM, *LEVELS]]
+    others = rows.loc[(rows["split"] == "train") & (rows["subset"] != "calibration"), [*_ITEM, *LEVELS]]
     known = [path in model.tree for path in others[list(LEVELS)].itertuples(index=False, name=None)]
     return _refit(model, others[known], model.tree, seed)
 
@@ -83,7 +83,7 @@ def _refit(model: LinearModel, rows: pd.DataFrame, tree: LabelTree, seed: int) -
 def save(
     model: LinearModel, folder: Path, *, others: LinearModel | None = None, whole: LinearModel | None = None
 ) -> None:
-    """Write the model of the training part and, where there are, that for the calibrate part and that for new rows."""
+    """Write the model of the training subset and, where there are, that for the calibration subset and that for new rows."""
     for name, each in ((_PART, model), (_OTHERS, others), (_WHOLE, whole)):
         if each is not None:
             (folder / name).mkdir()
@@ -100,24 +100,24 @@ def _load(folder: Path, name: str) -> LinearModel:
 
 
 def training_tree(folder: Path) -> LabelTree:
-    """The paths of the training part, whether the model was refitted or not. Raises InputError where it is missing."""
+    """The paths of the training subset, whether the model was refitted or not. Raises InputError where it is missing."""
     return LabelTree.from_table(read_table(folder / _PART / TREE))
 
 
 def answer(folder: Path, asked: pd.DataFrame) -> pd.DataFrame:
-    """The answers of `LinearModel.predict` to rows that were not trained on: split, id, part, and what an item has.
+    """The answers of `LinearModel.predict` to rows that were not trained on: split, id, subset, and what an item has.
 
     Each part's are those of the model that has seen the most rows besides: test rows' of the model of all labelled
-    rows, the calibrate part's of the model of the others, where there are these; else of that of the training part.
+    rows, the calibration subset's of the model of the others, where there are these; else of that of the training subset.
     """
-    model_of = asked["part"].map({"test": _WHOLE, "calibrate": _OTHERS}).fillna(_PART)
+    model_of = asked["subset"].map({"test": _WHOLE, "calibration": _OTHERS}).fillna(_PART)
     parts = [_load(folder, str(name)).predict(rows) for name, rows in asked.groupby(model_of, sort=False)]
     return pd.concat(parts).loc[asked.index]
 
 
-def target_of(tree: LabelTree) -> Target:
+def answer_format_of(tree: LabelTree) -> AnswerFormat:
     """How the arm writes its answers down."""
-    return make_target("json", tree)
+    return make_answer_format("json", tree)
 
 
 def completions(answers: pd.DataFrame, asked: pd.DataFrame) -> Iterator[Completion]:

@@ -6,15 +6,15 @@ import pandas as pd
 
 from tillmap.config.params import Llama
 from tillmap.core.taxonomy import LabelTree
-from tillmap.llm.answer_formats import Target, make_target
-from tillmap.llm.few_shot import ITEM_COLUMNS, Evidence, labelled_items, make_item, widen_paths
-from tillmap.llm.prompting import SEED_LLAMA, Message, Renderer, our_recipe
+from tillmap.llm.answer_formats import AnswerFormat, make_answer_format
+from tillmap.llm.few_shot import ITEM_COLUMNS, FewShotExamples, labelled_items, make_item, widen_paths
+from tillmap.llm.prompting import GRADIENTGURUS_LLAMA, Message, Renderer, our_recipe
 from tillmap.llm.questions import Question
 
 
-def target_of(params: Llama, tree: LabelTree) -> Target:
-    """The form of the arm's answers; the seed's recipe has its own."""
-    return make_target("json" if params.recipe == "seed" else params.target, tree)
+def answer_format_of(params: Llama, tree: LabelTree) -> AnswerFormat:
+    """The form of the arm's answers; GradientGurus' recipe has its own."""
+    return make_answer_format("json" if params.recipe == "gradientgurus" else params.answer_format, tree)
 
 
 def write_questions(
@@ -25,11 +25,11 @@ def write_questions(
     The tables are those of `rag.write_questions`; neighbours only say which answers `constrain: retrieved` allows.
     """
     renderer = renderer_of(params, tree)
-    evidence = Evidence(training, neighbours) if params.constrain == "retrieved" else None
+    evidence = FewShotExamples(training, neighbours) if params.constrain == "retrieved" else None
     for split, row_id, *shown in asked[["split", "id", *ITEM_COLUMNS]].itertuples(index=False, name=None):
         near = evidence.examples(split, row_id) if evidence else []
         found = widen_paths((example.path for example in near), tree, params.widen)
-        answers = [renderer.target.encode(path) for path in found]
+        answers = [renderer.answer_format.encode(path) for path in found]
         yield Question(split, row_id, renderer.question(make_item(*shown)), answers or None)
 
 
@@ -43,4 +43,4 @@ def write_training(sample: pd.DataFrame, tree: LabelTree, params: Llama) -> Iter
 def renderer_of(params: Llama, tree: LabelTree) -> Renderer:
     """How the arm asks, in training and afterwards."""
     ours = our_recipe(params.show_retailer, params.show_price, params.show_numbers)
-    return Renderer(SEED_LLAMA if params.recipe == "seed" else ours, target_of(params, tree))
+    return Renderer(GRADIENTGURUS_LLAMA if params.recipe == "gradientgurus" else ours, answer_format_of(params, tree))

@@ -8,7 +8,7 @@ import pandas as pd
 
 from tillmap.core.errors import InputError
 from tillmap.core.taxonomy import LEVELS, LabelPath, LabelTree
-from tillmap.llm.answer_formats import Target, make_target
+from tillmap.llm.answer_formats import AnswerFormat, make_answer_format
 from tillmap.llm.questions import Completion
 
 _PATH = list(LEVELS)
@@ -70,9 +70,9 @@ def vote(
     )
 
 
-def target_of(tree: LabelTree) -> Target:
+def answer_format_of(tree: LabelTree) -> AnswerFormat:
     """How the arm writes its answers down."""
-    return make_target("json", tree)
+    return make_answer_format("json", tree)
 
 
 def votes_by_key(votes: pd.DataFrame) -> dict[tuple[str, int], list[tuple[LabelPath, float]]]:

@@ -6,12 +6,12 @@ import pandas as pd
 
 from tillmap.config.params import OpenAI
 from tillmap.core.taxonomy import LabelTree
-from tillmap.llm.answer_formats import Target, make_target
-from tillmap.llm.few_shot import ITEM_COLUMNS, Evidence, labelled_items, make_item, widen_paths
-from tillmap.llm.prompting import SEED_RAG, Message, Recipe, Renderer, our_recipe
+from tillmap.llm.answer_formats import AnswerFormat, make_answer_format
+from tillmap.llm.few_shot import ITEM_COLUMNS, FewShotExamples, labelled_items, make_item, widen_paths
+from tillmap.llm.prompting import GRADIENTGURUS_RAG, Message, Recipe, Renderer, our_recipe
 from tillmap.llm.questions import Question
 
-SEED_OPENAI = Recipe(
+GRADIENTGURUS_OPENAI = Recipe(
     system="Your task is to classify the user text",
     item_format="line",
     examples="turns",
@@ -21,15 +21,15 @@ SEED_OPENAI = Recipe(
 )
 
 
-def target_of(params: OpenAI, tree: LabelTree) -> Target:
-    """The form of the arm's answers; the seed's recipes have their own."""
+def answer_format_of(params: OpenAI, tree: LabelTree) -> AnswerFormat:
+    """The form of the arm's answers; GradientGurus' recipes have their own."""
     seed = "joined" if params.mode == "tuned" else "json"
-    return make_target(seed if params.recipe == "seed" else params.target, tree)
+    return make_answer_format(seed if params.recipe == "gradientgurus" else params.answer_format, tree)
 
 
 def stop_of(params: OpenAI) -> tuple[str, ...]:
-    """Where an answer ends: the seed's bar, which no joined label holds, or a line's end."""
-    return ("|",) if params.mode == "tuned" and params.recipe == "seed" else ("\n",)
+    """Where an answer ends: GradientGurus' bar, which no joined label holds, or a line's end."""
+    return ("|",) if params.mode == "tuned" and params.recipe == "gradientgurus" else ("\n",)
 
 
 def write_questions(
@@ -42,11 +42,11 @@ def write_questions(
     """
     renderer = renderer_of(params, tree)
     untuned, bound = params.mode == "retrieved", params.constrain == "retrieved"
-    evidence = Evidence(training, neighbours) if untuned or bound else None
+    evidence = FewShotExamples(training, neighbours) if untuned or bound else None
     for split, row_id, *shown in asked[["split", "id", *ITEM_COLUMNS]].itertuples(index=False, name=None):
         near = evidence.examples(split, row_id) if evidence else []
         found = widen_paths((example.path for example in near), tree, params.widen) if bound else []
-        answers = [renderer.target.encode(path) for path in found]
+        answers = [renderer.answer_format.encode(path) for path in found]
         seen = near[: params.examples] if untuned else []
         yield Question(split, row_id, renderer.question(make_item(*shown), seen), answers or None)
 
@@ -60,6 +60,6 @@ def write_training(sample: pd.DataFrame, tree: LabelTree, params: OpenAI) -> Ite
 
 def renderer_of(params: OpenAI, tree: LabelTree) -> Renderer:
     """How the arm asks, in training and afterwards."""
-    seed = SEED_OPENAI if params.mode == "tuned" else SEED_RAG
+    seed = GRADIENTGURUS_OPENAI if params.mode == "tuned" else GRADIENTGURUS_RAG
     ours = our_recipe(params.show_retailer, params.show_price, params.show_numbers)
-    return Renderer(seed if params.recipe == "seed" else ours, target_of(params, tree))
+    return Renderer(seed if params.recipe == "gradientgurus" else ours, answer_format_of(params, tree))

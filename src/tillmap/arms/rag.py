@@ -6,15 +6,15 @@ import pandas as pd
 
 from tillmap.config.params import Rag
 from tillmap.core.taxonomy import LabelTree
-from tillmap.llm.answer_formats import Target, make_target
-from tillmap.llm.few_shot import ITEM_COLUMNS, Evidence, make_item, widen_paths
-from tillmap.llm.prompting import SEED_RAG, Renderer, our_recipe
+from tillmap.llm.answer_formats import AnswerFormat, make_answer_format
+from tillmap.llm.few_shot import ITEM_COLUMNS, FewShotExamples, make_item, widen_paths
+from tillmap.llm.prompting import GRADIENTGURUS_RAG, Renderer, our_recipe
 from tillmap.llm.questions import Question
 
 
-def target_of(params: Rag, tree: LabelTree) -> Target:
-    """The form of the arm's answers; the seed's recipe has its own."""
-    return make_target("json" if params.recipe == "seed" else params.target, tree)
+def answer_format_of(params: Rag, tree: LabelTree) -> AnswerFormat:
+    """The form of the arm's answers; GradientGurus' recipe has its own."""
+    return make_answer_format("json" if params.recipe == "gradientgurus" else params.answer_format, tree)
 
 
 def write_questions(
@@ -27,8 +27,8 @@ def write_questions(
     any text where a row has no neighbours.
     """
     renderer = renderer_of(params, tree)
-    target = renderer.target
-    evidence = Evidence(training, neighbours)
+    target = renderer.answer_format
+    evidence = FewShotExamples(training, neighbours)
     for split, row_id, *shown in asked[["split", "id", *ITEM_COLUMNS]].itertuples(index=False, name=None):
         examples = evidence.examples(split, row_id)
         found = widen_paths((example.path for example in examples), tree, params.widen)
@@ -43,4 +43,4 @@ def write_questions(
 def renderer_of(params: Rag, tree: LabelTree) -> Renderer:
     """How the arm asks."""
     ours = our_recipe(params.show_retailer, params.show_price, params.show_numbers)
-    return Renderer(SEED_RAG if params.recipe == "seed" else ours, target_of(params, tree))
+    return Renderer(GRADIENTGURUS_RAG if params.recipe == "gradientgurus" else ours, answer_format_of(params, tree))

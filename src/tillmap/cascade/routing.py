@@ -9,7 +9,7 @@ import pandas as pd
 
 from tillmap.evaluation.calibration_curves import threshold_for
 from tillmap.evaluation.metrics import KEY
-from tillmap.splitting.sampling import rows_to_answer
+from tillmap.splitting.subsets import rows_to_answer
 
 FREE, TRIED, ASKED = "free", "tried", "asked"
 Role = Literal["free", "tried", "asked"]  # a row is the free arm's, or is asked to try the model, or for its answer
@@ -34,17 +34,17 @@ def choose_threshold(confidence: npt.ArrayLike, right: npt.ArrayLike, target: fl
 def plan_routes(predictions: pd.DataFrame, threshold: float, held_out_rows: int, seed: int) -> pd.DataFrame:
     """The rows that the cascade answers, in their order, with a column `role`.
 
-    All test rows; of the `calibrate` part up to `held_out_rows` below the threshold, to try the model on, and as large
+    All test rows; of the `calibration` subset up to `held_out_rows` below the threshold, to try the model on, and as large
     a share of those above it, which are the free arm's: together they are like the whole part. Where no test row is
-    labelled, up to `held_out_rows` of the `report` part stand in for them to be scored: drawn by chance, for of the
+    labelled, up to `held_out_rows` of the `holdout` subset stand in for them to be scored: drawn by chance, for of the
     easy ones alone a score would flatter.
 
-    `predictions` are the free arm's: split, id, part, confidence, and `labelled`, whether the truth is known.
+    `predictions` are the free arm's: split, id, subset, confidence, and `labelled`, whether the truth is known.
     """
     below = predictions["confidence"] < threshold
-    part = predictions["part"]
-    calibrate, test = predictions[part == "calibrate"], predictions[part == "test"]
-    report = predictions.head(0) if test["labelled"].any() else predictions[part == "report"]
+    part = predictions["subset"]
+    calibrate, test = predictions[part == "calibration"], predictions[part == "test"]
+    report = predictions.head(0) if test["labelled"].any() else predictions[part == "holdout"]
     new = pd.concat([test, rows_to_answer(report, held_out_rows, seed)])
     unsure, sure = (calibrate[below[calibrate.index] == is_below] for is_below in (True, False))
     tried = rows_to_answer(unsure, held_out_rows, seed)

@@ -1,6 +1,6 @@
 """The `cascade` arm: `linear` answers what it is sure of, a language model the rest, where that is known to help.
 
-Whether it helps is tried first, on rows of the `calibrate` part that would be routed. Nothing else is asked before.
+Whether it helps is tried first, on rows of the `calibration` subset that would be routed. Nothing else is asked before.
 """
 
 from collections import defaultdict
@@ -14,7 +14,7 @@ import pandas as pd
 from tillmap.core.taxonomy import LEVELS, LabelPath
 from tillmap.evaluation.comparison import BETTER, compare_arms
 from tillmap.evaluation.metrics import KEY, mark
-from tillmap.llm.few_shot import ITEM_COLUMNS, Evidence, make_item
+from tillmap.llm.few_shot import ITEM_COLUMNS, FewShotExamples, make_item
 from tillmap.llm.prompting import Renderer
 from tillmap.llm.questions import Question
 
@@ -35,7 +35,7 @@ def fuse(linear: Ranked, neighbours: Ranked, k: int) -> list[LabelPath]:
 
 def write_questions(
     asked: pd.DataFrame,
-    evidence: Evidence | None,
+    evidence: FewShotExamples | None,
     candidates: Mapping[Key, Sequence[LabelPath]],
     renderer: Renderer,
     *,
@@ -55,7 +55,7 @@ def write_questions(
         near = evidence.examples(split, row_id)[:examples] if evidence else []
         likely = candidates[split, row_id]
         messages = renderer.question(make_item(*shown), near, likely if show else ())
-        answers = [renderer.target.encode(path) for path in likely] if constrain else None
+        answers = [renderer.answer_format.encode(path) for path in likely] if constrain else None
         yield Question(split, row_id, messages, answers)
 
 
@@ -111,7 +111,7 @@ def judge(free: pd.DataFrame, llm: pd.DataFrame, merged: pd.DataFrame, truth: pd
     gains = str(found["verdict"]) == BETTER
     right = {name: float(table["right"].mean()) for name, table in marks.items()}
     reason = (
-        f"on {len(truth)} routed rows of the calibrate part the language model is right on "
+        f"on {len(truth)} routed rows of the calibration subset the language model is right on "
         f"{right['cascade']:.3f}, linear on {right['free']:.3f}: {found['verdict']}"
     )
     return Trial(

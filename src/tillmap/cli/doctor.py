@@ -17,8 +17,8 @@ from tillmap.core.errors import TillmapError
 from tillmap.core.run_state import state_folder
 
 _PYTHON = (3, 11)
-_LEAST_DISK_GIB = 2  # `make demo` takes more: its environment alone has 4.6
-_LEAST_GPU_GIB = 8
+_MIN_DISK_GIB = 2  # `make demo` takes more: its environment alone has 4.6
+_MIN_GPU_GIB = 8
 _PATIENCE = 30.0  # seconds for a remote
 _PIN = re.compile(r"^([A-Za-z0-9._-]+)==([^\s;#\\]+)")
 _MANY = 5  # packages that a finding names
@@ -99,9 +99,9 @@ def _gpu() -> Finding:
         more = f", the first of {count}" if count > 1 else ""
         return Finding(
             "gpu",
-            free >= _LEAST_GPU_GIB,
+            free >= _MIN_GPU_GIB,
             f"{device.name}{more}, {free:.0f} of {device.total_memory / 2**30:.0f} GiB free; see docs/gpu.md",
-            f"free at least {_LEAST_GPU_GIB} GiB (`nvidia-smi` shows who has it), or name another with "
+            f"free at least {_MIN_GPU_GIB} GiB (`nvidia-smi` shows who has it), or name another with "
             "CUDA_VISIBLE_DEVICES",
         )
     if shutil.which("nvidia-smi"):
@@ -115,12 +115,12 @@ def _disk(state: Path) -> Iterator[Finding]:
     for name, place in places.items():
         there = next(folder for folder in (place.absolute(), *place.absolute().parents) if folder.exists())
         free = shutil.disk_usage(there).free / 2**30
-        remedy = f"free {_LEAST_DISK_GIB} GiB there" + (
+        remedy = f"free {_MIN_DISK_GIB} GiB there" + (
             ", or set TILLMAP_STATE to a folder that has them"
             if place == state
             else "; `dvc gc --workspace` drops old data"
         )
-        yield Finding(name, free >= _LEAST_DISK_GIB, f"{free:.0f} GiB free at {place.absolute()}", remedy)
+        yield Finding(name, free >= _MIN_DISK_GIB, f"{free:.0f} GiB free at {place.absolute()}", remedy)
 
 
 def _remote(root: Path) -> Finding:

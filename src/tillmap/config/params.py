@@ -46,10 +46,10 @@ class Demo(Section):
 
 class Split(Section):
     by: Literal["product", "row"]
-    tune: Share
-    calibrate: Share
-    calibrate_rows: Annotated[int, Field(ge=0)]
-    report: Share
+    dev: Share
+    calibration: Share
+    calibration_rows: Annotated[int, Field(ge=0)]
+    holdout: Share
 
 
 class Embedding(Section):
@@ -87,12 +87,12 @@ class Linear(Section):
 class Questions(Section):
     """What the arms that ask a language model have in common, wherever it runs."""
 
-    recipe: Literal["ours", "seed"]
+    recipe: Literal["ours", "gradientgurus"]
     retriever: RetrieverName
     show_retailer: bool
     show_price: bool
     show_numbers: bool
-    target: Literal["short", "joined", "json"]
+    answer_format: Literal["short", "joined", "json"]
     constrain: Literal["off", "tree", "retrieved"]
     widen: Literal["module", "group"] | None
     unseen_brand: bool

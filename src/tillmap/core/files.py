@@ -15,9 +15,9 @@ import pyarrow.parquet as pq
 from tillmap.core.errors import InputError
 
 # Far above anything the pipeline writes; a file beyond them was made to fill the memory.
-MOST_JSON_BYTES = 2**30
-MOST_LINE_BYTES = 2**26
-MOST_ROWS = 200_000_000
+MAX_JSON_BYTES = 2**30
+MAX_LINE_BYTES = 2**26
+MAX_ROWS = 200_000_000
 
 _GET_IT = "run `dvc repro` to make it, or `dvc pull` to fetch it"
 
@@ -63,8 +63,8 @@ def read_json(path: Path) -> Any:
     """Read one JSON value. Raises InputError where the file is missing, too large or not JSON."""
     try:
         size = path.stat().st_size
-        if size > MOST_JSON_BYTES:
-            raise InputError(f"{path}: {size:,} bytes, at most {MOST_JSON_BYTES:,} are read; delete it and {_GET_IT}")
+        if size > MAX_JSON_BYTES:
+            raise InputError(f"{path}: {size:,} bytes, at most {MAX_JSON_BYTES:,} are read; delete it and {_GET_IT}")
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"{path}: the file is not there; {_GET_IT}") from None
@@ -83,10 +83,10 @@ def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
     """Read JSON Lines one by one. Raises InputError naming the line that is not a JSON object, or too long."""
     try:
         with path.open("rb") as file:
-            for number, line in enumerate(iter(lambda: file.readline(MOST_LINE_BYTES + 1), b""), 1):
-                if len(line) > MOST_LINE_BYTES:
+            for number, line in enumerate(iter(lambda: file.readline(MAX_LINE_BYTES + 1), b""), 1):
+                if len(line) > MAX_LINE_BYTES:
                     raise InputError(
-                        f"{path}:{number}: longer than {MOST_LINE_BYTES:,} bytes; delete the file and {_GET_IT}"
+                        f"{path}:{number}: longer than {MAX_LINE_BYTES:,} bytes; delete the file and {_GET_IT}"
                     )
                 try:
                     record = json.loads(line)
@@ -112,8 +112,8 @@ def read_table(path: Path, columns: list[str] | None = None) -> pd.DataFrame:
     try:
         with path.open("rb") as file:
             rows = pq.ParquetFile(file).metadata.num_rows  # a few bytes can stand for billions of equal rows
-            if rows > MOST_ROWS:
-                raise InputError(f"{path}: {rows:,} rows, at most {MOST_ROWS:,} are read; delete it and {_GET_IT}")
+            if rows > MAX_ROWS:
+                raise InputError(f"{path}: {rows:,} rows, at most {MAX_ROWS:,} are read; delete it and {_GET_IT}")
         return pd.read_parquet(path, columns=columns)
     except FileNotFoundError:
         raise InputError(f"{path}: the file is not there; {_GET_IT}") from None

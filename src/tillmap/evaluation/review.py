@@ -8,25 +8,27 @@ import pandas as pd
 
 from tillmap.core.taxonomy import LEVELS
 from tillmap.evaluation.metrics import KEY
-from tillmap.postprocessing.calibration import Beliefs, Confidence, cross_fit
+from tillmap.postprocessing.calibration import CandidateScores, Confidence, cross_fit
 
 CONFIDENCES = {level: f"{level}_confidence" for level in LEVELS}
-_FAINT = 1e-3
+_EPS = 1e-3
 
 
-def level_confidences(predictions: pd.DataFrame, free: Mapping[str, Beliefs], rows: pd.DataFrame) -> pd.DataFrame:
+def level_confidences(
+    predictions: pd.DataFrame, free: Mapping[str, CandidateScores], rows: pd.DataFrame
+) -> pd.DataFrame:
     """How likely the labels down to each level are all right: `LEVEL_confidence`, a row a prediction, in order.
 
     The brand's is the prediction's own, calibrated. Each level's above is a `Confidence` over it and over the shares
-    that the free arms' candidates with the same labels down to there have together, fitted on the `calibrate` part,
+    that the free arms' candidates with the same labels down to there have together, fitted on the `calibration` subset,
     and never below that of the level under it. Where no row of that part was answered all are the prediction's own.
 
     Args:
         predictions: of one arm, with calibrated confidences.
-        free: the free arms' beliefs by name.
-        rows: split, id, part and the four levels of these rows, and maybe product.
+        free: the free arms' candidate_scores by name.
+        rows: split, id, subset and the four levels of these rows, and maybe product.
     """
-    truth = rows.loc[rows["part"] == "calibrate"]
+    truth = rows.loc[rows["subset"] == "calibration"]
     place = predictions[KEY].reset_index(drop=True).reset_index(names="place").merge(truth, on=KEY)
     known = place["place"].to_numpy()
     given = predictions["confidence"].to_numpy(np.float64)
@@ -56,7 +58,7 @@ def hold_back(predictions: pd.DataFrame, confidences: pd.DataFrame, least: float
 def needs_review(held: pd.DataFrame, predictions: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
     """The test rows with a label held back, the one first that teaches most: that should mend the most wrong items.
 
-    Rows of the same product (see `sampling.product_key`) wait for the same answer. The least sure of them teaches the
+    Rows of the same product (see `subsets.product_key`) wait for the same answer. The least sure of them teaches the
     sum of all their doubts, one less the confidence in the whole path; each other one, once that is known, its own
     doubt divided by how many there are. So a person who stops anywhere has had the most for the time.
 
@@ -66,7 +68,9 @@ def needs_review(held: pd.DataFrame, predictions: pd.DataFrame, rows: pd.DataFra
     table = held[held["answered"] < len(LEVELS)].merge(
         predictions[[*KEY, *LEVELS, "confidence"]].rename(columns={level: f"guess_{level}" for level in LEVELS}), on=KEY
     )
-    table = table.merge(rows.loc[rows["part"] == "test", [*KEY, "description", "retailer", "price", "product"]], on=KEY)
+    table = table.merge(
+        rows.loc[rows["subset"] == "test", [*KEY, "description", "retailer", "price", "product"]], on=KEY
+    )
     table = table.sort_values(["confidence", *KEY], kind="stable")
     doubt = 1 - table["confidence"]
     same = table.groupby("product", sort=False)
@@ -78,7 +82,7 @@ def needs_review(held: pd.DataFrame, predictions: pd.DataFrame, rows: pd.DataFra
     return ordered[[*shown, "confidence", "similar", "teaches"]].round({"confidence": 4, "teaches": 4})
 
 
-def _signals(predictions: pd.DataFrame, free: Mapping[str, Beliefs], depth: int) -> pd.DataFrame:
+def _signals(predictions: pd.DataFrame, free: Mapping[str, CandidateScores], depth: int) -> pd.DataFrame:
     signals = {"item": _log_odds(predictions["confidence"].to_numpy(np.float64))}
     answers = list(predictions[[*KEY, *LEVELS]].itertuples(index=False, name=None))
     for name, believed in free.items():
@@ -91,5 +95,5 @@ def _signals(predictions: pd.DataFrame, free: Mapping[str, Beliefs], depth: int)
 
 
 def _log_odds(shares: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    clipped = np.clip(shares, _FAINT, 1 - _FAINT)
+    clipped = np.clip(shares, _EPS, 1 - _EPS)
     return np.asarray(np.log(clipped / (1 - clipped)))

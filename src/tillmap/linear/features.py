@@ -50,8 +50,8 @@ class Featuriser:
         blocks: Sequence[str] = TEXT_BLOCKS,
         *,
         ngrams: tuple[int, int] = (2, 4),
-        least_rows: int = 2,
-        most_terms: int = 80_000,
+        min_rows: int = 2,
+        max_terms: int = 80_000,
     ) -> Self:
         """Learn which terms there are and how rare each is.
 
@@ -59,16 +59,16 @@ class Featuriser:
             items: description, retailer and price (float, NaN where unknown).
             blocks: some of BLOCKS, in any order.
             ngrams: shortest and longest character n-gram, within words.
-            least_rows: terms in fewer rows are left out (not prices and retailers).
-            most_terms: of a block; the commonest stay.
+            min_rows: terms in fewer rows are left out (not prices and retailers).
+            max_terms: of a block; the commonest stay.
 
         Raises InputError where no description holds a letter or a digit.
         """
         vectorisers = {}
         for block in (name for name in BLOCKS if name in blocks):
             tokens = _read(block, items)
-            rare = min(least_rows, len(items)) if block in TEXT_BLOCKS else 1
-            vectoriser = _vectoriser(block, ngrams, min_df=rare, max_features=most_terms)
+            rare = min(min_rows, len(items)) if block in TEXT_BLOCKS else 1
+            vectoriser = _vectoriser(block, ngrams, min_df=rare, max_features=max_terms)
             try:
                 vectorisers[block] = vectoriser.fit(tokens)
             except ValueError as error:

@@ -16,8 +16,8 @@ from tillmap.core.errors import ModelError
 from tillmap.linear.training import Floats, Ints
 
 _BYTES = 4  # of a stored weight: its column and its value, two bytes each
-_MOST_COLUMNS = 2**16
-_LEAST = 0.02  # smaller weights hardly change an answer: on real receipts not even those twice as large do
+_MAX_COLUMNS = 2**16
+_MIN_WEIGHT = 0.02  # smaller weights hardly change an answer: on real receipts not even those twice as large do
 _FULL = 0.2  # a line with more of its labels than this is faster added as a whole
 
 
@@ -64,18 +64,18 @@ class SparseHeads:
     biases: Floats
 
     @classmethod
-    def prune(cls, weights: Floats, biases: Floats, most_mib: float) -> Self:
+    def prune(cls, weights: Floats, biases: Floats, max_mib: float) -> Self:
         """Keep the largest weights, as many as a file of that size can hold (a few more where some are equal).
 
         Raises ModelError where there are more than 65,536 labels.
         """
-        if len(biases) > _MOST_COLUMNS:
-            raise ModelError(f"a linear model of {len(biases):,} labels; expected {_MOST_COLUMNS:,} at most")
-        kept = [np.flatnonzero(np.abs(line) >= _LEAST) for line in weights]
+        if len(biases) > _MAX_COLUMNS:
+            raise ModelError(f"a linear model of {len(biases):,} labels; expected {_MAX_COLUMNS:,} at most")
+        kept = [np.flatnonzero(np.abs(line) >= _MIN_WEIGHT) for line in weights]
         values = np.concatenate([line[places] for line, places in zip(weights, kept, strict=True)])
         columns = np.concatenate(kept).astype(np.uint16)
         starts = np.cumsum([0, *map(len, kept)], dtype=np.int64)
-        most = max(1, int(most_mib * 2**20 / _BYTES))
+        most = max(1, int(max_mib * 2**20 / _BYTES))
         if len(values) > most:
             least = np.partition(np.abs(values), -most)[-most]
             large = np.abs(values) >= least

@@ -22,10 +22,10 @@ from tillmap.linear.training import SILENT, Floats, Heads, Ints, train_heads
 log = logging.getLogger(__name__)
 
 TREE = "paths.parquet"  # in a model's folder: the paths it can answer
-_MOST_WEIGHTS = 500_000_000  # while training, terms times labels: 2 GB
+_MAX_WEIGHTS = 500_000_000  # while training, terms times labels: 2 GB
 _CHUNK = 2048  # rows ranked at a time: bounds memory and moves the progress bar
 _FORMAT = 1
-_MOST_LEAD = 10.0  # scores lie within about -2 and 2
+_MAX_LEAD = 10.0  # scores lie within about -2 and 2
 
 
 Trial = dict[str, Any]  # what was tried, of how many `rows` how many came out `right`, and whether it was `kept`
@@ -79,7 +79,7 @@ class LinearModel:
         Raises InputError where there are no rows or a row's path is not of the tree.
         """
         if rows.empty:
-            raise InputError("linear model: no row to train on; expected labelled rows of the training part")
+            raise InputError("linear model: no row to train on; expected labelled rows of the training subset")
         index = pd.MultiIndex.from_tuples(tree.paths, names=LEVELS)
         path_of_row = index.get_indexer(pd.MultiIndex.from_frame(rows[list(LEVELS)]))
         if (path_of_row < 0).any():
@@ -89,8 +89,8 @@ class LinearModel:
             )
         columns, ends = _columns_of(tree, recipe.siblings)
         examples = columns[path_of_row]
-        most_terms = max(1, _MOST_WEIGHTS // int(ends[-1]) // len(recipe.blocks))
-        featuriser = Featuriser.fit(rows, recipe.blocks, ngrams=recipe.ngrams, most_terms=most_terms)
+        max_terms = max(1, _MAX_WEIGHTS // int(ends[-1]) // len(recipe.blocks))
+        featuriser = Featuriser.fit(rows, recipe.blocks, ngrams=recipe.ngrams, max_terms=max_terms)
         features = featuriser.transform(rows)
         if recipe.label_names:
             names, said = _named_labels(tree, columns)
@@ -249,4 +249,4 @@ def _softmax(scores: Floats) -> NDArray[np.float64]:
 
 def _finite(values: Floats) -> Floats:
     """Where there is no second label or path to compare with, the lead is infinite; a large number serves as well."""
-    return np.clip(values, -_MOST_LEAD, _MOST_LEAD)
+    return np.clip(values, -_MAX_LEAD, _MAX_LEAD)

@@ -1,4 +1,4 @@
-"""Finds a linear model's recipe on the `tune` part: what it sees, which heads it has, how it decodes."""
+"""Finds a linear model's recipe on the `dev` subset: what it sees, which heads it has, how it decodes."""
 
 import logging
 from collections import Counter
@@ -16,8 +16,8 @@ from tillmap.linear.model import LinearModel, Recipe, Trial
 
 log = logging.getLogger(__name__)
 
-LEAST_TUNE_ROWS = 50  # fewer decide nothing; the default recipe stands
-_MOST_TUNE_ROWS = 5000
+MIN_TUNE_ROWS = 50  # fewer decide nothing; the default recipe stands
+_MAX_TUNE_ROWS = 5000
 _BLOCK_CHANGES = {"without price": ("price", False), "with retailer": ("retailer", True)}
 _OTHER_CHANGES: Mapping[str, Mapping[str, Any]] = {
     "without label names": {"label_names": False},
@@ -34,7 +34,7 @@ def fit_best(
     training: pd.DataFrame, tune: pd.DataFrame, tree: LabelTree, recipe: Recipe, seed: int,
     *, seen: Mapping[str, bool], trial_rows: int, unseen_paths: bool,
 ) -> LinearModel:  # fmt: skip
-    """Fit the recipe that gets the most `tune` rows right, starting from `recipe` and changing one thing at a time.
+    """Fit the recipe that gets the most `dev` rows right, starting from `recipe` and changing one thing at a time.
 
     First what is seen and which heads there are: without the price, with the retailer, without the labels' names,
     with a head for siblings (on dense data only: it is the dearest, and where paths have few rows it gains nothing). A
@@ -44,15 +44,15 @@ def fit_best(
     unseen paths are answered (`unseen_paths`), and how sharp the shares are.
 
     `seen` says of the blocks price and retailer whether they are used; one that it does not name is tried.
-    `training` and `tune` have id, description, retailer, price and the four levels; fewer than 50 tune rows choose
+    `training` and `dev` have id, description, retailer, price and the four levels; fewer than 50 tune rows choose
     nothing. The model carries the list of trials.
     """
     for block, used in seen.items():
         recipe = _with_block(recipe, block, used)
-    if len(tune) < LEAST_TUNE_ROWS:
+    if len(tune) < MIN_TUNE_ROWS:
         log.info("%d tune rows are too few to choose a recipe with; the default is taken", len(tune))
         return LinearModel.fit(training, tree, recipe, seed)
-    tune = tune.iloc[np.sort(np.random.default_rng(seed).permutation(len(tune))[:_MOST_TUNE_ROWS])]
+    tune = tune.iloc[np.sort(np.random.default_rng(seed).permutation(len(tune))[:_MAX_TUNE_ROWS])]
     trials: list[Trial] = []
     changes = [change for change, (block, _) in _BLOCK_CHANGES.items() if block not in seen]
     changes += [change for change in _OTHER_CHANGES if change != "with siblings" or len(training) >= _DENSE * len(tree)]

@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Literal, Protocol
 from tillmap.core.errors import ParamsError
 from tillmap.core.taxonomy import LEVELS, Chain, LabelPath, LabelTree
 
-# The bar is a separator and the stop sequence of the seed's recipe; line ends stop a model, too.
+# The bar is a separator and the stop sequence of GradientGurus' recipe; line ends stop a model, too.
 _RESERVED = r"[\\|\x00-\x1f\x7f\x85\u2028\u2029]"
 _RESERVED_IN_SHORT = re.compile(_RESERVED)
 _RESERVED_IN_JOINED = re.compile(rf"{_RESERVED}|^_|_\Z|_(?=_)|(?<=_)_")
@@ -73,7 +73,7 @@ class Limits(Protocol):
     unseen_brand: bool
 
 
-class Target(ABC):
+class AnswerFormat(ABC):
     """One way to write paths. `decode(encode(path))` is the path itself, for every path of the tree."""
 
     name: ClassVar[str]
@@ -143,7 +143,7 @@ class Target(ABC):
         }
 
 
-class JsonTarget(Target):
+class JsonFormat(AnswerFormat):
     """`{"supergroup": "baby care", "group": ..., "module": ..., "brand": ...}`."""
 
     name = "json"
@@ -167,7 +167,7 @@ class JsonTarget(Target):
         return labels if labels and all(isinstance(label, str) for label in labels) else ("",)
 
 
-class JoinedTarget(Target):
+class JoinedFormat(AnswerFormat):
     """`supergroup__group__module__brand`."""
 
     name = "joined"
@@ -185,7 +185,7 @@ class JoinedTarget(Target):
         return tuple(unescape(label) for label in text.split("__"))
 
 
-class ShortTarget(Target):
+class ShortFormat(AnswerFormat):
     """`module | brand` where the tree has one such path, else with the group, or group and supergroup, in front."""
 
     name = "short"
@@ -220,11 +220,11 @@ class ShortTarget(Target):
         return len(LEVELS)
 
 
-_TARGETS = {target.name: target for target in (JsonTarget, JoinedTarget, ShortTarget)}
+_FORMATS = {kind.name: kind for kind in (JsonFormat, JoinedFormat, ShortFormat)}
 
 
-def make_target(name: str, tree: LabelTree) -> Target:
-    """The target format of that name. Raises ParamsError for a name that is not `json`, `joined` or `short`."""
-    if name not in _TARGETS:
-        raise ParamsError(f"target: there is no format {name!r}; expected one of {', '.join(_TARGETS)}")
-    return _TARGETS[name](tree)
+def make_answer_format(name: str, tree: LabelTree) -> AnswerFormat:
+    """The answer format of that name. Raises ParamsError for a name that is not `json`, `joined` or `short`."""
+    if name not in _FORMATS:
+        raise ParamsError(f"answer_format: there is no format {name!r}; expected one of {', '.join(_FORMATS)}")
+    return _FORMATS[name](tree)

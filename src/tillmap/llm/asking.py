@@ -22,7 +22,7 @@ from tillmap.llm.questions import Generation, Machine, Question
 from tillmap.providers.batches import Limits, answer_by_batch
 from tillmap.providers.cancel import run_folder
 from tillmap.providers.client import Service
-from tillmap.providers.costs import PriceList, TokenCounter, TokenPrices, cents, most_to_ask, require_budget
+from tillmap.providers.costs import PriceList, TokenCounter, TokenPrices, cents, max_cost, require_budget
 from tillmap.providers.requests import Asking
 from tillmap.providers.server import ServerEngine
 
@@ -90,7 +90,7 @@ def _ask_provider(params: Params, questions: Sequence[Question], allowed: dict[s
     )
     prices = prices_of(params, job)
     asked = (question.messages for question in questions)
-    _, most = most_to_ask(asked, TokenCounter(job["model"]), chosen.max_new_tokens, prices)
+    _, most = max_cost(asked, TokenCounter(job["model"]), chosen.max_new_tokens, prices)
     require_budget(f"answering {len(questions)} rows", most, provider.budget_usd, Decimal(str(job["usd"])))
     service = Service(
         provider.base_url,

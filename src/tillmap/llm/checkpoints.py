@@ -23,7 +23,7 @@ _OWN_LIBRARIES = ("peft", "transformers")
 _INDEX = "model.safetensors.index.json"
 _SHARD = re.compile(r"[\w-][\w.-]*\.safetensors")
 _TAKEN = ("*.safetensors", "*.json", "*.model", "*.txt", "*.jinja")  # neither code nor pickles
-_MOST_RANK = 4096  # a larger one only fills the memory
+_MAX_RANK = 4096  # a larger one only fills the memory
 
 
 def fetch_checkpoint(source: str, revision: str | None, folder: Path) -> None:
@@ -151,9 +151,9 @@ def _adapter_config(path: Path) -> dict[str, Any]:
         if not isinstance(config.get(key) or kind(), kind):
             raise ModelError(f"{path}: `{key}` is not a JSON {'object' if kind is dict else 'array'}; train it again")
     ranks = [config.get("r"), *(config.get("rank_pattern") or {}).values()]
-    if not all(type(rank) is int and 0 < rank <= _MOST_RANK for rank in ranks):
+    if not all(type(rank) is int and 0 < rank <= _MAX_RANK for rank in ranks):
         raise ModelError(
-            f"{path}: the rank `r` must be a whole number from 1 to {_MOST_RANK}, not {ranks[0]!r}; train it again"
+            f"{path}: the rank `r` must be a whole number from 1 to {_MAX_RANK}, not {ranks[0]!r}; train it again"
         )
     library = (config.get("auto_mapping") or {}).get("parent_library", "peft")
     code = [key for key in ("auto_map", "megatron_config") if config.get(key)]

@@ -28,7 +28,7 @@ def labelled_items(rows: pd.DataFrame) -> Iterator[tuple[int, Example]]:
         yield row_id, Example(make_item(*shown), LabelPath(*path))
 
 
-class Evidence:
+class FewShotExamples:
     """Looks up the neighbours of a row."""
 
     def __init__(self, training: pd.DataFrame, neighbours: pd.DataFrame) -> None:

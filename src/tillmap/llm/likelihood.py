@@ -56,7 +56,7 @@ class Choice:
         )
 
 
-class Chooser:
+class LikelihoodRanker:
     """Knows answers by their tokens, and searches among them."""
 
     def __init__(self, tokenize: Callable[[list[str]], Sequence[Sequence[int]]], eos: int) -> None:

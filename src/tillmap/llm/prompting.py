@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from tillmap.core.taxonomy import LabelPath
-from tillmap.llm.answer_formats import Target
+from tillmap.llm.answer_formats import AnswerFormat
 
 Message = dict[str, str]
 
@@ -35,7 +35,7 @@ class Recipe:
     """How an arm asks: the system text, how an item is written and what of it is shown, and how examples are shown.
 
     `turns` shows an example as an earlier question with its answer, which even a very small model goes on from;
-    `context` lists them in one message with the question, as the seed did. In turns, `item_end` follows every item.
+    `context` lists them in one message with the question, as GradientGurus did. In turns, `item_end` follows every item.
     No `system` text, no system message: what a model is told then is up to its chat template. Without `show_numbers`
     words that hold a digit (sizes, counts, codes) are left out of a description, unless nothing else is in it.
     """
@@ -49,7 +49,7 @@ class Recipe:
     show_numbers: bool = True
 
 
-SEED_RAG = Recipe(
+GRADIENTGURUS_RAG = Recipe(
     system=(
         "You label products. The user lists similar products with their labels, then one product without labels. "
         "Reply with one JSON object that has the keys supergroup, group, module and brand, all taken from the list."
@@ -61,7 +61,7 @@ SEED_RAG = Recipe(
 )
 
 
-SEED_LLAMA = Recipe(system="", item_format="json", examples="turns", show_retailer=True, show_price=True)
+GRADIENTGURUS_LLAMA = Recipe(system="", item_format="json", examples="turns", show_retailer=True, show_price=True)
 
 _LIKELY = "Likely answers, the likeliest first:"
 _WITH_DIGITS = re.compile(r"\S*\d\S*")
@@ -74,10 +74,10 @@ def our_recipe(show_retailer: bool, show_price: bool, show_numbers: bool = True)
 
 @dataclass(frozen=True)
 class Renderer:
-    """Renders items with a recipe and writes their answers in a target format."""
+    """Renders items with a recipe and writes their answers in an answer format."""
 
     recipe: Recipe
-    target: Target
+    answer_format: AnswerFormat
 
     def question(
         self, item: Item, examples: Sequence[Example] = (), candidates: Sequence[LabelPath] = ()
@@ -88,8 +88,8 @@ class Renderer:
         `candidates`, likeliest first, are listed as answers before the item; without any, nothing is said of them.
         """
         messages = [{"role": "system", "content": self.recipe.system}] if self.recipe.system else []
-        shown = [(self._item(example.item), self.target.encode(example.path)) for example in reversed(examples)]
-        listed = [_LIKELY, *map(self.target.encode, candidates), ""] if candidates else []
+        shown = [(self._item(example.item), self.answer_format.encode(example.path)) for example in reversed(examples)]
+        listed = [_LIKELY, *map(self.answer_format.encode, candidates), ""] if candidates else []
         if self.recipe.examples == "turns":
             end = self.recipe.item_end
             for line, answer in shown:
@@ -100,7 +100,7 @@ class Renderer:
 
     def training_example(self, item: Item, path: LabelPath, examples: Sequence[Example] = ()) -> list[Message]:
         """The same question with its answer: what a model is tuned on."""
-        return [*self.question(item, examples), {"role": "assistant", "content": self.target.encode(path)}]
+        return [*self.question(item, examples), {"role": "assistant", "content": self.answer_format.encode(path)}]
 
     def _item(self, item: Item) -> str:
         price = None if item.price is None else f"{item.price:.2f}"

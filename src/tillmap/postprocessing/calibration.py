@@ -1,6 +1,6 @@
-"""How likely each answer is to be right: a small model over what the arm and the free arms say, fitted on `calibrate`.
+"""How likely each answer is to be right: a small model over what the arm and the free arms say, fitted on the `calibration` subset.
 
-The free arms' beliefs are ranked label paths with shares for each row, as `nearest.votes_by_key` gives them. No arm
+The free arms' candidate_scores are ranked label paths with shares for each row, as `nearest.votes_by_key` gives them. No arm
 that costs may be among them, so that a confidence can be had without asking one.
 """
 
@@ -21,14 +21,14 @@ from tillmap.core.taxonomy import LEVELS, LabelPath, LabelTree
 from tillmap.core.text import normalise
 
 Key = tuple[str, int]
-Beliefs = Mapping[Key, Sequence[tuple[LabelPath, float]]]
+CandidateScores = Mapping[Key, Sequence[tuple[LabelPath, float]]]
 Floats = npt.NDArray[np.float64]
 
 FREE = ("nearest", "linear")  # the free arms: what they say of a row tells of every arm's answer
 ROWS_PER_SIGNAL = 5  # of the rarer outcome; Vittinghoff and McCulloch (2007) find 5 to 9 enough
 _REPAIRS = ("folded", "parsed", "snapped", "vote")
-_FAINT = 1e-3  # shares are kept this far from 0 and 1, where log odds have no end
-_LEAST_LOGPROB = -20.0
+_EPS = 1e-3  # shares are kept this far from 0 and 1, where log odds have no end
+_MIN_LOGPROB = -20.0
 _PENALTY = 0.1  # sklearn's C, on standardised signals: chosen by the likelihood of held-out rows of real receipts
 _Z = 1.96  # of a 95% interval
 _DIGITS = 6
@@ -36,7 +36,7 @@ _FORMAT = 1
 _FOLDS = 10
 
 
-def beliefs(completions: Sequence[Mapping[str, Any]]) -> dict[Key, list[tuple[LabelPath, float]]]:
+def candidate_scores(completions: Sequence[Mapping[str, Any]]) -> dict[Key, list[tuple[LabelPath, float]]]:
     """The candidates of an arm's completions: each row's label paths with their shares, best first."""
     return {
         (answer["split"], answer["id"]): [(LabelPath(*path), share) for path, share in answer["candidates"] or ()]
@@ -48,7 +48,7 @@ def make_signals(
     completions: Sequence[Mapping[str, Any]],
     predictions: pd.DataFrame,
     rows: pd.DataFrame,
-    free: Mapping[str, Beliefs],
+    free: Mapping[str, CandidateScores],
     tree: LabelTree,
 ) -> pd.DataFrame:
     """What speaks for and against each answer: a row a prediction, in order; finite floats.
@@ -63,8 +63,8 @@ def make_signals(
         completions: the arm's, of the same rows in the same order as `predictions`.
         predictions: an uncalibrated predictions table.
         rows: split, id and description of all these rows, and maybe others.
-        free: the beliefs of the free arms by name, without those of the arm itself.
-        tree: the paths of the training part.
+        free: the candidate_scores of the free arms by name, without those of the arm itself.
+        tree: the paths of the training subset.
 
     Raises InputError where completions and predictions are not of the same rows, or `rows` lacks one.
     """
@@ -93,14 +93,14 @@ def calibrate(
 ) -> tuple[pd.DataFrame, "Confidence"]:
     """The predictions with a calibrated confidence in place of the arm's own, and the model that gave it.
 
-    It is fitted on those rows of the `calibrate` part that were answered, be they few. These get their confidence from
+    It is fitted on those rows of the `calibration` subset that were answered, be they few. These get their confidence from
     models of the others, so that a threshold chosen on them holds for rows that no model has seen. `signals` are those
-    of `make_signals`; `rows` is a rows table with split, id, part, the four levels and maybe product.
+    of `make_signals`; `rows` is a rows table with split, id, subset, the four levels and maybe product.
 
     Raises InputError where no row of that part was answered.
     """
     levels = list(LEVELS)
-    truth = rows[rows["part"] == "calibrate"]
+    truth = rows[rows["subset"] == "calibration"]
     asked = predictions[["split", "id"]].reset_index(drop=True)
     place = asked.reset_index(names="place").merge(truth, on=["split", "id"])
     known = place["place"].to_numpy()
@@ -132,12 +132,12 @@ def cross_fit(signals: pd.DataFrame, right: npt.ArrayLike, product: pd.Series | 
 
 def _of_arm(completion: Mapping[str, Any], own: float) -> dict[str, float]:
     shares = [share for _, share in completion["candidates"] or ()]
-    lead = log(max(shares[0], _FAINT) / max(shares[1], _FAINT)) if len(shares) > 1 else 0.0
+    lead = log(max(shares[0], _EPS) / max(shares[1], _EPS)) if len(shares) > 1 else 0.0
     logprob = completion["logprob"]
     return {
         "own": _log_odds(own),
         "lead": lead,
-        "logprob": 0.0 if logprob is None else max(logprob, _LEAST_LOGPROB),
+        "logprob": 0.0 if logprob is None else max(logprob, _MIN_LOGPROB),
     }
 
 
@@ -157,7 +157,7 @@ def _of_text(description: str) -> dict[str, float]:
 
 
 def _log_odds(share: float) -> float:
-    share = min(max(share, _FAINT), 1 - _FAINT)
+    share = min(max(share, _EPS), 1 - _EPS)
     return log(share / (1 - share))
 
 
@@ -168,7 +168,7 @@ class Confidence:
     kind: `full` has all signals; `few` only the first, as many as the rows allow; `constant` none, for there were too
         few rows, or all came out alike.
     rows: how many it was fitted on. error: their mean squared error (the Brier score), in sample.
-    free: the free arms whose beliefs the signals are made with.
+    free: the free arms whose candidate_scores the signals are made with.
     """
 
     kind: Literal["full", "few", "constant"]
@@ -195,7 +195,7 @@ class Confidence:
         if not len(outcome) or len(outcome) != len(signals):
             raise InputError(
                 f"confidence: {len(signals)} rows of signals, {len(outcome)} outcomes; expected as many, and at least "
-                "one: answer some rows of the calibrate part"
+                "one: answer some rows of the calibration subset"
             )
         rarer = int(min(outcome.sum(), (~outcome).sum()))
         names = tuple(signals.columns[: rarer // ROWS_PER_SIGNAL])
@@ -207,7 +207,7 @@ class Confidence:
 
         values = signals[list(names)].to_numpy(np.float64)
         means, scales = values.mean(axis=0), values.std(axis=0)
-        scales[scales < _FAINT] = 1.0
+        scales[scales < _EPS] = 1.0
         found = LogisticRegression(C=_PENALTY, max_iter=1000).fit((values - means) / scales, outcome)
         kind: Literal["full", "few"] = "full" if len(names) == signals.shape[1] else "few"
         # Rounded, for the last digits depend on the machine.

@@ -31,7 +31,7 @@ _SEPARATORS = {
 }
 _WEAK_SEPARATOR = re.compile(r"[,;]\s")  # occurs in labels, too
 _PREAMBLE = re.compile(r"^.*(?:: |->)", re.DOTALL)
-_QUESTION = re.compile(r"^.*\s->\s", re.DOTALL)  # the seed's, with bars of its own, when it is echoed
+_QUESTION = re.compile(r"^.*\s->\s", re.DOTALL)  # GradientGurus', with bars of its own, when it is echoed
 _LIST_MARK = re.compile(r"^[ \t]*(?:[-*•]|\d{1,2}[.)])[ \t]+", re.MULTILINE)
 _HEADER = re.compile(
     r"^\W*(?:super[\s_-]?)?(?:group|module)(?:[\s|_,>/-]+(?:group|module|brand))+\s*[:\n]", re.IGNORECASE
@@ -130,7 +130,7 @@ def _read_pieces(text: str) -> Iterator[tuple[str, list[str]]]:
     lines = [line for line in text.splitlines() if _clean(line)]
     style, line, count = "plain", "", 0
     for name, separator in _SEPARATORS.items():
-        # Behind a bar, the seed's stop sequence, a joined answer has run on.
+        # Behind a bar, GradientGurus' stop sequence, a joined answer has run on.
         parts = [part for whole in lines for part in whole.split("|")] if name == "joined" else lines
         for part in parts:
             found = min(len(separator.findall(part)), len(LEVELS) - 1)

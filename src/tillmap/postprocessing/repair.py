@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple, TypeVar
 from rapidfuzz import fuzz, process
 
 from tillmap.core.taxonomy import LEVELS, LabelPath, LabelTree
-from tillmap.llm.answer_formats import Target, unescape
+from tillmap.llm.answer_formats import AnswerFormat, unescape
 from tillmap.postprocessing.matching import Embed, NearestPath, PathMatcher, fold
 from tillmap.postprocessing.parsing import Reading, readings, runs
 
@@ -44,29 +44,31 @@ class Repairer:
     def __init__(
         self,
         tree: LabelTree,
-        target: Target,
+        answer_format: AnswerFormat,
         *,
         embed: Embed | None = None,
         unseen_brand: bool = False,
-        least_score: float = 0.6,
+        min_score: float = 0.6,
         exact_only: bool = False,
     ) -> None:
-        """Prepare the look-ups of a tree whose answers are written as `target`.
+        """Prepare the look-ups of a tree whose answers are written as `answer_format`.
 
         `embed` finds paraphrases, which no similarity of characters can. `unseen_brand` lets a path through whose
-        chain is known and whose brand is none of that chain's. Under `least_score` an answer is like no path.
+        chain is known and whose brand is none of that chain's. Under `min_score` an answer is like no path.
         `exact_only` repairs nothing: what is not exactly a path goes to the vote.
         """
         self.tree = tree
-        self._target = target
+        self._answer_format = answer_format
         self._unseen_brand = unseen_brand
-        self._least_score = least_score
+        self._least_score = min_score
         self._exact_only = exact_only
         self._matcher = PathMatcher(tree, embed)
-        self._by_answer = _unambiguous((fold(unescape(answer)), path) for answer, path in target.answers.items())
+        self._by_answer = _unambiguous((fold(unescape(answer)), path) for answer, path in answer_format.answers.items())
         self._by_labels = _unambiguous((suffix, path) for path in tree for suffix in _suffixes(_fold_all(path)))
         # Where punctuation is all that tells two labels apart, it is heeded.
-        self._by_cased_answer = _unambiguous((answer.casefold(), path) for answer, path in target.answers.items())
+        self._by_cased_answer = _unambiguous(
+            (answer.casefold(), path) for answer, path in answer_format.answers.items()
+        )
         self._by_cased_labels = _unambiguous((suffix, path) for path in tree for suffix in _suffixes(_uncase_all(path)))
         self._whole_names = _unambiguous((" ".join(_fold_all(path)), path) for path in tree)
         self._names = _unambiguous(
@@ -103,7 +105,7 @@ class Repairer:
     def _look_up(self, text: str) -> Repaired | list[Reading]:
         """The steps without similarity, `none`, `folded` and `parsed`; failing these, the text's readings, if any."""
         text = text.encode(errors="replace").decode()  # half a surrogate pair could be neither embedded nor stored
-        exact = self._target.decode(text) or self._target.decode(text.strip())
+        exact = self._answer_format.decode(text) or self._answer_format.decode(text.strip())
         if exact:
             return Repaired(exact, "none", 1.0)
         if self._exact_only:
@@ -129,8 +131,8 @@ class Repairer:
         return Repaired(among_others, "parsed", 1.0) if among_others else options
 
     def _unseen(self, text: str) -> Repaired | None:
-        """A known chain with an unseen brand, exactly as the target writes it, where these are let through."""
-        written = self._target.decode_open(text.strip()) if self._unseen_brand else None
+        """A known chain with an unseen brand, exactly as the answer format writes it, where these are let through."""
+        written = self._answer_format.decode_open(text.strip()) if self._unseen_brand else None
         if written and (written in self.tree or self._path_outside(written) == written):
             return Repaired(written, "none", 1.0, in_tree=written in self.tree)
         return None

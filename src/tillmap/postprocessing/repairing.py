@@ -16,9 +16,9 @@ def make_repairer(params: Params, arm: str, tree: LabelTree) -> Repairer:
     """The repairer of one arm's answers; `tree` holds the paths that the arm can know."""
     chosen, meaning = getattr(params, arm), params.embedding
     if arm in ASKED:
-        target, unseen = ASKED[arm].target_of(chosen, tree), chosen.unseen_brand
+        target, unseen = ASKED[arm].answer_format_of(chosen, tree), chosen.unseen_brand
     else:
-        target, unseen = nearest.target_of(tree), arm == "linear" and chosen.unseen_paths
+        target, unseen = nearest.answer_format_of(tree), arm == "linear" and chosen.unseen_paths
     # The other arms answer with paths, and need no model of meaning.
     by_meaning = arm in ASKED and params.postprocess.repair and params.postprocess.embed
     embedder = Embedder(meaning.model, meaning.revision, meaning.batch_size) if by_meaning else None
@@ -27,13 +27,13 @@ def make_repairer(params: Params, arm: str, tree: LabelTree) -> Repairer:
         target,
         embed=embedder.encode if embedder else None,
         unseen_brand=unseen,
-        least_score=params.postprocess.min_similarity,
+        min_score=params.postprocess.min_similarity,
         exact_only=not params.postprocess.repair,
     )
 
 
 def known_paths(params: Params, arm: str, rows: pd.DataFrame) -> LabelTree:
-    """The paths an arm can know: of the training part, or of all labelled rows where it was refitted on them."""
+    """The paths an arm can know: of the training subset, or of all labelled rows where it was refitted on them."""
     labelled = rows[rows["split"] == "train"]
     refitted = arm in HAVE_LINEAR and len(labelled) <= params.linear.refit_up_to
-    return LabelTree.from_rows(labelled if refitted else rows[rows["part"] == "train"])
+    return LabelTree.from_rows(labelled if refitted else rows[rows["subset"] == "train"])

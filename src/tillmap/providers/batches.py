@@ -35,7 +35,7 @@ _ENDPOINT: Final = "/v1/chat/completions"
 _ENDED = ("completed", "failed", "expired", "cancelled")
 _LIMIT_REFUSALS = 30  # in a row; the pauses between them double up to an hour
 _LOOKS = 60  # at a batch that is over but names no output yet
-_LEAST_SHARE = 256  # of the tokens first refused: what is asked for at once does not fall below that part of them
+_MIN_SHARE = 256  # of the tokens first refused: what is asked for at once does not fall below that part of them
 
 
 @dataclass(frozen=True)
@@ -185,7 +185,7 @@ class _Run:
             raise ProviderError("the provider's queue stays full; run again later, or lower provider.enqueued_tokens")
         tokens = sum(self._tokens.get(row, 0) for row in rows)
         if self._refusals == 1:
-            self._least_tokens = tokens // _LEAST_SHARE
+            self._least_tokens = tokens // _MIN_SHARE
         self._enqueued_tokens = max(self._least_tokens, min(self._enqueued_tokens, tokens) // 2)
         wait = min(self._service.poll_seconds * 2**self._refusals, 3600.0)
         self._resume_at = time.monotonic() + wait

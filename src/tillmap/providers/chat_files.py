@@ -10,9 +10,9 @@ from tillmap.providers.costs import TokenCounter
 
 # https://developers.openai.com/api/docs/guides/supervised-fine-tuning; the length is that of
 # gpt-4o-mini-2024-07-18. Longer examples would be cut, and lose their answers, without a word.
-LEAST_EXAMPLES = 10
-MOST_EXAMPLE_TOKENS = 65_536
-MOST_FILE_BYTES = 512 * 10**6
+MIN_EXAMPLES = 10
+MAX_EXAMPLE_TOKENS = 65_536
+MAX_FILE_BYTES = 512 * 10**6
 
 _ROLES = ("system", "user", "assistant")
 
@@ -29,13 +29,13 @@ def check_examples(path: Path, counter: TokenCounter) -> tuple[int, int]:
         if wrong:
             raise InputError(f"{path}:{number}: {wrong}; write the examples again with `dvc repro prompts`")
         length = counter.example(messages)
-        if length > MOST_EXAMPLE_TOKENS:
-            raise InputError(f"{path}:{number}: the example has {length} tokens; shorten it to {MOST_EXAMPLE_TOKENS}")
+        if length > MAX_EXAMPLE_TOKENS:
+            raise InputError(f"{path}:{number}: the example has {length} tokens; shorten it to {MAX_EXAMPLE_TOKENS}")
         examples, tokens = examples + 1, tokens + length
-    if examples < LEAST_EXAMPLES:
-        raise InputError(f"{path}: {examples} examples; a provider asks for {LEAST_EXAMPLES} or more: add rows")
-    if path.stat().st_size > MOST_FILE_BYTES:
-        raise InputError(f"{path}: larger than {MOST_FILE_BYTES // 10**6} MB; lower openai.sample_rows")
+    if examples < MIN_EXAMPLES:
+        raise InputError(f"{path}: {examples} examples; a provider asks for {MIN_EXAMPLES} or more: add rows")
+    if path.stat().st_size > MAX_FILE_BYTES:
+        raise InputError(f"{path}: larger than {MAX_FILE_BYTES // 10**6} MB; lower openai.sample_rows")
     return examples, tokens
 
 

@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 _RETRIES = 4  # by the client itself, seconds apart; it heeds Retry-After
 _PATIENCE = 60  # failed reads in a row, `poll_seconds` apart, before a run stops; the next one goes on
-LEAST_LOOKS = 5  # at something just made, however slow they are
+MIN_LOOKS = 5  # at something just made, however slow they are
 _TRANSIENT = (408, 409, 429)
 
 
@@ -72,7 +72,7 @@ class Service:
             except openai.APIError as error:
                 lags = isinstance(error, openai.NotFoundError) and may_lag
                 looks += lags
-                in_time = looks < LEAST_LOOKS or time.monotonic() - began < self.settle_seconds
+                in_time = looks < MIN_LOOKS or time.monotonic() - began < self.settle_seconds
                 failures += not lags
                 if not (lags and in_time) and not (is_passing(error) and failures < _PATIENCE):
                     raise self.explain(error) from error

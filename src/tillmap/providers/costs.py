@@ -139,7 +139,7 @@ class TokenCounter:
         return self.example(messages) + _BEFORE_ANSWER
 
 
-def most_to_ask(
+def max_cost(
     questions: Iterable[Sequence[Message]], counter: TokenCounter, max_new_tokens: int, prices: TokenPrices
 ) -> tuple[int, Decimal]:
     """Prompt tokens of all questions, and the dollars they cost if every answer is as long as it may be."""

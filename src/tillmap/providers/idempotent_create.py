@@ -13,7 +13,7 @@ import openai
 from openai.types import Batch, FileObject
 from openai.types.fine_tuning import FineTuningJob
 
-from tillmap.providers.client import LEAST_LOOKS, ProviderError, Service, is_passing
+from tillmap.providers.client import MIN_LOOKS, ProviderError, Service, is_passing
 from tillmap.providers.state import RunState
 
 logger = logging.getLogger(__name__)
@@ -101,7 +101,7 @@ def _look(service: Service, find: Callable[[], T | None], since: float | None) -
     """Look for something whose creation was tried at that time, or never: until it shows, or should have."""
     looks = 0
     while True:
-        over = since is None or (looks + 1 >= LEAST_LOOKS and time.time() - since > service.settle_seconds)
+        over = since is None or (looks + 1 >= MIN_LOOKS and time.time() - since > service.settle_seconds)
         found = find()
         looks += 1
         if found is not None or over:

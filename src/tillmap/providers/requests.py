@@ -12,7 +12,7 @@ from tillmap.llm.questions import Completion, Generation, Question, failed, fini
 Constraint = Literal["off", "structured_outputs", "json_schema"]
 
 # https://developers.openai.com/api/docs/guides/structured-outputs: values of an enum, and their length where many.
-_MOST_VALUES, _MANY_VALUES, _MOST_LETTERS = 1000, 250, 15_000
+_MAX_VALUES, _MANY_VALUES, _MAX_LETTERS = 1000, 250, 15_000
 
 
 @dataclass(frozen=True)
@@ -74,8 +74,8 @@ class Asking:
             return {}
         if self.constraint == "structured_outputs":
             return {"structured_outputs": {"choice": list(answers)}}
-        many = len(answers) > _MANY_VALUES and sum(map(len, answers)) > _MOST_LETTERS
-        if len(answers) > _MOST_VALUES or many:
+        many = len(answers) > _MANY_VALUES and sum(map(len, answers)) > _MAX_LETTERS
+        if len(answers) > _MAX_VALUES or many:
             raise ParamsError(
                 f"openai.constraint json_schema: {len(answers)} answers are too many for a schema; "
                 "set openai.constrain to retrieved or off"

@@ -16,7 +16,7 @@ from tillmap.providers.state import RunState, own_run
 logger = logging.getLogger(__name__)
 
 _ENDED = ("succeeded", "failed", "cancelled")
-_MOST_SEED = 2**31  # the API's own bound
+_MAX_SEED = 2**31  # the API's own bound
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def _create(service: Service, state: RunState, examples: Path, tuning: Tuning, k
             model=tuning.model,
             training_file=file,
             method=tuning.method(),
-            seed=tuning.seed % _MOST_SEED,
+            seed=tuning.seed % _MAX_SEED,
             suffix=tuning.suffix,
             metadata={RUN: run, KEY: key},
         ),

@@ -21,7 +21,7 @@ Floats = NDArray[np.float32]
 # Texts fetched beyond k: engines keep an arbitrary one of equal scores, so the tie at rank k is settled afterwards.
 OVERFETCH = 8
 # Neighbours that a search holds at a time, queries x k: bounds its memory.
-MOST = 4_000_000
+MAX_PAIRS = 4_000_000
 HOW_TO_GET = "run `dvc repro index` to make it, or `dvc pull` to fetch it"
 
 

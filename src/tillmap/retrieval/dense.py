@@ -11,7 +11,7 @@ from safetensors.numpy import save_file
 from tqdm import tqdm
 
 from tillmap.core.errors import InputError, ModelError
-from tillmap.retrieval.base import HOW_TO_GET, MOST, Descriptions, Floats, Ids, Retriever, Texts, read_tensors
+from tillmap.retrieval.base import HOW_TO_GET, MAX_PAIRS, Descriptions, Floats, Ids, Retriever, Texts, read_tensors
 from tillmap.retrieval.embedding import Embedder
 
 log = logging.getLogger(__name__)
@@ -60,7 +60,7 @@ class DenseRetriever(Retriever):
         among = np.arange(len(keys)) if among is None and k * K_FACTOR > len(keys) else among
         subset = None if among is None else self.index.reconstruct_batch(keys[among])
         found, scores = [], []
-        chunk = max(1, min(CHUNK, MOST // k))
+        chunk = max(1, min(CHUNK, MAX_PAIRS // k))
         for start in tqdm(range(0, len(vectors), chunk), desc="dense search", unit="chunk", leave=None, disable=None):
             part = vectors[start : start + chunk]
             if among is None:

@@ -8,7 +8,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from tillmap.core.errors import ParamsError
-from tillmap.retrieval.base import MOST, Floats, Ids, Retriever
+from tillmap.retrieval.base import MAX_PAIRS, Floats, Ids, Retriever
 
 Bools = NDArray[np.bool_]
 
@@ -149,7 +149,7 @@ def _search_priced(
     todo, depth = np.flatnonzero(~outlying), min(4 * k, size)
     while todo.size:
         missing = []
-        for part in np.array_split(todo, range(MOST // depth + 1, len(todo), MOST // depth + 1)):
+        for part in np.array_split(todo, range(MAX_PAIRS // depth + 1, len(todo), MAX_PAIRS // depth + 1)):
             found, similar = retriever.search(descriptions[part], depth, among)
             fits = prices.fit(found, asked_prices[part])
             ids[part], scores[part] = first_kept(found, similar, fits, k)

@@ -18,7 +18,7 @@ from tqdm import tqdm
 from tillmap.core.errors import InputError
 from tillmap.core.files import read_json, write_json
 from tillmap.core.text import without_vowels
-from tillmap.retrieval.base import MOST, Descriptions, Floats, Ids, Retriever, Texts, read_tensors
+from tillmap.retrieval.base import MAX_PAIRS, Descriptions, Floats, Ids, Retriever, Texts, read_tensors
 
 log = logging.getLogger(__name__)
 
@@ -83,7 +83,7 @@ class LexicalRetriever(Retriever):
         """As `Retriever.nearest`; texts that share no n-gram with a query are not found."""
         vectors = _scaled(self.vectoriser.transform(_spellings(queries)), 2 - self.settings["length"])
         engine = self._engine if among is None else _Engine(self.documents[among], self.settings["flat_up_to"])
-        chunk = max(1, min(CHUNK, MOST // k))
+        chunk = max(1, min(CHUNK, MAX_PAIRS // k))
         starts = tqdm(range(0, len(queries), chunk), desc="lexical search", unit="chunk", leave=None, disable=None)
         parts = [engine.top(vectors[start : start + chunk], k) for start in starts]
         positions, scores = (np.concatenate(part) for part in zip(*parts, strict=True))

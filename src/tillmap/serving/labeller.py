@@ -16,7 +16,7 @@ from tillmap.core.errors import InputError
 from tillmap.core.files import read_json, read_table
 from tillmap.core.taxonomy import LEVELS, LabelTree
 from tillmap.linear.model import LinearModel
-from tillmap.postprocessing.calibration import Beliefs, Confidence, beliefs, make_signals
+from tillmap.postprocessing.calibration import CandidateScores, Confidence, candidate_scores, make_signals
 from tillmap.postprocessing.predictions import predict
 from tillmap.postprocessing.repair import Repairer
 from tillmap.postprocessing.repairing import ASKED, make_repairer
@@ -33,7 +33,7 @@ Judges = Literal["own", "all"]
 _AT_ONCE = 8192  # rows that a free arm labels at a time; a multiple of what its model and index take at once
 _ALL = 10_000_000  # a model's rows go together: it is loaded once, and a budget is for all of them
 _SPLIT = "test"  # new rows are asked about as test rows are
-_KNOWN = ["id", "part", "split", "description", "retailer", "price", *LEVELS]
+_KNOWN = ["id", "subset", "split", "description", "retailer", "price", *LEVELS]
 
 # What each arm's answers follow from, beside params.yaml. The arms that ask a model fall back on the neighbours' vote.
 _FILES: Mapping[str, Sequence[Path]] = {
@@ -46,7 +46,7 @@ _FILES: Mapping[str, Sequence[Path]] = {
 
 
 class Knowledge:
-    """The training part and its indexes, each read when it is first needed."""
+    """The training subset and its indexes, each read when it is first needed."""
 
     def __init__(self, params: Params) -> None:
         self._params = params
@@ -54,7 +54,7 @@ class Knowledge:
     @cached_property
     def training(self) -> pd.DataFrame:
         rows = read_table(paths.ROWS, _KNOWN)
-        return rows[rows["part"] == "train"]
+        return rows[rows["subset"] == "train"]
 
     def neighbours(self, items: pd.DataFrame, retriever: str) -> pd.DataFrame:
         """The neighbours table of new rows, as the `retrieve` stage makes it."""
@@ -92,7 +92,7 @@ class Knowledge:
 class Labeller:
     """One trained arm. Make it with `open_arm`.
 
-    tree: the paths that it can answer. training_tree: those of the training part, which confidences are fitted by.
+    tree: the paths that it can answer. training_tree: those of the training subset, which confidences are fitted by.
     confidence: None where the arm's own is not calibrated.
     """
 
@@ -149,7 +149,7 @@ class Labeller:
         chosen, module = getattr(self.params, self.arm), ASKED[self.arm]
         near = self.knowledge.neighbours(items, chosen.retriever)
         questions = list(module.write_questions(items, self.knowledge.training, near, self.tree, chosen))
-        allowed = module.target_of(chosen, self.tree).allowed_to_all(chosen)
+        allowed = module.answer_format_of(chosen, self.tree).allowed_to_all(chosen)
         return ask(self.params, self.arm, questions, allowed).records
 
     def _said_by(self, free_arm: str, items: pd.DataFrame) -> Sequence[Mapping[str, Any]]:
@@ -159,9 +159,9 @@ class Labeller:
             answers = linear.completions(self._linear.predict(items), items)
         return [answer.as_record() for answer in answers]
 
-    def _beliefs(self, items: pd.DataFrame) -> dict[str, Beliefs]:
+    def _beliefs(self, items: pd.DataFrame) -> dict[str, CandidateScores]:
         """What the free arms say of new rows."""
-        return {arm: beliefs(self._said_by(arm, items)) for arm in self.free}
+        return {arm: candidate_scores(self._said_by(arm, items)) for arm in self.free}
 
     @cached_property
     def _linear(self) -> LinearModel:
@@ -214,7 +214,9 @@ def _open_confidence(arm: str, judges: Judges | None) -> Confidence | None:
         logger.warning("%s is not here, so confidences are not calibrated: `dvc pull %s` brings it", folder, folder)
         return None
     if (folder / "off.json").is_file():
-        logger.warning("%s: the arm answered no row of the calibrate part, so confidences are not calibrated", folder)
+        logger.warning(
+            "%s: the arm answered no row of the calibration subset, so confidences are not calibrated", folder
+        )
         return None
     alone, together = (Confidence.load(folder / f"{name}.json") for name in ("alone", "together"))
     missing = [file for free in together.free for file in _FILES[free] if not file.exists()]

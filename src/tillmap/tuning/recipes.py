@@ -1,4 +1,4 @@
-"""The values a model is tuned with: the seed's, ours, and what of them a machine without a GPU can do."""
+"""The values a model is tuned with: GradientGurus', ours, and what of them a machine without a GPU can do."""
 
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -33,7 +33,7 @@ class TrainingRecipe:
     group_by_length: bool
 
 
-SEED = TrainingRecipe(
+GRADIENTGURUS = TrainingRecipe(
     max_seq_length=512,
     load_in_4bit=True,
     dtype="bfloat16",
@@ -55,7 +55,7 @@ SEED = TrainingRecipe(
 # Short answers leave most of a batch to padding unless like lengths go together, and a smaller batch takes more steps
 # from the same rows.
 OURS = replace(
-    SEED,
+    GRADIENTGURUS,
     max_seq_length=256,
     batch_rows=16,
     accumulation=1,
@@ -65,7 +65,7 @@ OURS = replace(
     group_by_length=True,
 )
 
-RECIPES = {"ours": OURS, "seed": SEED}
+RECIPES = {"ours": OURS, "gradientgurus": GRADIENTGURUS}
 
 
 def choose_recipe(name: str, changes: dict[str, Any]) -> TrainingRecipe:

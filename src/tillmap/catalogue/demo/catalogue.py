@@ -21,7 +21,7 @@ _TAIL_SHARE = 0.3  # of the paths
 _TAIL_ROWS, _TAIL_WEIGHTS = (1, 2, 3, 4), (5, 3, 2, 2)
 _UNSEEN_SHARE = 0.03  # of the test rows
 _UNSEEN_PATHS = 40
-_MOST_KINDS = 3  # of a module that one brand makes
+_MAX_KINDS = 3  # of a module that one brand makes
 _TEST_ONLY_NAMES = 0.25  # of what a path could sell; no size of these is among its training products
 _LINES_PER_PRODUCT = 3
 _SEEN_PRODUCTS = 0.15  # of the test rows show a product that training may show too
@@ -127,7 +127,7 @@ class _Shelf:
         if listing.is_catch_all:  # its few vague lines are on both sides
             self.products = self.test_products = self._make(list(product(kinds, variants)), rows, rng)
             return
-        names = list(product(rng.sample(kinds, k=min(len(kinds), _MOST_KINDS)), variants))
+        names = list(product(rng.sample(kinds, k=min(len(kinds), _MAX_KINDS)), variants))
         rng.shuffle(names)
         held_back = round(_TEST_ONLY_NAMES * len(names))
         self.products = self._make(names[held_back:], rows, rng)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tillmap.core.errors import ModelError
 from tillmap.llm.answer_formats import OpenAnswers
-from tillmap.llm.likelihood import Choice, Chooser, Scored, Start
+from tillmap.llm.likelihood import Choice, LikelihoodRanker, Scored, Start
 from tillmap.llm.questions import Completion, Generation, Machine, Question, failed, finished
 from tillmap.llm.token_trie import OpenTrie, TokenTrie
 
@@ -38,7 +38,7 @@ class TransformersEngine:
         if self._tokenizer.pad_token is None:
             self._tokenizer.pad_token = self._tokenizer.eos_token
         self._every_token = list(range(len(self._tokenizer)))
-        self._chooser = Chooser(self._tokens, self._tokenizer.eos_token_id)
+        self._chooser = LikelihoodRanker(self._tokens, self._tokenizer.eos_token_id)
 
     def answer(self, questions: Sequence[Question]) -> list[Completion]:
         """Greedy or sampled answers; too long a question gets an `error`. Rows are sampled alone, by their seeds."""

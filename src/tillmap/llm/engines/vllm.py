@@ -10,8 +10,8 @@ from typing import Any
 
 from tillmap.core.errors import ModelError, ResourceError
 from tillmap.llm.checkpoints import check_adapter
-from tillmap.llm.engines.vllm_requests import PromptScorer, grammar_of, most_bytes
-from tillmap.llm.likelihood import Chooser
+from tillmap.llm.engines.vllm_requests import PromptScorer, grammar_of, max_bytes
+from tillmap.llm.likelihood import LikelihoodRanker
 from tillmap.llm.questions import Completion, Generation, Machine, Question, failed, finished
 
 # Read by vLLM when it is imported: one process, so that a killed stage leaves no worker behind.
@@ -67,7 +67,7 @@ class VllmEngine:
                 "engine.max_model_len, or set the arm's engine to transformers"
             ) from error
         self._tokenizer = self._llm.get_tokenizer()
-        self._chooser = Chooser(
+        self._chooser = LikelihoodRanker(
             lambda texts: [list(self._tokenizer.encode(text, add_special_tokens=False)) for text in texts],
             self._tokenizer.eos_token_id,
         )
@@ -124,7 +124,7 @@ class VllmEngine:
         longest, structure = self.generation.max_new_tokens, None
         if form or allowed:
             # Cut short it would be no answer, and in the worst case each of its bytes is a token.
-            most = max(longest, most_bytes(allowed or (), form) + 1)
+            most = max(longest, max_bytes(allowed or (), form) + 1)
             longest = min(most, self._machine.max_model_len - prompt_tokens)
             structure = StructuredOutputsParams(grammar=grammar_of(allowed or (), form))
         return SamplingParams(

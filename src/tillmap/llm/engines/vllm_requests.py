@@ -11,7 +11,7 @@ from tillmap.llm.answer_formats import OpenAnswers
 from tillmap.llm.likelihood import Scored, Start
 
 _LISTED = 64  # texts written as one list of alternatives; measured, 16 to 64 are alike and 256 is slower
-_MOST_FOLLOWING = 128  # vllm.sampling_params.MAX_LOGPROB_TOKEN_IDS of 0.32
+_MAX_FOLLOWING = 128  # vllm.sampling_params.MAX_LOGPROB_TOKEN_IDS of 0.32
 
 
 class PromptScorer:
@@ -41,8 +41,8 @@ class PromptScorer:
         from vllm import SamplingParams
 
         parts = [
-            (row, start.following[first : first + _MOST_FOLLOWING])
-            for row, start in enumerate(asked) for first in range(0, max(len(start.following), 1), _MOST_FOLLOWING)
+            (row, start.following[first : first + _MAX_FOLLOWING])
+            for row, start in enumerate(asked) for first in range(0, max(len(start.following), 1), _MAX_FOLLOWING)
         ]  # fmt: skip
         outputs = self._generate(
             [[*self._questions[asked[row].place], *asked[row].tokens] for row, _ in parts],
@@ -100,7 +100,7 @@ def _one_of(texts: Sequence[str], written: int = 0) -> str:
 
 
 @lru_cache(maxsize=256)
-def most_bytes(answers: tuple[str, ...], form: OpenAnswers | None) -> int:
+def max_bytes(answers: tuple[str, ...], form: OpenAnswers | None) -> int:
     """No allowed answer has more bytes: a free brand's characters have up to four each, and a space behind."""
     known = max((len(answer.encode()) for answer in answers), default=0)
     if form is None:

@@ -1,0 +1,116 @@
+"""Says which way of splitting makes the held-out rows like the test rows."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from tillmap.core.taxonomy import LEVELS
+from tillmap.core.text import normalise
+from tillmap.splitting.subsets import HELD_OUT, draws
+
+# Similarities worked out at most, queries times labelled rows (some ten seconds), once `sample` queries are done.
+_PAIRS = 10**9
+
+
+def split_report(rows: pd.DataFrame, seed: int, sample: int = 2000) -> dict[str, Any]:
+    """Which way of splitting makes held-out rows like the test rows.
+
+    Measured is each row's similarity to its nearest labelled row: the cosine of character 2-4-gram TF-IDF of the
+    normalised text. `left_out` compares a labelled row that is left out alone ("row") or with all rows of its product
+    ("product") to all other labelled rows, beside the test rows ("test"). `fits` is the way whose similarities are
+    the closer to the test rows', by `distance_to_test`, the Wasserstein distance. `drawn` is the same for the parts
+    as they were drawn: held-out rows and test rows against the training subset. Each entry has the similarity's mean,
+    deciles 1, 5 and 9, and `unseen_paths`, the share of rows whose label path the rows compared with lack (None where
+    there are no labels); the test labels are reported and choose nothing.
+
+    `sample` rows of each split are compared, or more where there are few labelled rows. Needs the columns split, id,
+    subset, description, product and the four labels.
+    """
+    from scipy.stats import wasserstein_distance
+
+    labelled, test = rows[rows["split"] == "train"], rows[rows["split"] == "test"]
+    size = max(sample, _PAIRS // max(1, len(labelled)))
+    asked, asked_test = (table.iloc[np.argsort(draws(table["id"], seed))[:size]] for table in (labelled, test))
+    similarity = _similarities(labelled, asked, asked_test)
+    held_out = asked["subset"].isin(HELD_OUT).to_numpy()
+    unseen = _unseen_paths(labelled, test)
+    distance = {
+        by: round(float(wasserstein_distance(similarity[by], similarity["test"])), 4) for by in ("product", "row")
+    }
+    similarity["drawn_held_out"] = similarity["drawn_held_out"][held_out]
+    entries = {name: {**_summary(values), "unseen_paths": unseen[name]} for name, values in similarity.items()}
+    return {
+        "fits": "product" if distance["product"] <= distance["row"] else "row",
+        "distance_to_test": distance,
+        "left_out": {name: entries[name] for name in ("product", "row", "test")},
+        "drawn": {"held_out": entries["drawn_held_out"], "test": entries["drawn_test"]},
+        "compared_rows": {"labelled": len(asked), "held_out": int(held_out.sum()), "test": len(asked_test)},
+    }
+
+
+def _similarities(labelled: pd.DataFrame, asked: pd.DataFrame, test: pd.DataFrame) -> dict[str, NDArray[np.float64]]:
+    """Each asked row's similarity to the nearest of the rows that it may be compared with."""
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    compared = pd.concat([labelled, test])
+    text_of_row, texts = pd.factorize(compared["description"].map(normalise))
+    text_of_labelled, text_of_test = text_of_row[: len(labelled)], text_of_row[len(labelled) :]
+    # The test texts are fitted too: were their own character groups unknown, the rest would weigh more, and the test
+    # rows would look more alike to the labelled ones than those look to one another.
+    vectoriser = TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 4), sublinear_tf=True, dtype=np.float32)
+    matrix = vectoriser.fit_transform(texts)
+    copies = np.bincount(text_of_labelled)  # factorize numbers texts as they come, so the labelled ones are first
+    grams = matrix[: len(copies)].tocsc()
+    in_training = np.zeros(len(copies), dtype=bool)
+    in_training[text_of_labelled[labelled["subset"] == "train"]] = True
+    product_of_text = np.zeros(len(copies), dtype=np.int64)
+    product_of_text[text_of_labelled] = pd.factorize(labelled["product"])[0]
+    found: dict[str, list[float]] = {name: [] for name in ("product", "row", "test", "drawn_held_out", "drawn_test")}
+
+    def compare(text: int) -> NDArray[np.float32]:
+        query = matrix[[text]]
+        scores: NDArray[np.float32] = np.minimum(grams[:, query.indices] @ query.data, 1.0)
+        return scores
+
+    with tqdm(total=len(asked) + len(test), desc="similarity", unit="row", disable=None) as bar:
+        for text in pd.Series(text_of_labelled, index=labelled.index)[asked.index]:
+            scores = compare(text)
+            found["drawn_held_out"].append(scores.max(where=in_training, initial=0.0))
+            found["product"].append(scores.max(where=product_of_text != product_of_text[text], initial=0.0))
+            if copies[text] == 1:
+                scores[text] = 0.0
+            found["row"].append(scores.max())
+            bar.update()
+        for text in text_of_test:
+            scores = compare(text)
+            found["drawn_test"].append(scores.max(where=in_training, initial=0.0))
+            found["test"].append(scores.max())
+            bar.update()
+    return {name: np.array(values) for name, values in found.items()}
+
+
+def _unseen_paths(labelled: pd.DataFrame, test: pd.DataFrame) -> dict[str, float | None]:
+    """The share of rows whose path is missing from what they are compared with; of all rows, not of a sample."""
+    path = pd.concat([labelled, test]).groupby(list(LEVELS)).ngroup()  # null where a row has no label
+    known, asked = path[: len(labelled)], path[len(labelled) :].dropna()
+    training = known[(labelled["subset"] == "train").to_numpy()]
+    held_out = known[labelled["subset"].isin(HELD_OUT).to_numpy()]
+    products = labelled["product"].groupby(known).transform("nunique")
+    missing = {
+        "product": products == 1,
+        "row": known.groupby(known).transform("size") == 1,
+        "test": ~asked.isin(known),
+        "drawn_held_out": ~held_out.isin(training),
+        "drawn_test": ~asked.isin(training),
+    }
+    return {name: round(float(flags.mean()), 4) if len(flags) else None for name, flags in missing.items()}
+
+
+def _summary(similarity: NDArray[np.float64]) -> dict[str, float | None]:
+    if not len(similarity):
+        return dict.fromkeys(("mean", "p10", "p50", "p90"))
+    p10, p50, p90 = (round(float(value), 4) for value in np.quantile(similarity, (0.1, 0.5, 0.9)))
+    return {"mean": round(float(similarity.mean()), 4), "p10": p10, "p50": p50, "p90": p90}
