@@ -25,13 +25,14 @@ from typing import Any, NamedTuple
 
 from tillmap.arms import llama, nearest, rag
 from tillmap.config.params import Llama, Rag, read_params
+from tillmap.core.completions import Question
 from tillmap.core.files import read_json, read_table, write_json
 from tillmap.core.taxonomy import LabelTree
 from tillmap.evaluation.bootstrap import cluster_codes, mean_interval
 from tillmap.evaluation.metrics import mark
 from tillmap.llm.checkpoints import fetch_checkpoint
 from tillmap.llm.engines.loading import load_engine
-from tillmap.llm.questions import Generation, Machine, Question
+from tillmap.llm.generation import Generation, Machine
 from tillmap.postprocessing.predictions import predict
 from tillmap.postprocessing.repair import Repairer
 from tillmap.splitting.samples import sample_for_training

@@ -21,10 +21,11 @@ from typing import Any
 
 from tillmap.arms import rag
 from tillmap.config.params import Rag, read_params
+from tillmap.core.completions import Completion, Question
 from tillmap.core.files import read_table
 from tillmap.core.taxonomy import LabelTree
 from tillmap.llm.engines.loading import load_engine
-from tillmap.llm.questions import Completion, Generation, Machine, Question
+from tillmap.llm.generation import Generation, Machine
 
 BASELINE, *OTHERS = "transformers", "vllm"
 MACHINE = Machine(dtype="float32", max_model_len=1024, batch_rows=64, kv_cache_gib=1.0, eager=True)

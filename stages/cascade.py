@@ -12,11 +12,11 @@ from tillmap.cascade import trial as cascade
 from tillmap.cascade.routing import ASKED, TRIED
 from tillmap.config import paths
 from tillmap.config.params import Params
+from tillmap.core.completions import Completion, Question
 from tillmap.core.files import read_json, read_jsonl, read_table, write_jsonl, write_table
 from tillmap.core.taxonomy import LabelPath, LabelTree
 from tillmap.evaluation.metrics import KEY
 from tillmap.llm.asking import Answers, ask, prices_of
-from tillmap.llm.questions import Completion, Question
 from tillmap.postprocessing.calibration import FREE, calibrate, candidate_scores, make_signals
 from tillmap.postprocessing.predictions import COLUMNS, no_predictions, predict
 from tillmap.postprocessing.repair import Repairer

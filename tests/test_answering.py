@@ -2,10 +2,10 @@
 
 import pytest
 
+from tillmap.core.completions import Question, finished
 from tillmap.core.errors import ResourceError
 from tillmap.core.run_state import Journal
 from tillmap.llm.inference import answer_all
-from tillmap.llm.questions import Question, finished
 
 QUESTIONS = [Question("test", number, [{"role": "user", "content": str(number)}]) for number in range(10)]
 

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tillmap.core.completions import Question
 from tillmap.llm.likelihood import LikelihoodRanker, Scored, Start
-from tillmap.llm.questions import Question
 from tillmap.llm.token_trie import TokenTrie
 
 EOS, LETTERS = 0, "abcd"

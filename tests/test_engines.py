@@ -13,12 +13,13 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from tillmap.core.completions import Question
 from tillmap.core.errors import ModelError, ParamsError, ResourceError
 from tillmap.core.taxonomy import LabelPath, LabelTree
 from tillmap.llm.answer_formats import make_answer_format
 from tillmap.llm.checkpoints import check_adapter, check_checkpoint, fetch_checkpoint
 from tillmap.llm.engines.loading import load_engine, require_memory
-from tillmap.llm.questions import Generation, Machine, Question
+from tillmap.llm.generation import Generation, Machine
 
 GREEDY = Generation(max_new_tokens=8, temperature=0.0, seed=0)
 SMALL = Machine(dtype="float32", max_model_len=256, batch_rows=8, kv_cache_gib=0.25, eager=True)

@@ -10,7 +10,7 @@ from openai_server import LocalOpenAI
 from tillmap.arms import openai, rag
 from tillmap.core.files import write_jsonl
 from tillmap.core.taxonomy import LEVELS, LabelPath, LabelTree
-from tillmap.llm.questions import Generation
+from tillmap.llm.generation import Generation
 from tillmap.providers.batches import Limits, answer_by_batch
 from tillmap.providers.requests import Asking
 from tillmap.providers.tuning_jobs import Tuning, tune

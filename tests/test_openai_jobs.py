@@ -10,8 +10,9 @@ import pytest
 
 from openai_client import ASKING, RUN, TUNING, Clients, ask, connect, write_examples
 from openai_server import KEY, Fault, LocalOpenAI, Plan
+from tillmap.core.completions import Question
 from tillmap.core.errors import InputError, ParamsError, ResourceError
-from tillmap.llm.questions import Generation, Question
+from tillmap.llm.generation import Generation
 from tillmap.providers import cancel
 from tillmap.providers.chat_files import check_examples
 from tillmap.providers.client import ProviderError, Service

@@ -7,7 +7,8 @@ import pytest
 
 from openai_client import connect, questions
 from openai_server import Fault, LocalOpenAI
-from tillmap.llm.questions import Generation, Question
+from tillmap.core.completions import Question
+from tillmap.llm.generation import Generation
 from tillmap.providers.client import ProviderError
 from tillmap.providers.requests import Asking
 from tillmap.providers.server import ServerEngine, _Pace

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pandas as pd
 
+from tillmap.core.completions import Completion
 from tillmap.core.errors import InputError
 from tillmap.core.files import read_table
 from tillmap.core.taxonomy import LEVELS, LabelTree
 from tillmap.linear.model import TREE, LinearModel, Recipe
 from tillmap.linear.recipes import fit_best
 from tillmap.llm.answer_formats import AnswerFormat, make_answer_format
-from tillmap.llm.questions import Completion
 
 _ITEM = ["id", "description", "retailer", "price"]
 # Folders of models of the same recipe: of the training subset, of all labelled rows but the calibration subset, and of all.

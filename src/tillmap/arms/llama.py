@@ -5,11 +5,11 @@ from collections.abc import Iterator
 import pandas as pd
 
 from tillmap.config.params import Llama
+from tillmap.core.completions import Message, Question
 from tillmap.core.taxonomy import LabelTree
 from tillmap.llm.answer_formats import AnswerFormat, make_answer_format
 from tillmap.llm.few_shot import ITEM_COLUMNS, FewShotExamples, labelled_items, make_item, widen_paths
-from tillmap.llm.prompting import GRADIENTGURUS_LLAMA, Message, Renderer, our_recipe
-from tillmap.llm.questions import Question
+from tillmap.llm.prompting import GRADIENTGURUS_LLAMA, Renderer, our_recipe
 
 
 def answer_format_of(params: Llama, tree: LabelTree) -> AnswerFormat:

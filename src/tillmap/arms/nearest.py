@@ -6,10 +6,10 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
+from tillmap.core.completions import Completion
 from tillmap.core.errors import InputError
 from tillmap.core.taxonomy import LEVELS, LabelPath, LabelTree
 from tillmap.llm.answer_formats import AnswerFormat, make_answer_format
-from tillmap.llm.questions import Completion
 
 _PATH = list(LEVELS)
 

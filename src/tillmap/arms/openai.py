@@ -5,11 +5,11 @@ from collections.abc import Iterator
 import pandas as pd
 
 from tillmap.config.params import OpenAI
+from tillmap.core.completions import Message, Question
 from tillmap.core.taxonomy import LabelTree
 from tillmap.llm.answer_formats import AnswerFormat, make_answer_format
 from tillmap.llm.few_shot import ITEM_COLUMNS, FewShotExamples, labelled_items, make_item, widen_paths
-from tillmap.llm.prompting import GRADIENTGURUS_RAG, Message, Recipe, Renderer, our_recipe
-from tillmap.llm.questions import Question
+from tillmap.llm.prompting import GRADIENTGURUS_RAG, Recipe, Renderer, our_recipe
 
 GRADIENTGURUS_OPENAI = Recipe(
     system="Your task is to classify the user text",

@@ -5,11 +5,11 @@ from collections.abc import Iterator
 import pandas as pd
 
 from tillmap.config.params import Rag
+from tillmap.core.completions import Question
 from tillmap.core.taxonomy import LabelTree
 from tillmap.llm.answer_formats import AnswerFormat, make_answer_format
 from tillmap.llm.few_shot import ITEM_COLUMNS, FewShotExamples, make_item, widen_paths
 from tillmap.llm.prompting import GRADIENTGURUS_RAG, Renderer, our_recipe
-from tillmap.llm.questions import Question
 
 
 def answer_format_of(params: Rag, tree: LabelTree) -> AnswerFormat:

@@ -1,21 +1,31 @@
-"""The errors that are a user's to mend. Their message says what was found where, what was expected, what to do."""
+"""Errors that the user can fix. The message says where the problem is, what was expected and what to do."""
+
+MAX_LINE_CHARACTERS = 200
 
 
 class TillmapError(Exception):
-    """Base of every error shown to a user as one or two lines, without a traceback."""
+    """Base class of all errors that are shown to the user as one or two lines, without a traceback."""
 
 
 class InputError(TillmapError):
-    """A data file, or a row of one, is not as it should be."""
+    """A data file, or a row in one, is invalid."""
 
 
 class ParamsError(TillmapError):
-    """params.yaml has an unknown or missing key, or a value out of range or of the wrong type."""
+    """params.yaml has an unknown or missing key, or a value that is out of range or of the wrong type."""
 
 
 class ModelError(TillmapError):
-    """A model is missing, incomplete, or not what it was said to be."""
+    """A model is missing, incomplete, or different from what its files or params say."""
 
 
 class ResourceError(TillmapError):
-    """The machine has too little of something: memory, disk, or a device."""
+    """The machine lacks memory, disk space or a device."""
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of a library's error, cut to 200 characters, for a message of our own.
+
+    It is the name of the error's class where the error has no text.
+    """
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:MAX_LINE_CHARACTERS]

@@ -1,19 +1,22 @@
-"""Label levels, label paths, and the tree of paths that a catalogue is known to hold."""
+"""Levels, label paths, the tree of known paths, and which labels of an answer are right."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple, Self, TypeVar
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from tillmap.core.errors import InputError
 
 LEVELS = ("supergroup", "group", "module", "brand")
+KEY = ["split", "id"]  # of a row: the train and the test split both number their rows from 0
 
 
 class LabelPath(NamedTuple):
-    """One item's four labels, from the most general level to the brand."""
+    """The four labels of an item, from the most general level down to the brand."""
 
     supergroup: str
     group: str
@@ -22,7 +25,7 @@ class LabelPath(NamedTuple):
 
 
 class Chain(NamedTuple):
-    """A path without its brand."""
+    """A label path without its brand."""
 
     supergroup: str
     group: str
@@ -31,39 +34,38 @@ class Chain(NamedTuple):
 
 @dataclass(frozen=True, repr=False)
 class LabelTree:
-    """The known label paths, in sorted order, with how many rows each has and which retailers sell it.
+    """The known label paths, sorted, and the number of rows of each.
 
-    It is a set of paths, and need not be a tree in the strict sense: where a module has two parents, or a group
-    has, `is_strict` is false and everything else works the same.
+    The paths need not form a strict tree: a module may have two groups, or a group two supergroups. `is_strict` is
+    False then, and everything else works the same.
 
-    Raises InputError where the three columns differ in length, there is no path, a label is blank, or the paths are
-    not sorted and distinct.
+    Raises InputError if there is no path, a label is blank, the paths are not sorted and distinct, or `rows` has
+    another length than `paths`.
     """
 
     paths: tuple[LabelPath, ...]
     rows: tuple[int, ...]
-    retailers: tuple[tuple[str, ...], ...]
 
     def __post_init__(self) -> None:
         if not self.paths:
             raise InputError("label tree: there is no labelled row; expected at least one with all four labels")
-        if not len(self.paths) == len(self.rows) == len(self.retailers):
-            raise InputError("label tree: paths, rows and retailers differ in length; build it with from_rows")
+        if len(self.paths) != len(self.rows):
+            raise InputError("label tree: paths and rows differ in length; build it with from_rows")
         for path in self.paths:
             if not all(label.strip() for label in path):
                 raise InputError(f"label tree: {tuple(path)} has a blank label; expected four labels, or none at all")
         for before, path in zip(self.paths, self.paths[1:], strict=False):
             if before >= path:
-                raise InputError(f"label tree: {tuple(path)} comes twice or out of order; write the table anew")
+                raise InputError(f"label tree: {tuple(path)} comes twice or out of order; create the table again")
 
     @classmethod
     def from_rows(cls, rows: pd.DataFrame) -> Self:
-        """The tree of a rows table (the four levels and `retailer`); rows with no label at all are passed over.
+        """The tree of a table of rows with the four levels. Rows without any label are ignored.
 
-        Raises InputError where a column is missing, a row has some of its labels only, or no row is labelled.
+        Raises InputError if a column is missing, a row has only some of its labels, or no row is labelled.
         """
         levels = list(LEVELS)
-        _require_columns(rows, [*levels, "retailer"])
+        _require_columns(rows, levels)
         known = rows[levels].notna()
         partly = known.any(axis=1) & ~known.all(axis=1)
         if partly.any():
@@ -71,34 +73,26 @@ class LabelTree:
                 f"label tree: {int(partly.sum())} rows have only some of their labels, the first at index "
                 f"{partly.idxmax()}; give each row all four or none"
             )
-        labelled = rows[known.all(axis=1)]
-        counts = labelled.groupby(levels, sort=False).size()
-        sellers: dict[tuple[str, ...], list[str]] = {}
-        sales = labelled[[*levels, "retailer"]].dropna().drop_duplicates()
-        for *path, retailer in sales.itertuples(index=False, name=None):
-            sellers.setdefault(tuple(path), []).append(retailer)
+        counts = rows[known.all(axis=1)].groupby(levels, sort=False).size()
         counted = sorted(zip(counts.index, counts, strict=True))
         return cls(
             paths=tuple(LabelPath(*path) for path, _ in counted),
             rows=tuple(int(count) for _, count in counted),
-            retailers=tuple(tuple(sorted(sellers.get(path, ()))) for path, _ in counted),
         )
 
     @classmethod
     def from_table(cls, table: pd.DataFrame) -> Self:
-        """The tree that `to_table` wrote, also when it has been through a Parquet file. Raises InputError."""
-        _require_columns(table, [*LEVELS, "rows", "retailers"])
+        """The tree of a table that `to_table` made, read back from Parquet or not. Raises InputError as the class does."""
+        _require_columns(table, [*LEVELS, "rows"])
         return cls(
             paths=tuple(LabelPath(*path) for path in table[list(LEVELS)].itertuples(index=False, name=None)),
             rows=tuple(int(count) for count in table["rows"]),
-            retailers=tuple(tuple(str(retailer) for retailer in sold_by) for sold_by in table["retailers"]),
         )
 
     def to_table(self) -> pd.DataFrame:
-        """A row a path, sorted: the four levels, `rows` (int64) and `retailers` (a list of str)."""
+        """One row per path, sorted: the four levels and `rows` (int64)."""
         table = pd.DataFrame(self.paths, columns=list(LEVELS))
         table["rows"] = pd.Series(self.rows, dtype="int64")
-        table["retailers"] = [list(sold_by) for sold_by in self.retailers]
         return table
 
     def __repr__(self) -> str:
@@ -114,21 +108,12 @@ class LabelTree:
         return path in self._places
 
     def rows_of(self, path: LabelPath) -> int:
-        """How many rows carry this path; 0 for one that is not of the tree."""
+        """The number of rows with this path; 0 if the path is not in the tree."""
         place = self._places.get(path)
         return 0 if place is None else self.rows[place]
 
-    def retailers_of(self, path: LabelPath) -> tuple[str, ...]:
-        """Who sells this path, sorted; nobody where it is not of the tree."""
-        place = self._places.get(path)
-        return () if place is None else self.retailers[place]
-
-    def sold_by(self, retailer: str) -> tuple[LabelPath, ...]:
-        """The paths that one retailer sells, sorted."""
-        return self._sold_by.get(retailer, ())
-
     def labels(self, level: str) -> tuple[str, ...]:
-        """One level's distinct labels, sorted."""
+        """The distinct labels of a level, sorted."""
         return self._labels[level]
 
     def ending(self, *labels: str) -> tuple[LabelPath, ...]:
@@ -145,7 +130,7 @@ class LabelTree:
 
     @property
     def is_strict(self) -> bool:
-        """Whether every module has one group, and every group one supergroup."""
+        """Whether every module has one group and every group one supergroup."""
         groups = {(chain.supergroup, chain.group) for chain in self.chains}
         return len(groups) == len(self.labels("group")) and len(self.chains) == len(self.labels("module"))
 
@@ -156,7 +141,7 @@ class LabelTree:
 
     @cached_property
     def ranked(self) -> tuple[LabelPath, ...]:
-        """The paths from the most rows to the fewest; equals in sorted order."""
+        """The paths by falling number of rows; paths with equal numbers in sorted order."""
         return tuple(sorted(self.paths, key=lambda path: (-self.rows_of(path), path)))
 
     @cached_property
@@ -184,19 +169,21 @@ class LabelTree:
     def _chains_ending(self) -> Mapping[tuple[str, ...], tuple[Chain, ...]]:
         return _by_suffix(self.chains)
 
-    @cached_property
-    def _sold_by(self) -> Mapping[str, tuple[LabelPath, ...]]:
-        sold: dict[str, list[LabelPath]] = {}
-        for path, retailers in zip(self.paths, self.retailers, strict=True):
-            for retailer in retailers:
-                sold.setdefault(retailer, []).append(path)
-        return {retailer: tuple(paths) for retailer, paths in sold.items()}
+
+def right_labels(answers: pd.DataFrame, truth: pd.DataFrame) -> NDArray[np.bool_]:
+    """Which labels are right (rows, levels). Row i of `answers` is compared with row i of `truth`.
+
+    Both tables have the four levels. A missing label in `answers` is wrong.
+    """
+    given, true = answers[list(LEVELS)], truth[list(LEVELS)]
+    return np.asarray(given.notna().to_numpy() & (given.to_numpy(object) == true.to_numpy(object)))
 
 
 _Entry = TypeVar("_Entry", bound=tuple[str, ...])
 
 
 def _by_suffix(sequences: Sequence[_Entry]) -> Mapping[tuple[str, ...], tuple[_Entry, ...]]:
+    """The sequences by each of their ends: (a, b, c) under (a, b, c), (b, c) and (c)."""
     found: dict[tuple[str, ...], list[_Entry]] = {}
     for labels in sequences:
         for start in range(len(labels)):

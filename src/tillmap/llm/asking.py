@@ -12,13 +12,14 @@ from typing import Any
 from tillmap.arms import openai
 from tillmap.config import paths
 from tillmap.config.params import Params
+from tillmap.core.completions import Question
 from tillmap.core.files import read_json
 from tillmap.core.run_state import Journal, alone, run_key, state_folder
 from tillmap.llm.answer_formats import OpenAnswers
 from tillmap.llm.checkpoints import check_adapter, check_checkpoint
 from tillmap.llm.engines.loading import load_engine
+from tillmap.llm.generation import Generation, Machine
 from tillmap.llm.inference import answer_all
-from tillmap.llm.questions import Generation, Machine, Question
 from tillmap.providers.batches import Limits, answer_by_batch
 from tillmap.providers.cancel import run_folder
 from tillmap.providers.client import Service

@@ -6,9 +6,10 @@ from collections.abc import Callable, Sequence
 
 from tqdm import tqdm
 
+from tillmap.core.completions import Completion, Question, failed
 from tillmap.core.errors import ResourceError, TillmapError
 from tillmap.core.run_state import Journal
-from tillmap.llm.questions import Completion, Engine, Question, failed
+from tillmap.llm.generation import Engine
 
 logger = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ from functools import lru_cache
 from math import exp
 from typing import NamedTuple, TypeAlias
 
-from tillmap.llm.questions import Completion, Question, finished
+from tillmap.core.completions import Completion, Question, finished
 from tillmap.llm.token_trie import TokenTrie
 
 _FEW = 128  # so many answers are all scored; of more, those that the beams reach

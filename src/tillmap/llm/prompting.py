@@ -1,7 +1,4 @@
-"""The one renderer of questions and answers: training examples and inference prompts both come from here.
-
-A message is a dict with `role` and `content`, as the OpenAI chat format and every model's chat template take it.
-"""
+"""The one renderer of questions and answers: training examples and inference prompts both come from here."""
 
 import json
 import re
@@ -9,10 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
+from tillmap.core.completions import Message
 from tillmap.core.taxonomy import LabelPath
 from tillmap.llm.answer_formats import AnswerFormat
-
-Message = dict[str, str]
 
 
 class Item(NamedTuple):

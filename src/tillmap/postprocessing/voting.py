@@ -4,8 +4,8 @@ import json
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 
+from tillmap.core.completions import Completion
 from tillmap.core.taxonomy import LabelPath
-from tillmap.llm.questions import Completion
 
 Key = tuple[str, int]
 Ranked = Sequence[tuple[LabelPath, float]]

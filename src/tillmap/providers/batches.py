@@ -19,9 +19,9 @@ from typing import Final
 from openai.types import Batch
 from tqdm import tqdm
 
+from tillmap.core.completions import Completion, Question, failed
 from tillmap.core.errors import ResourceError
 from tillmap.core.files import write_text
-from tillmap.llm.questions import Completion, Question, failed
 from tillmap.providers.batch_files import failure, fetch, is_over_limit, read_lines, reasons
 from tillmap.providers.client import ProviderError, Service
 from tillmap.providers.costs import TokenCounter

@@ -8,8 +8,8 @@ from decimal import ROUND_HALF_UP, Decimal
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+from tillmap.core.completions import Message
 from tillmap.core.errors import ResourceError
-from tillmap.llm.prompting import Message
 
 if TYPE_CHECKING:
     import tiktoken

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from tillmap.core.completions import Completion, Question, failed, finished
 from tillmap.core.errors import ParamsError
-from tillmap.llm.questions import Completion, Generation, Question, failed, finished
+from tillmap.llm.generation import Generation
 
 Constraint = Literal["off", "structured_outputs", "json_schema"]
 

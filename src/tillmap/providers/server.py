@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import openai
 
-from tillmap.llm.questions import Completion, Question, failed
+from tillmap.core.completions import Completion, Question, failed
 from tillmap.providers.client import Service, is_passing
 from tillmap.providers.requests import Asking
 

@@ -4,8 +4,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tillmap.core.completions import Message
 from tillmap.core.errors import InputError
-from tillmap.llm.prompting import Message
 
 IGNORED = -100  # a label that PyTorch's cross entropy passes over
 

@@ -14,9 +14,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from tillmap.core.completions import Message
 from tillmap.core.errors import ModelError, ResourceError
 from tillmap.core.files import read_json, write_json
-from tillmap.llm.prompting import Message
 from tillmap.tuning.examples import TokenisedExample, describe, tokenise_all
 from tillmap.tuning.recipes import TrainingRecipe, fit_to_machine
 

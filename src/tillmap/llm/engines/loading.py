@@ -5,8 +5,8 @@ from tempfile import TemporaryDirectory
 
 from tillmap.core.errors import ParamsError, ResourceError
 from tillmap.llm.checkpoints import check_adapter
+from tillmap.llm.generation import Engine, Generation, Machine
 from tillmap.llm.merging import merge_adapter
-from tillmap.llm.questions import Engine, Generation, Machine
 
 
 def load_engine(

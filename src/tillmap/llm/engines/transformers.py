@@ -5,10 +5,11 @@ from copy import deepcopy
 from functools import cached_property, lru_cache
 from pathlib import Path
 
+from tillmap.core.completions import Completion, Question, failed, finished
 from tillmap.core.errors import ModelError
 from tillmap.llm.answer_formats import OpenAnswers
+from tillmap.llm.generation import Generation, Machine
 from tillmap.llm.likelihood import Choice, LikelihoodRanker, Scored, Start
-from tillmap.llm.questions import Completion, Generation, Machine, Question, failed, finished
 from tillmap.llm.token_trie import OpenTrie, TokenTrie
 
 _ROWS_SCORED = 32  # answers to one question computed together

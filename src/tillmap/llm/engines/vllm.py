@@ -8,11 +8,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from tillmap.core.completions import Completion, Question, failed, finished
 from tillmap.core.errors import ModelError, ResourceError
 from tillmap.llm.checkpoints import check_adapter
 from tillmap.llm.engines.vllm_requests import PromptScorer, grammar_of, max_bytes
+from tillmap.llm.generation import Generation, Machine
 from tillmap.llm.likelihood import LikelihoodRanker
-from tillmap.llm.questions import Completion, Generation, Machine, Question, failed, finished
 
 # Read by vLLM when it is imported: one process, so that a killed stage leaves no worker behind.
 os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
