@@ -204,7 +204,7 @@ PATHS = [
     ("care", "bath", "soap", "lux"), ("care", "bath", "soap", 'a|b "c" \\ d__e'), ("drinks", "hot", "tea", "tata"),
     ("gourmet", "hot drinks", "tea", "tata"), ("gourmet", "hot drinks", "tea", "twinings"),
 ]  # fmt: skip
-TREE = LabelTree(tuple(sorted(LabelPath(*path) for path in PATHS)), (1,) * 5, ((),) * 5)
+TREE = LabelTree(tuple(sorted(LabelPath(*path) for path in PATHS)), (1,) * 5)
 
 
 @pytest.mark.parametrize("name", ["vllm", "transformers"])

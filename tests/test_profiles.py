@@ -4,6 +4,7 @@ import pytest
 from project import ROOT
 from typer.testing import CliRunner
 
+from tillmap.arms import schema
 from tillmap.cli import app
 from tillmap.config.params import read_params
 from tillmap.config.profiles import apply_profiles
@@ -22,20 +23,20 @@ def params(tmp_path):
 @pytest.mark.parametrize("names", [["gpu"], ["gpu", "gpu-16gb"]])
 def test_a_shipped_profile_gives_valid_params_and_keeps_the_comments(names, params):
     comments = [line.partition("#")[2] for line in params.read_text().splitlines()]
-    changed = apply_profiles(names, params, PROFILES)
-    found = read_params(params)
+    changed = apply_profiles(names, params, PROFILES, schema())
+    found = read_params(params, schema())
     assert [line.partition("#")[2] for line in params.read_text().splitlines()] == comments
     for key, (_, new) in changed.items():
         block, _, name = key.partition(".")
         assert getattr(getattr(found, block), name) == new
-    assert apply_profiles(names, params, PROFILES) == {}
+    assert apply_profiles(names, params, PROFILES, schema()) == {}
 
 
 def test_the_later_profile_wins_and_the_effective_batch_stays(params):
-    apply_profiles(["gpu"], params, PROFILES)
-    large = read_params(params).train_llama
-    apply_profiles(["gpu-16gb"], params, PROFILES)
-    small = read_params(params).train_llama
+    apply_profiles(["gpu"], params, PROFILES, schema())
+    large = read_params(params, schema()).train_llama
+    apply_profiles(["gpu-16gb"], params, PROFILES, schema())
+    small = read_params(params, schema()).train_llama
     assert (large.batch_rows, small.batch_rows) == (16, 11)
     assert abs(small.batch_rows * small.accumulation - large.batch_rows * large.accumulation) <= small.batch_rows // 2
 
@@ -44,17 +45,17 @@ def test_the_later_profile_wins_and_the_effective_batch_stays(params):
     ("profile", "message"),
     [
         ("rag:\n  exmaples: 5\n", r"rag\.exmaples is not a parameter; did you mean examples\?"),
-        ("raq:\n  examples: 5\n", r"raq is no block"),
-        ("rag: 5\n", r"rag is no block"),
+        ("raq:\n  examples: 5\n", r"raq is not a block"),
+        ("rag: 5\n", r"rag is not a block"),
         ("- rag\n", "expected blocks"),
-        ("rag: [\n", "not readable as YAML"),
+        ("rag: [\n", "not valid YAML"),
     ],
 )
 def test_a_wrong_profile_changes_nothing(profile, message, params, tmp_path):
     before = params.read_text()
     (tmp_path / "wrong.yaml").write_text(profile)
     with pytest.raises(ParamsError, match=message):
-        apply_profiles(["wrong"], params, tmp_path)
+        apply_profiles(["wrong"], params, tmp_path, schema())
     assert params.read_text() == before
 
 
@@ -66,4 +67,4 @@ def test_the_command_says_what_changed(params, monkeypatch):
     assert "rag.examples: 3 -> 5" in done.output
     missing = CliRunner().invoke(app, ["profile", "cluster"])
     assert isinstance(missing.exception, ParamsError)
-    assert "there are: gpu, gpu-16gb" in str(missing.exception)
+    assert "available profiles: gpu, gpu-16gb" in str(missing.exception)

@@ -26,7 +26,7 @@ FORMATS = ("json", "joined", "short")
 
 def tree_of(rows: Mapping[LabelPath, int]) -> LabelTree:
     paths = sorted(rows)
-    return LabelTree(tuple(paths), tuple(rows[path] for path in paths), (("a",),) * len(paths))
+    return LabelTree(tuple(paths), tuple(rows[path] for path in paths))
 
 
 # Labels that hold the formats' own characters, in a tree that is not strict: `milk | cream` has two parents.

@@ -21,7 +21,7 @@ SOAP = LabelPath("care", "bath", "soap", "lux")
 
 
 def tree_of(paths: Sequence[LabelPath]) -> LabelTree:
-    return LabelTree(tuple(sorted(paths)), (1,) * len(paths), (("a",),) * len(paths))
+    return LabelTree(tuple(sorted(paths)), (1,) * len(paths))
 
 
 labels = st.text(alphabet="ab_|\\\"'/,:{}u05f é\n\u2028你 ", min_size=1, max_size=6).filter(str.strip) | st.text(

@@ -19,7 +19,7 @@ from tillmap.tuning.lora import PROGRESS, Progress, last_checkpoint, lora_target
 from tillmap.tuning.recipes import GRADIENTGURUS, choose_recipe, fit_to_machine
 
 PATH = LabelPath("food & drink", "dairy", "butter", "golden | meadow")
-TREE = LabelTree((PATH,), (1,), (("alder",),))
+TREE = LabelTree((PATH,), (1,))
 ITEM = Item("gldn mdw bttr 250 g", "alder", 1.99)
 # One template opens with a BOS, as Llama 3's does; one ends turns without eos; one adds a thought to the question.
 TEMPLATES = {

@@ -34,7 +34,7 @@ def test_a_grammar_allows_its_answers_and_nothing_else(answers: list[str], other
 
 
 PATHS = [("care", "bath", "soap", "lux"), ("care", "bath", "soap", 'a|b"c\\\\_d'), ("hot", "teas", "tea é", "_t")]
-TREE = LabelTree(tuple(LabelPath(*path) for path in sorted(PATHS)), (1,) * 3, ((),) * 3)
+TREE = LabelTree(tuple(LabelPath(*path) for path in sorted(PATHS)), (1,) * 3)
 
 
 @pytest.mark.parametrize("name", ["short", "joined", "json"])

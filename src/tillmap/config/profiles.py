@@ -1,4 +1,4 @@
-"""Profiles: named overrides of params.yaml for a kind of machine."""
+"""Profiles: named overrides of params.yaml, one for each kind of machine."""
 
 from collections.abc import Mapping, Sequence
 from io import StringIO
@@ -8,22 +8,24 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from tillmap.config.params import check_params
+from tillmap.config.params import Params, check_params
 from tillmap.core.errors import ParamsError
 from tillmap.core.files import write_text
 
 _NULL = "tag:yaml.org,2002:null"
 
 
-def apply_profiles(names: Sequence[str], params: Path, folder: Path) -> dict[str, tuple[Any, Any]]:
-    """Write the values of `folder`/NAME.yaml into params.yaml, in the order of the names, keeping its comments.
+def apply_profiles(
+    names: Sequence[str], params: Path, folder: Path, schema: type[Params]
+) -> dict[str, tuple[Any, Any]]:
+    """Write the values of `folder`/NAME.yaml into params.yaml, in the order of the names. Comments are kept.
 
-    Returns what changed: key to (old, new). Raises ParamsError, with the file as it was, where a profile is not there
-    or sets what is no parameter.
+    Returns the changed values, as key to (old, new). Raises ParamsError if a profile is missing, not valid YAML, or
+    sets an unknown or invalid parameter; params.yaml is not changed then.
     """
     yaml = YAML()
     yaml.preserve_quotes = True
-    yaml.width = 1000  # never fold a comment's line
+    yaml.width = 1000  # do not wrap lines that end in a comment
     yaml.representer.add_representer(type(None), lambda plain, _: plain.represent_scalar(_NULL, "null"))
     tree = yaml.load(params.read_text(encoding="utf-8"))
     before: dict[str, Any] = {}
@@ -31,14 +33,14 @@ def apply_profiles(names: Sequence[str], params: Path, folder: Path) -> dict[str
         for block, values in _read(name, folder).items():
             if not isinstance(values, Mapping) or block not in tree:
                 raise ParamsError(
-                    f"{folder / name}.yaml: {block} is no block of {params}; name one of {', '.join(tree)}"
+                    f"{folder / name}.yaml: {block} is not a block of {params}; expected one of {', '.join(tree)}"
                 )
             for key, value in values.items():
                 before.setdefault(f"{block}.{key}", tree[block].get(key))
                 tree[block][key] = value
     text = StringIO()
     yaml.dump(tree, text)
-    check_params(text.getvalue(), params)
+    check_params(text.getvalue(), params, schema)
     write_text(text.getvalue(), params)
     after = {name: tree[name.partition(".")[0]][name.partition(".")[2]] for name in before}
     return {name: (old, after[name]) for name, old in before.items() if old != after[name]}
@@ -50,9 +52,9 @@ def _read(name: str, folder: Path) -> dict[str, Any]:
         profile = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         known = ", ".join(sorted(file.stem for file in folder.glob("*.yaml"))) or "none"
-        raise ParamsError(f"there is no profile {name}; there are: {known}") from None
+        raise ParamsError(f"{path}: profile not found; available profiles: {known}") from None
     except YAMLError as error:
-        raise ParamsError(f"{path}: not readable as YAML; check quotes and indentation") from error
+        raise ParamsError(f"{path}: not valid YAML; check quotes and indentation") from error
     if not isinstance(profile, dict):
-        raise ParamsError(f"{path}: expected blocks such as `rag:`; look at another profile")
+        raise ParamsError(f"{path}: expected blocks of params such as `rag:`; see the other profiles for examples")
     return profile

@@ -82,7 +82,7 @@ class LabelTree:
 
     @classmethod
     def from_table(cls, table: pd.DataFrame) -> Self:
-        """The tree of a table that `to_table` made, read back from Parquet or not. Raises InputError as the class does."""
+        """The tree of a table that `to_table` made. Raises InputError if the table was changed since."""
         _require_columns(table, [*LEVELS, "rows"])
         return cls(
             paths=tuple(LabelPath(*path) for path in table[list(LEVELS)].itertuples(index=False, name=None)),

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from tillmap.core.errors import InputError
-from tillmap.core.taxonomy import LEVELS, Chain, LabelPath, LabelTree
+from tillmap.core.taxonomy import LEVELS, Chain, LabelPath, LabelTree, right_labels
 
 TEA = LabelPath("drinks", "hot", "tea", "tata")
 TEA_TWICE = LabelPath("gourmet", "hot drinks", "tea", "tata")
@@ -13,23 +13,19 @@ SOAP = LabelPath("care", "bath", "soap", "dettol")
 SOAP_LUX = LabelPath("care", "bath", "soap", "lux")
 
 
-def table(*sales: tuple[LabelPath, str | None]) -> pd.DataFrame:
-    return pd.DataFrame([(*path, retailer) for path, retailer in sales], columns=[*LEVELS, "retailer"])
+def table(*paths: LabelPath) -> pd.DataFrame:
+    return pd.DataFrame(paths, columns=list(LEVELS))
 
 
 @pytest.fixture
 def tree() -> LabelTree:
-    sales = [(SOAP_LUX, "ivymart"), (TEA, "lakeside"), (SOAP, "ivymart"), (TEA, "ivymart"), (TEA, "ivymart")]
-    return LabelTree.from_rows(table(*sales))
+    return LabelTree.from_rows(table(SOAP_LUX, TEA, SOAP, TEA, TEA))
 
 
-def test_a_tree_holds_the_sorted_paths_their_rows_and_who_sells_them(tree: LabelTree) -> None:
+def test_a_tree_holds_the_sorted_paths_and_their_rows(tree: LabelTree) -> None:
     assert list(tree) == [SOAP, SOAP_LUX, TEA]
     assert len(tree) == 3
     assert tree.rows == (1, 1, 3)
-    assert tree.retailers_of(TEA) == ("ivymart", "lakeside")
-    assert tree.sold_by("lakeside") == (TEA,)
-    assert tree.sold_by("ivymart") == (SOAP, SOAP_LUX, TEA)
     assert tree.labels("brand") == ("dettol", "lux", "tata")
     assert repr(tree) == "LabelTree(3 paths, 5 rows)"
 
@@ -39,8 +35,6 @@ def test_what_is_not_of_the_tree_is_empty_and_no_error(tree: LabelTree) -> None:
     assert TEA_TWICE not in tree
     assert "tea" not in tree
     assert tree.rows_of(TEA_TWICE) == 0
-    assert tree.retailers_of(TEA_TWICE) == ()
-    assert tree.sold_by("nobody") == ()
     assert tree.ending("no such brand") == ()
     assert tree.chains_ending() == ()
 
@@ -54,7 +48,7 @@ def test_paths_and_chains_are_found_by_their_last_labels(tree: LabelTree) -> Non
 
 
 def test_a_module_with_two_parents_makes_the_tree_not_strict(tree: LabelTree) -> None:
-    loose = LabelTree.from_rows(table((TEA, "a"), (TEA_TWICE, "a"), (SOAP, "a")))
+    loose = LabelTree.from_rows(table(TEA, TEA_TWICE, SOAP))
     assert tree.is_strict
     assert not loose.is_strict
     assert loose.ending("tea", "tata") == (TEA, TEA_TWICE)
@@ -62,25 +56,24 @@ def test_a_module_with_two_parents_makes_the_tree_not_strict(tree: LabelTree) ->
 
 
 def test_a_group_with_two_parents_makes_the_tree_not_strict() -> None:
-    assert not LabelTree.from_rows(table((TEA, "a"), (LabelPath("office", "hot", "mugs", "x"), "a"))).is_strict
+    assert not LabelTree.from_rows(table(TEA, LabelPath("office", "hot", "mugs", "x"))).is_strict
 
 
 def test_ranked_goes_by_rows_then_by_order(tree: LabelTree) -> None:
     assert tree.ranked == (TEA, SOAP, SOAP_LUX)
 
 
-def test_rows_without_labels_are_passed_over_and_an_unknown_retailer_sells_nothing() -> None:
-    rows = pd.concat([table((TEA, None), (SOAP, "a")), pd.DataFrame({"retailer": ["b"]})], ignore_index=True)
+def test_rows_without_labels_are_ignored() -> None:
+    rows = pd.concat([table(TEA, SOAP), pd.DataFrame({"description": ["new"]})], ignore_index=True)
     tree = LabelTree.from_rows(rows)
     assert len(tree) == 2
-    assert tree.retailers_of(TEA) == ()
 
 
 def test_a_tree_comes_back_from_parquet(tree: LabelTree, tmp_path: Path) -> None:
     file = tmp_path / "tree.parquet"
     tree.to_table().to_parquet(file)
     stored = pd.read_parquet(file)
-    assert list(stored.columns) == [*LEVELS, "rows", "retailers"]
+    assert list(stored.columns) == [*LEVELS, "rows"]
     assert stored["rows"].dtype == "int64"
     assert LabelTree.from_table(stored) == tree
 
@@ -93,10 +86,10 @@ def test_a_tree_cannot_be_changed(tree: LabelTree) -> None:
 @pytest.mark.parametrize(
     ("rows", "said"),
     [
-        (table((TEA, "a")).drop(columns="brand"), "lacks brand"),
-        (table((TEA, "a"), (SOAP, "a")).assign(module=["tea", None]), "1 rows have only some .* first at index 1"),
+        (table(TEA).drop(columns="brand"), "lacks brand"),
+        (table(TEA, SOAP).assign(module=["tea", None]), "1 rows have only some .* first at index 1"),
         (table(), "no labelled row"),
-        (table((TEA._replace(brand=" "), "a")), "blank label"),
+        (table(TEA._replace(brand=" ")), "blank label"),
     ],
 )
 def test_a_table_that_makes_no_tree_is_refused(rows: pd.DataFrame, said: str) -> None:
@@ -108,7 +101,21 @@ def test_a_stored_tree_that_was_tampered_with_is_refused(tree: LabelTree) -> Non
     stored = tree.to_table()
     with pytest.raises(InputError, match="twice or out of order"):
         LabelTree.from_table(pd.concat([stored, stored]))
-    with pytest.raises(InputError, match="lacks rows, retailers"):
+    with pytest.raises(InputError, match="lacks rows"):
         LabelTree.from_table(stored[list(LEVELS)])
     with pytest.raises(InputError, match="differ in length"):
-        LabelTree(tree.paths, tree.rows[1:], tree.retailers)
+        LabelTree(tree.paths, tree.rows[1:])
+
+
+def test_right_labels_go_by_place_and_a_missing_label_is_wrong() -> None:
+    truth = table(TEA, SOAP, SOAP_LUX, TEA)
+    answers = table(TEA, SOAP_LUX, SOAP_LUX, TEA_TWICE).set_index(pd.Index([9, 8, 7, 6]))
+    answers.iloc[2, 3] = None
+    assert right_labels(answers, truth).tolist() == [
+        [True, True, True, True],
+        [True, True, True, False],
+        [True, True, True, False],
+        [False, False, True, True],
+    ]
+    unlabelled = truth.astype(object).where(truth["brand"] == "tata", None)
+    assert right_labels(unlabelled, unlabelled).all(axis=1).tolist() == [True, False, False, True]
