@@ -1,1 +1,1 @@
-"""Which rows train, which are held out, which are asked about, and how far new rows are from those."""
+"""Which rows are for training, which are held out, which are answered, and how much new rows differ from them."""

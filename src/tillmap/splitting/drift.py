@@ -1,4 +1,4 @@
-"""How far new rows are from those that training showed: retailers and words that it never saw."""
+"""Drift: how many new rows have a retailer or a word that the training rows lack."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,14 +11,14 @@ from tillmap.core.text import normalise
 
 @dataclass(frozen=True)
 class Seen:
-    """The retailers and the words (normalised) of the rows that an arm was trained on."""
+    """The retailers and the normalised words of the training rows."""
 
     retailers: frozenset[str]
     words: frozenset[str]
 
     @classmethod
     def of(cls, rows: pd.DataFrame) -> Self:
-        """From a table with description and retailer."""
+        """Collect them from a table with the columns description and retailer."""
         words = {word for text in rows["description"].unique() for word in normalise(text).split()}
         return cls(frozenset(rows["retailer"].unique()), frozenset(words))
 
@@ -32,7 +32,7 @@ class Seen:
 
 @dataclass
 class Drift:
-    """Counts rows that training did not prepare for; filled batch by batch."""
+    """Counts the rows with a retailer or a word that is not in `seen`. Call `add` for each batch."""
 
     seen: Seen
     rows: int = 0
@@ -40,7 +40,7 @@ class Drift:
     new_words: int = 0
 
     def add(self, rows: pd.DataFrame) -> None:
-        """Count a table with description and retailer; an unknown retailer ("") is not a new one."""
+        """Count the rows of a table with description and retailer. A missing retailer ("") is not a new one."""
         words = self.seen.words
         self.rows += len(rows)
         self.new_retailers += int((~rows["retailer"].isin(self.seen.retailers) & rows["retailer"].ne("")).sum())

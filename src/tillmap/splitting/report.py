@@ -1,4 +1,4 @@
-"""Says which way of splitting makes the held-out rows like the test rows."""
+"""Finds which way of splitting, by product or by row, makes held-out rows most like the test rows."""
 
 from typing import Any
 
@@ -11,28 +11,34 @@ from tillmap.core.taxonomy import LEVELS
 from tillmap.core.text import normalise
 from tillmap.splitting.subsets import HELD_OUT, draws
 
-# Similarities worked out at most, queries times labelled rows (some ten seconds), once `sample` queries are done.
-_PAIRS = 10**9
+# At most so many similarities (queries x labelled rows) are computed, some ten seconds, but always `sample` queries.
+_MAX_PAIRS = 10**9
 
 
 def split_report(rows: pd.DataFrame, seed: int, sample: int = 2000) -> dict[str, Any]:
-    """Which way of splitting makes held-out rows like the test rows.
+    """Compare the ways of splitting: which makes held-out rows most like the test rows?
 
-    Measured is each row's similarity to its nearest labelled row: the cosine of character 2-4-gram TF-IDF of the
-    normalised text. `left_out` compares a labelled row that is left out alone ("row") or with all rows of its product
-    ("product") to all other labelled rows, beside the test rows ("test"). `fits` is the way whose similarities are
-    the closer to the test rows', by `distance_to_test`, the Wasserstein distance. `drawn` is the same for the parts
-    as they were drawn: held-out rows and test rows against the training subset. Each entry has the similarity's mean,
-    deciles 1, 5 and 9, and `unseen_paths`, the share of rows whose label path the rows compared with lack (None where
-    there are no labels); the test labels are reported and choose nothing.
+    The measure is each row's similarity to its nearest labelled row: the cosine of the character 2-4-gram TF-IDF of
+    the normalised descriptions. Keys:
 
-    `sample` rows of each split are compared, or more where there are few labelled rows. Needs the columns split, id,
-    subset, description, product and the four labels.
+    - `left_out`: labelled rows compared with all others ("row") or with those of other products ("product"), and test
+      rows compared with all labelled rows ("test").
+    - `distance_to_test`: the Wasserstein distance of the "row" and "product" similarities to the "test" ones.
+    - `fits`: the way with the smaller distance, "product" or "row".
+    - `drawn`: held-out rows and test rows compared with the training subset, as the subsets were drawn.
+    - `compared_rows`: how many rows were compared.
+
+    Each entry of `left_out` and `drawn` has the similarity's mean and percentiles 10, 50 and 90, and `unseen_paths`:
+    the share of all rows whose label path is not among the rows compared with (None without labels). Test labels are
+    reported but do not decide anything.
+
+    `sample` rows of each split are compared, more if there are few labelled rows. Needs the columns split, id, subset,
+    description, product and the four labels.
     """
     from scipy.stats import wasserstein_distance
 
     labelled, test = rows[rows["split"] == "train"], rows[rows["split"] == "test"]
-    size = max(sample, _PAIRS // max(1, len(labelled)))
+    size = max(sample, _MAX_PAIRS // max(1, len(labelled)))
     asked, asked_test = (table.iloc[np.argsort(draws(table["id"], seed))[:size]] for table in (labelled, test))
     similarity = _similarities(labelled, asked, asked_test)
     held_out = asked["subset"].isin(HELD_OUT).to_numpy()
@@ -52,17 +58,17 @@ def split_report(rows: pd.DataFrame, seed: int, sample: int = 2000) -> dict[str,
 
 
 def _similarities(labelled: pd.DataFrame, asked: pd.DataFrame, test: pd.DataFrame) -> dict[str, NDArray[np.float64]]:
-    """Each asked row's similarity to the nearest of the rows that it may be compared with."""
+    """The similarity of each row of `asked` and `test` to the nearest row that it is compared with, by comparison."""
     from sklearn.feature_extraction.text import TfidfVectorizer
 
     compared = pd.concat([labelled, test])
     text_of_row, texts = pd.factorize(compared["description"].map(normalise))
     text_of_labelled, text_of_test = text_of_row[: len(labelled)], text_of_row[len(labelled) :]
-    # The test texts are fitted too: were their own character groups unknown, the rest would weigh more, and the test
-    # rows would look more alike to the labelled ones than those look to one another.
+    # Fit on the test texts too. An n-gram that the vectoriser does not know is dropped, and the other n-grams of that
+    # text then weigh more: test rows would look more similar to the labelled rows than those do to each other.
     vectoriser = TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 4), sublinear_tf=True, dtype=np.float32)
     matrix = vectoriser.fit_transform(texts)
-    copies = np.bincount(text_of_labelled)  # factorize numbers texts as they come, so the labelled ones are first
+    copies = np.bincount(text_of_labelled)  # factorize numbers texts by appearance: labelled ones first
     grams = matrix[: len(copies)].tocsc()
     in_training = np.zeros(len(copies), dtype=bool)
     in_training[text_of_labelled[labelled["subset"] == "train"]] = True
@@ -80,7 +86,7 @@ def _similarities(labelled: pd.DataFrame, asked: pd.DataFrame, test: pd.DataFram
             scores = compare(text)
             found["drawn_held_out"].append(scores.max(where=in_training, initial=0.0))
             found["product"].append(scores.max(where=product_of_text != product_of_text[text], initial=0.0))
-            if copies[text] == 1:
+            if copies[text] == 1:  # no other row has this text, so its similarity of 1 is to the row itself
                 scores[text] = 0.0
             found["row"].append(scores.max())
             bar.update()
@@ -93,7 +99,7 @@ def _similarities(labelled: pd.DataFrame, asked: pd.DataFrame, test: pd.DataFram
 
 
 def _unseen_paths(labelled: pd.DataFrame, test: pd.DataFrame) -> dict[str, float | None]:
-    """The share of rows whose path is missing from what they are compared with; of all rows, not of a sample."""
+    """The share of rows whose path is not among the rows that they are compared with; of all rows, not of a sample."""
     path = pd.concat([labelled, test]).groupby(list(LEVELS)).ngroup()  # null where a row has no label
     known, asked = path[: len(labelled)], path[len(labelled) :].dropna()
     training = known[(labelled["subset"] == "train").to_numpy()]

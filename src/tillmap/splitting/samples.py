@@ -1,4 +1,4 @@
-"""Draws the rows that an arm is trained or tuned on."""
+"""Draws the rows that an arm is trained or tuned with."""
 
 from typing import Literal
 
@@ -13,31 +13,34 @@ Policy = Literal["stratified", "per_path", "by_retailer", "all"]
 
 
 def sample_for_training(rows: pd.DataFrame, size: int, policy: Policy, seed: int) -> pd.DataFrame:
-    """An arm's training sample: exactly `size` rows (or all, if fewer or by policy "all"), in the rows' order.
+    """Draw exactly `size` rows, in their order in `rows`; all rows if there are fewer or `policy` is "all".
 
-    Every label path keeps at least one row; where `size` is below the number of paths, the most frequent paths do.
-    What is left is spread
-    - "stratified": in proportion to the paths' further rows, each path rounded up or down by chance;
-    - "per_path": as evenly over the paths as they allow;
-    - "by_retailer": as evenly over the retailers as they allow, in proportion within each.
+    Each label path gets one row first. If `size` is smaller than the number of paths, the most frequent paths do.
+    The policy decides how the remaining rows are spread:
+    - "stratified": over the paths, in proportion to their other rows; fractions are rounded up or down at random.
+    - "per_path": over the paths, as evenly as their sizes allow.
+    - "by_retailer": over the retailers, as evenly as their sizes allow, and in proportion within each.
 
-    `rows` are those of the training subset, all labelled. Raises ParamsError where `size` is below 1.
+    `rows` are those of the training subset, all labelled. Raises ParamsError if `size` is below 1.
     """
     if policy == "all" or size >= len(rows):
         return rows
     if size < 1:
-        raise ParamsError(f"a training sample of {size} rows was asked for; expected 1 or more")
+        raise ParamsError(f"training sample: the size is {size} rows; expected 1 or more")
     table = rows.reset_index(drop=True)
     draw = pd.Series(draws(table["id"], seed))
     path = table.groupby(list(LEVELS), sort=True).ngroup()
+    # Each row gets a priority, and the `size` rows with the lowest are taken. The first row drawn of a path comes
+    # before the later rows of all paths, so that no path is left out.
     in_path = draw.groupby(path)
     rank, count = in_path.rank(method="first") - 1, in_path.transform("size")
     later = rank > 0
     if policy == "per_path":
         priority = rank
     elif policy == "stratified":
-        # Systematic sampling: the k-th further row of n stands at (k - u) / n with the path's own u in [0, 1), so a
-        # cut at any height takes that share of each path, to within one row and without bias against short ones.
+        # Systematic sampling: the k-th of a path's n later rows gets the priority (k - u) / n, with u in [0, 1) drawn
+        # for the path. A cut at 0.3 then takes 0.3 n rows of each path, rounded up or down; with u = 0 for all, paths
+        # with one later row would get it only at a cut of 1.
         start = draws(range(path.max() + 1), seed)[path] / 2.0**64
         priority = ((rank - start) / (count - 1)).where(later, -1.0)
     else:
@@ -48,11 +51,12 @@ def sample_for_training(rows: pd.DataFrame, size: int, policy: Policy, seed: int
 
 
 def sample_report(sample: pd.DataFrame, rows: pd.DataFrame) -> dict[str, float]:
-    """How a sample compares with the rows it was drawn from.
+    """Compare a sample with the rows that it was drawn from.
 
-    `singleton_share`: of its paths, those with one row. `head_share`: of its rows, those of its ten largest paths.
-    `description_length`: mean, in characters. `supergroup_shift`: total variation distance between the supergroups'
-    shares in the sample and in all rows, from 0 (alike) to 1.
+    Keys: `rows`, `paths`, `paths_left_out` and `retailers`, as counts; `singleton_share`, the share of paths with one
+    row; `head_share`, the share of rows in the ten largest paths; `description_length`, the mean in characters;
+    `supergroup_shift`, the total variation distance between the supergroups' shares in the sample and in all rows, 0
+    (equal) to 1.
     """
     counts = sample.groupby(list(LEVELS)).size()
     paths = rows.groupby(list(LEVELS)).ngroups

@@ -1,4 +1,4 @@
-"""Parts, samples and the split report hold what they promise, whatever the rows."""
+"""Subsets, samples and the split report hold what they promise, whatever the rows."""
 
 import numpy as np
 import pandas as pd
@@ -75,36 +75,36 @@ SHARE = st.floats(0, 0.33)
 @example(list("abcde"), (0.3, 0.3, 0.3), "row", 0)  # each share rounds up to two of five rows
 @example(list("aaaabbbbcccc"), (0.04, 0.04, 0.04), "product", 0)  # no product is as small as a share
 @given(ROWS, st.tuples(SHARE, SHARE, SHARE), st.sampled_from(["product", "row"]), st.integers(0, 9))
-def test_parts_partition_the_rows(products, shares, by, seed):
+def test_subsets_partition_the_rows(products, shares, by, seed):
     train, test = table(products), table(products, split="test")
     rows = pd.concat([test, train], ignore_index=True)
     shares = dict(zip(HELD_OUT, shares, strict=True))
-    part = assign_subsets(rows, by, **shares, seed=seed)
-    assert part.index.equals(rows.index) and (part[rows["split"] == "test"] == "test").all()
-    labelled = part[rows["split"] == "train"]
+    subset = assign_subsets(rows, by, **shares, seed=seed)
+    assert subset.index.equals(rows.index) and (subset[rows["split"] == "test"] == "test").all()
+    labelled = subset[rows["split"] == "train"]
     assert set(labelled) <= set(SUBSETS) and (labelled == "train").any()
     if by == "product":
         assert labelled.groupby(rows["product"]).nunique().eq(1).all()
     units = rows["product"].nunique() if by == "product" else len(train)
     wanted = [name for name, share in shares.items() if share]
     assert [name for name in HELD_OUT if (labelled == name).any()] == wanted[: units - 1]
-    assert part.equals(assign_subsets(rows, by, **shares, seed=seed))
+    assert subset.equals(assign_subsets(rows, by, **shares, seed=seed))
 
 
-def test_parts_by_row_have_the_shares_asked_for():
+def test_subsets_by_row_have_the_shares_asked_for():
     rows, shares = table(["a"] * 1000), {"dev": 0.04, "calibration": 0.1, "holdout": 0.2}
-    part = assign_subsets(rows, "row", **shares, seed=1)
-    assert part.value_counts().to_dict() == {"train": 660, "holdout": 200, "calibration": 100, "dev": 40}
-    assert not part.equals(assign_subsets(rows, "row", **shares, seed=2))
+    subset = assign_subsets(rows, "row", **shares, seed=1)
+    assert subset.value_counts().to_dict() == {"train": 660, "holdout": 200, "calibration": 100, "dev": 40}
+    assert not subset.equals(assign_subsets(rows, "row", **shares, seed=2))
 
 
-def test_parts_by_product_have_about_the_shares_asked_for_beside_a_giant_product():
+def test_subsets_by_product_have_about_the_shares_asked_for_beside_a_giant_product():
     rng = np.random.default_rng(0)
     rows = table(["giant"] * 400 + [f"p{number}" for number in rng.integers(0, 150, 600)])
-    part = assign_subsets(rows, "product", **SHARES, seed=3)
-    assert (part[:400] == "train").all()
+    subset = assign_subsets(rows, "product", **SHARES, seed=3)
+    assert (subset[:400] == "train").all()
     for name in HELD_OUT:
-        assert 90 <= (part == name).sum() <= 100
+        assert 90 <= (subset == name).sum() <= 100
 
 
 def test_rows_that_are_added_leave_a_row_where_it_was():
@@ -115,16 +115,16 @@ def test_rows_that_are_added_leave_a_row_where_it_was():
 
 @pytest.mark.parametrize("shares", [(0.5, 0.3, 0.2), (0.9, 0.9, 0), (-0.1, 0.1, 0.1), (float("nan"), 0.1, 0.1)])
 def test_shares_that_leave_nothing_to_train_on(shares):
-    with pytest.raises(ParamsError, match=r"split: tune .* calibrate .* report .* sum to less than 1: lower them"):
+    with pytest.raises(ParamsError, match=r"split: dev is .* calibration .* holdout .* sum below 1; lower them"):
         assign_subsets(table(["a", "b"]), "row", **dict(zip(HELD_OUT, shares, strict=True)), seed=0)
 
 
 def test_no_labelled_row():
-    with pytest.raises(InputError, match="no labelled row"):
+    with pytest.raises(InputError, match="no row is labelled"):
         assign_subsets(table(["a"], split="test"), "row", **SHARES, seed=0)
 
 
-def test_rows_to_answer_are_the_test_rows_and_some_of_each_held_out_part():
+def test_rows_to_answer_are_the_test_rows_and_some_of_each_held_out_subset():
     rows = pd.concat([table(["a"] * 100), table(["a"] * 7, split="test")], ignore_index=True)
     rows["subset"] = assign_subsets(rows, "row", **SHARES, seed=0)
     some = rows_to_answer(rows, 4, seed=1)
@@ -199,7 +199,7 @@ def test_by_retailer_keeps_the_paths_of_a_retailer_that_sells_most_of_them():
 def test_all_rows_and_no_rows(long_tail):
     assert sample_for_training(long_tail, 5, "all", 0).equals(long_tail)
     assert sample_for_training(long_tail, 10**6, "stratified", 0).equals(long_tail)
-    with pytest.raises(ParamsError, match="0 rows was asked for; expected 1 or more"):
+    with pytest.raises(ParamsError, match="the size is 0 rows; expected 1 or more"):
         sample_for_training(long_tail, 0, "stratified", 0)
 
 
@@ -233,8 +233,8 @@ def catalogue(split_by, seed):
     lines = pd.DataFrame({"description": list(printed(rng, products, 3)), "number": np.repeat(np.arange(250), 3)})
     in_test = lines["number"] % 4 == 0 if split_by == "product" else pd.Series(rng.random(len(lines)) < 0.25)
     rows = pd.concat(
-        [table(part["description"].tolist(), (part["number"] // 8).tolist(), split=split)
-         for split, part in (("train", lines[~in_test]), ("test", lines[in_test]))],
+        [table(some["description"].tolist(), (some["number"] // 8).tolist(), split=split)
+         for split, some in (("train", lines[~in_test]), ("test", lines[in_test]))],
         ignore_index=True,
     )  # fmt: skip
     return rows.assign(product=rows["description"].map(product_key))
