@@ -176,10 +176,10 @@ def test_a_model_must_be_there_and_pinned(tmp_path: Path, monkeypatch: pytest.Mo
         Embedder(tmp_path)
     (tmp_path / "modules.json").write_text("[]")
     (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(ModelError, match="holds no sentence-transformers model"):
+    with pytest.raises(ModelError, match="not a sentence-transformers model with safetensors"):
         Embedder(tmp_path).encode(["tea"])
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(ModelError, match="could not be fetched"):
+    with pytest.raises(ModelError, match="could not be downloaded"):
         find_model("sentence-transformers/all-mpnet-base-v2", "0" * 40)
 
 
@@ -188,7 +188,7 @@ def test_a_model_with_damaged_weights_is_told(tmp_path: Path) -> None:
     shutil.copytree(find_model(PACKAGED), folder)
     with (folder / "model.safetensors").open("r+b") as weights:
         weights.truncate(1000)
-    with pytest.raises(ModelError, match="holds no sentence-transformers model"):
+    with pytest.raises(ModelError, match="not a sentence-transformers model with safetensors"):
         Embedder(folder).encode(["tea"])
 
 
@@ -208,7 +208,7 @@ def test_what_cannot_be_indexed_or_loaded_says_so(embedder: Embedder, tmp_path: 
         Texts.group([4, 2, 4], ["a", "b", "c"])
     with pytest.raises(InputError, match="letter or a digit"):
         LexicalRetriever.build([1], ["--"])
-    with pytest.raises(InputError, match="the index is not there"):
+    with pytest.raises(InputError, match="index file not found"):
         LexicalRetriever.load(tmp_path)
     DenseRetriever.build([1, 2], ["tea", "oil"], embedder).save(tmp_path)
     (tmp_path / "dense.faiss").write_bytes(b"x")

@@ -1,3 +1,3 @@
-"""Neighbours of a description among training rows: by meaning (dense), by spelling (lexical), filtered and fused."""
+"""Nearest training rows of a description: by meaning (dense), by spelling (lexical), or both fused (hybrid)."""
 
 RETRIEVERS = ("lexical", "dense", "hybrid")

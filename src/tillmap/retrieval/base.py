@@ -1,4 +1,4 @@
-"""What every retriever shares: rows grouped by text, and the search that turns similar texts into row ids."""
+"""What all retrievers share: rows grouped by text, and the search that turns similar texts into row ids."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -11,26 +11,27 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-from tillmap.core.errors import InputError
+from tillmap.core.errors import InputError, first_line
 from tillmap.core.text import normalise
 
 Ids = NDArray[np.int64]
 Descriptions = Sequence[str] | NDArray[np.object_]
 Floats = NDArray[np.float32]
 
-# Texts fetched beyond k: engines keep an arbitrary one of equal scores, so the tie at rank k is settled afterwards.
+# Texts fetched beyond k. Of texts with equal scores an engine returns any; with more of them `search` can sort them by
+# id, so that the k-th neighbour is always the same.
 OVERFETCH = 8
-# Neighbours that a search holds at a time, queries x k: bounds its memory.
+# Neighbours in memory at a time (queries x k).
 MAX_PAIRS = 4_000_000
-HOW_TO_GET = "run `dvc repro index` to make it, or `dvc pull` to fetch it"
+HOW_TO_GET = "run `dvc repro index` to create it, or `dvc pull` to fetch it"
 
 
 @dataclass(frozen=True)
 class Texts:
-    """Row ids grouped by their distinct normalised text, so that a text is indexed once however many rows print it.
+    """Row ids grouped by normalised text. A text is indexed once, whatever the number of rows that have it.
 
-    `rows` [n] holds the row ids; those of text t are `rows[starts[t]:starts[t + 1]]`, ascending. Texts are ordered by
-    their lowest row id, their key, so the order of keys breaks ties as the order of ids does.
+    `rows` [n] holds the row ids. Those of text t are `rows[starts[t]:starts[t + 1]]`, ascending. A text's key is its
+    lowest row id, and texts are sorted by key, so that ties are broken by id.
     """
 
     rows: Ids
@@ -38,14 +39,14 @@ class Texts:
 
     @classmethod
     def group(cls, ids: Sequence[int] | Ids, descriptions: Descriptions) -> tuple["Texts", list[str]]:
-        """Group rows by normalised description; returns the groups and their texts [t].
+        """Group rows by normalised description. Returns the groups and their texts [t].
 
-        Raises InputError when there is nothing to index, when lengths differ or when an id occurs twice.
+        Raises InputError if there is no row, the lengths differ or an id occurs twice.
         """
         keys = np.asarray(ids, dtype=np.int64)
         if not len(keys) or len(keys) != len(descriptions):
             raise InputError(
-                f"an index needs a description for each id: got {len(keys)} ids, {len(descriptions)} texts"
+                f"an index needs rows, with a description each; got {len(keys)} ids and {len(descriptions)} texts"
             )
         order = np.argsort(keys, kind="stable")
         keys = keys[order]
@@ -64,22 +65,25 @@ class Texts:
         return self.rows[self.starts[:-1]]
 
     def allowed(self, among: Sequence[int] | Ids) -> NDArray[np.bool_]:
-        """Which entries of `rows` [n] are among the given ids; ids that are not indexed are ignored."""
+        """Which entries of `rows` [n] are in `among`. Ids that are not indexed are ignored."""
         return np.isin(self.rows, np.asarray(among, dtype=np.int64))
 
     def having(self, allowed: NDArray[np.bool_]) -> Ids:
-        """Positions of the texts that have at least one allowed row."""
+        """Positions of the texts with at least one allowed row."""
         return np.flatnonzero(np.add.reduceat(allowed, self.starts[:-1], dtype=np.int64)).astype(np.int64)
 
     def expand(
         self, positions: Ids, scores: Floats, k: int, allowed: NDArray[np.bool_] | None = None
     ) -> tuple[Ids, Floats]:
-        """Turn texts [q, m], best first, -1 for none, into the ids and scores of their first k allowed rows [q, k]."""
+        """The ids and scores [q, k] of the first k allowed rows of texts [q, m], which come best first, -1 for none.
+
+        If text 3 has the rows 10 and 12 and text 5 the row 11, the texts [3, 5] give [10, 12, 11, -1] for k = 4.
+        """
         rows, starts = self.rows, self.starts
         if allowed is not None:
             rows, starts = rows[allowed], np.concatenate([[0], np.cumsum(allowed)])[starts]
         found = positions >= 0
-        # No text needs to give more than k rows, nor any after the k-th row is reached.
+        # A text contributes at most k rows, and none once the texts before it have k.
         sizes = np.where(found, np.minimum(np.diff(starts)[positions], k), 0)
         before = np.cumsum(sizes, axis=1) - sizes
         sizes = np.clip(k - before, 0, sizes)
@@ -93,36 +97,36 @@ class Texts:
         return out_ids, out_scores
 
     def tensors(self) -> dict[str, NDArray[Any]]:
-        """The groups as named arrays, to be saved with an index."""
+        """The groups as named arrays, to save with an index."""
         return {"rows": self.rows, "starts": self.starts}
 
 
 class Retriever(ABC):
-    """Finds the training rows whose description is most like a query's. Results are the same on every call."""
+    """Finds the rows whose descriptions are most similar to a query. The same call gives the same result."""
 
     def __init__(self, texts: Texts) -> None:
         self.texts = texts
 
     @abstractmethod
     def nearest(self, queries: list[str], k: int, among: Ids | None) -> tuple[Ids, Floats]:
-        """Positions and scores [q, at most k] of the texts most like normalised queries, -1 for none, in any order.
+        """Positions and scores [q, at most k] of the texts most similar to normalised queries, unsorted; -1 for none.
 
-        `among` restricts the search to these text positions, ascending.
+        `among` restricts the search to these text positions, which are ascending.
         """
 
     @abstractmethod
     def save(self, folder: Path) -> None:
-        """Write the index to a folder, made if need be."""
+        """Write the index to a folder, which is created if it does not exist."""
 
     def search(self, queries: Descriptions, k: int, among: Sequence[int] | Ids | None = None) -> tuple[Ids, Floats]:
-        """The k rows most like each query, best first; equal scores are ordered by text key, then by id.
+        """The k rows most similar to each query, best first. Equal scores are sorted by text key, then by id.
 
         Args:
-            queries: descriptions [q] as printed; they are normalised here.
-            k: rows wanted a query.
-            among: ids of the rows that may be found; None for all.
+            queries: descriptions [q], not normalised.
+            k: number of rows per query.
+            among: ids of the rows to search; None for all.
 
-        Returns: ids [q, k], -1 where there are no more, and scores [q, k], 0 there.
+        Returns: ids [q, k] and scores [q, k]; -1 and 0 if there are fewer than k rows.
         """
         normal = [normalise(query) for query in queries]
         number = {text: i for i, text in enumerate(dict.fromkeys(normal))}
@@ -132,7 +136,7 @@ class Retriever(ABC):
         if not size or not number:
             return np.full((len(normal), k), -1, dtype=np.int64), np.zeros((len(normal), k), dtype=np.float32)
         positions, scores = self.nearest(list(number), min(k + OVERFETCH, size), subset)
-        # The last bits depend on how queries were batched; rounded, they cannot reorder equal texts.
+        # The last bits depend on how queries are batched. Rounding keeps them from reordering texts with equal scores.
         scores = np.where(positions >= 0, np.round(scores, 6), -np.inf).astype(np.float32)
         order = np.lexsort((positions, -scores))
         positions, scores = np.take_along_axis(positions, order, 1), np.take_along_axis(scores, order, 1)
@@ -142,10 +146,10 @@ class Retriever(ABC):
 
 
 def read_tensors(path: Path) -> dict[str, NDArray[Any]]:
-    """The arrays of a safetensors file; raises InputError when it is missing or damaged."""
+    """Read the arrays of a safetensors file. Raises InputError if it is missing or damaged."""
     try:
         return dict(load_file(path))
     except FileNotFoundError:
-        raise InputError(f"{path}: the index is not there; {HOW_TO_GET}") from None
+        raise InputError(f"{path}: index file not found; {HOW_TO_GET}") from None
     except (SafetensorError, OSError, ValueError) as error:
-        raise InputError(f"{path}: not an index ({error}); delete it and {HOW_TO_GET}") from None
+        raise InputError(f"{path}: not a valid index file ({first_line(error)}); delete it and {HOW_TO_GET}") from None

@@ -1,4 +1,4 @@
-"""Neighbours by meaning: sentence embeddings in a FAISS index under explicit ids."""
+"""Neighbours by meaning: sentence embeddings in a FAISS index."""
 
 import logging
 from collections.abc import Sequence
@@ -16,12 +16,12 @@ from tillmap.retrieval.embedding import Embedder
 
 log = logging.getLogger(__name__)
 
-K_FACTOR = 40  # candidates of the compressed codes that are scored again, as a multiple of k
-CHUNK = 1024  # queries a call: bounds the memory of a search and moves the progress bar
+K_FACTOR = 40  # candidates found by compressed vectors and scored again with the full ones, as a multiple of k
+CHUNK = 1024  # queries per FAISS call: limits memory and updates the progress bar
 
 
 class DenseRetriever(Retriever):
-    """Cosine similarity of embeddings. A text's id in FAISS is the lowest id of the training rows that print it."""
+    """Cosine similarity of embeddings. A text's id in FAISS is its key, the lowest id of the rows that have it."""
 
     def __init__(self, texts: Texts, index: faiss.Index, embedder: Embedder) -> None:
         super().__init__(texts)
@@ -32,11 +32,13 @@ class DenseRetriever(Retriever):
     def build(
         cls, ids: Sequence[int] | Ids, descriptions: Descriptions, embedder: Embedder, flat_up_to: int = 100_000
     ) -> Self:
-        """Index rows under their ids.
+        """Build an index of rows.
 
-        Up to `flat_up_to` distinct texts the search is exact. Beyond, 4-bit product quantisation with d/4 parts
-        proposes 40 k candidates that are scored again with the full vectors: 0.997 of the exact first five.
-        Memory: 4d bytes a distinct text, a tenth more when quantised. Raises InputError as `Texts.group`.
+        Up to `flat_up_to` distinct texts the search is exact. Above, 4-bit product quantisation with d/4 parts finds
+        40 k candidates, which are scored again with the full vectors: 0.997 of the exact first five neighbours, 7
+        times as fast. Memory: 4d bytes per distinct text, a tenth more if quantised.
+
+        Raises InputError as `Texts.group` does.
         """
         texts, distinct = Texts.group(ids, descriptions)
         vectors = embedder.encode(distinct)
@@ -53,21 +55,22 @@ class DenseRetriever(Retriever):
         return cls(texts, index, embedder)
 
     def nearest(self, queries: list[str], k: int, among: Ids | None) -> tuple[Ids, Floats]:
-        """As `Retriever.nearest`; a restricted search is always exact."""
+        """See `Retriever.nearest`. A restricted search is always exact."""
         vectors = self.embedder.encode(queries)
         keys = self.texts.keys
-        # FAISS cannot restrict its quantised index, nor refine a great share of it: those vectors are all compared.
+        # FAISS cannot search part of a quantised index, nor rescore more candidates than it has vectors. Such searches
+        # compare the full vectors.
         among = np.arange(len(keys)) if among is None and k * K_FACTOR > len(keys) else among
         subset = None if among is None else self.index.reconstruct_batch(keys[among])
         found, scores = [], []
         chunk = max(1, min(CHUNK, MAX_PAIRS // k))
         for start in tqdm(range(0, len(vectors), chunk), desc="dense search", unit="chunk", leave=None, disable=None):
-            part = vectors[start : start + chunk]
+            batch = vectors[start : start + chunk]
             if among is None:
-                similar, ids = self.index.search(part, k)
+                similar, ids = self.index.search(batch, k)
                 positions = np.where(ids >= 0, np.searchsorted(keys, ids), -1)
             else:
-                similar, order = faiss.knn(part, subset, k, metric=faiss.METRIC_INNER_PRODUCT)
+                similar, order = faiss.knn(batch, subset, k, metric=faiss.METRIC_INNER_PRODUCT)
                 positions = np.where(order >= 0, among[order], -1)
             found.append(positions)
             scores.append(similar)
@@ -83,17 +86,17 @@ class DenseRetriever(Retriever):
     def load(cls, folder: Path, embedder: Embedder) -> Self:
         """Read what `save` wrote.
 
-        Raises InputError when it is not there, ModelError when the model's vectors are of another length.
+        Raises InputError if a file is missing or damaged, ModelError if the model's vectors have another length.
         """
         texts = Texts(**read_tensors(folder / "dense.safetensors"))
         path = folder / "dense.faiss"
         try:
             index = faiss.read_index(str(path))
         except RuntimeError as error:
-            raise InputError(f"{path}: not a FAISS index, or not there; delete it and {HOW_TO_GET}") from error
+            raise InputError(f"{path}: missing, or not a FAISS index; delete it and {HOW_TO_GET}") from error
         if index.d != embedder.dimension:
             raise ModelError(
-                f"{path} holds vectors of length {index.d}, the embedding model gives {embedder.dimension}; "
-                "build the index again with this model"
+                f"{path} holds vectors of length {index.d}, but the embedding model gives {embedder.dimension}; "
+                "run `dvc repro index` to build it with this model"
             )
         return cls(texts, index, embedder)

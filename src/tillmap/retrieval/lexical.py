@@ -1,4 +1,4 @@
-"""Neighbours by spelling: TF-IDF of character n-grams, made for words cut short and without vowels."""
+"""Neighbours by spelling: TF-IDF of character n-grams, which also match shortened words and words without vowels."""
 
 import logging
 import os
@@ -22,16 +22,19 @@ from tillmap.retrieval.base import MAX_PAIRS, Descriptions, Floats, Ids, Retriev
 
 log = logging.getLogger(__name__)
 
-CHUNK = 512  # queries a call: bounds the memory of a search and moves the progress bar
-RARE = 0.05  # n-grams in at most this share of the texts propose candidates in a large index
-CANDIDATES = 200  # at least so many are proposed and scored in full
+CHUNK = 512  # queries per call: limits memory and updates the progress bar
+# In a large index only n-grams in at most 5% of the texts find candidates; common ones such as "ch" cost the most time
+# and say the least. At least 200 candidates are then scored with all n-grams.
+MAX_RARE_SHARE = 0.05
+MIN_CANDIDATES = 200
 
 
 class LexicalRetriever(Retriever):
-    """Similarity of the n-grams that two texts share, with and without vowels, weighted by how rare they are.
+    """TF-IDF similarity of character n-grams, taken from a text with and without its vowels.
 
-    The score of a query q and a text d is q.d / (|q|^(2 - length) |d|^length): the cosine for length 1. Less than 1
-    forgives a text for saying more than the query does, as tills leave words out. The same text scores 1.
+    The score of a query q and a text d is q.d / (|q|^(2 - length) |d|^length), which is the cosine if `length` is 1.
+    A smaller `length` lowers the penalty for texts that say more than the query, because tills leave words out. Equal
+    texts score 1.
     """
 
     def __init__(
@@ -53,18 +56,19 @@ class LexicalRetriever(Retriever):
         length: float = 0.8,
         flat_up_to: int = 50_000,
     ) -> Self:
-        """Index rows under their ids.
+        """Build an index of rows.
 
         Args:
             ids: row ids [n], unique.
             descriptions: their texts [n].
             ngrams: shortest and longest n-gram, within words.
-            initial: how much more the n-grams at the start of a word weigh, which tills leave standing.
-            length: how much a long text is held back, 0 to 1; see the class.
-            flat_up_to: distinct texts up to which the search is exact. Beyond, the n-grams found in at most 5% of the
-                texts propose 200 candidates that are scored in full: 0.997 of the exact first five, 3 times as fast.
+            initial: the weight of n-grams at the start of a word. Tills shorten words at the end, so starts say more:
+                "ald" is the start of "alderley", not the end of "emerald".
+            length: the penalty for long texts, 0 to 1; see the class.
+            flat_up_to: up to so many distinct texts the search is exact. Above, rare n-grams find 200 candidates that
+                are scored with all n-grams: 0.997 of the exact first five neighbours, 3 times as fast.
 
-        Raises InputError as `Texts.group`, and when no description holds a letter or digit.
+        Raises InputError as `Texts.group` does, and if no description has a letter or digit.
         """
         texts, distinct = Texts.group(ids, descriptions)
         vectoriser = _vectoriser(ngrams)
@@ -72,7 +76,7 @@ class LexicalRetriever(Retriever):
         try:
             counts = vectoriser.fit_transform(_spellings(distinct))
         except ValueError as error:
-            raise InputError("no description to index holds a letter or a digit; check that column") from error
+            raise InputError("no description to index has a letter or a digit; check that column") from error
         grams = vectoriser.get_feature_names_out()
         weights = np.where([gram.startswith(" ") for gram in grams], initial, 1.0).astype(np.float32)
         vectoriser.idf_ = vectoriser.idf_ * weights
@@ -80,7 +84,7 @@ class LexicalRetriever(Retriever):
         return cls(texts, vectoriser, documents, {"ngrams": ngrams, "length": length, "flat_up_to": flat_up_to})
 
     def nearest(self, queries: list[str], k: int, among: Ids | None) -> tuple[Ids, Floats]:
-        """As `Retriever.nearest`; texts that share no n-gram with a query are not found."""
+        """See `Retriever.nearest`. Texts that share no n-gram with a query are not found."""
         vectors = _scaled(self.vectoriser.transform(_spellings(queries)), 2 - self.settings["length"])
         engine = self._engine if among is None else _Engine(self.documents[among], self.settings["flat_up_to"])
         chunk = max(1, min(CHUNK, MAX_PAIRS // k))
@@ -94,7 +98,7 @@ class LexicalRetriever(Retriever):
         return _Engine(self.documents, self.settings["flat_up_to"])
 
     def save(self, folder: Path) -> None:
-        """Write `lexical.safetensors` (rows, n-gram weights) and `lexical.json` (settings, n-grams)."""
+        """Write `lexical.safetensors` (rows, TF-IDF matrix, n-gram weights) and `lexical.json` (settings, n-grams)."""
         folder.mkdir(parents=True, exist_ok=True)
         arrays = {name: getattr(self.documents, name) for name in ("data", "indices", "indptr")}
         save_file(
@@ -107,7 +111,7 @@ class LexicalRetriever(Retriever):
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        """Read what `save` wrote. Raises InputError when it is not there or damaged."""
+        """Read what `save` wrote. Raises InputError if a file is missing or damaged."""
         arrays, settings = read_tensors(folder / "lexical.safetensors"), read_json(folder / "lexical.json")
         vectoriser = _vectoriser(tuple(settings["ngrams"]), settings.pop("grams"))
         vectoriser.idf_ = arrays["idf"]
@@ -119,7 +123,7 @@ class LexicalRetriever(Retriever):
 
 
 class _Engine:
-    """The best k products of sparse rows with the rows of one matrix [t, f]."""
+    """Finds the k largest products of sparse query rows with the rows of one matrix [t, f]."""
 
     def __init__(self, documents: csr_matrix, flat_up_to: int) -> None:
         self.documents = documents
@@ -127,20 +131,21 @@ class _Engine:
         self.rare: Ids | None = None
         if documents.shape[0] > flat_up_to:
             shares = np.diff(self.transposed.indptr) / documents.shape[0]
-            self.rare = np.flatnonzero(shares <= RARE)
+            self.rare = np.flatnonzero(shares <= MAX_RARE_SHARE)
             self.rare_transposed = self.transposed[self.rare]
 
     def top(self, queries: csr_matrix, k: int) -> tuple[Ids, Floats]:
-        """Positions and scores [q, k], best first, -1 where a query has fewer."""
-        if self.rare is None or k > CANDIDATES:
+        """Positions and scores [q, k], best first; -1 if a query has fewer."""
+        if self.rare is None or k > MIN_CANDIDATES:
             return _padded(_products(queries, self.transposed, k), k)
-        proposed = _products(queries[:, self.rare], self.rare_transposed, max(CANDIDATES, 4 * k))
+        proposed = _products(queries[:, self.rare], self.rare_transposed, max(MIN_CANDIDATES, 4 * k))
         found = np.diff(proposed.indptr)
         query = np.repeat(np.arange(len(found)), found)
+        # Replace the candidates' scores, which are sums over rare n-grams, by those over all n-grams.
         products = queries[query].multiply(self.documents[proposed.indices])
         proposed.data = np.asarray(products.sum(axis=1), dtype=np.float32).ravel()
         positions, scores = _padded(proposed, k)
-        if (few := np.flatnonzero(found < k)).size:  # their n-grams are common ones
+        if (few := np.flatnonzero(found < k)).size:  # queries of common n-grams only: search exactly
             positions[few], scores[few] = _padded(_products(queries[few], self.transposed, k), k)
         return positions, scores
 
@@ -163,7 +168,7 @@ def _spellings(texts: Sequence[str]) -> "tqdm[str]":
 
 
 def _scaled(rows: csr_matrix, power: float) -> csr_matrix:
-    """Each row divided by its Euclidean length to a power; a row of zeros stays."""
+    """Each row divided by its Euclidean length to the given power. Rows of zeros stay as they are."""
     lengths = np.sqrt(np.asarray(rows.multiply(rows).sum(axis=1), dtype=np.float64)).ravel()
     return csr_matrix(diags((np.where(lengths > 0, lengths, 1.0) ** -power).astype(np.float32)) @ rows)
 
@@ -173,6 +178,7 @@ def _products(rows: csr_matrix, columns: csr_matrix, k: int) -> csr_matrix:
 
 
 def _padded(products: csr_matrix, k: int) -> tuple[Ids, Floats]:
+    """Columns and values [q, k] of each row's k largest entries, sorted by value, then column; filled with -1 and 0."""
     found = np.diff(products.indptr)
     query: NDArray[np.int64] = np.repeat(np.arange(len(found)), found)
     order = np.lexsort((products.indices, -products.data, query))

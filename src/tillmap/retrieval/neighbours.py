@@ -1,4 +1,4 @@
-"""The neighbours table: who is near whom, by one retriever or by several fused."""
+"""The neighbours table: the nearest rows of each query, by one retriever or several fused."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -9,7 +9,7 @@ import pandas as pd
 from tillmap.retrieval.base import Retriever
 from tillmap.retrieval.filters import Filters, first_kept, search_filtered
 
-# Tuned on held-out training rows of real receipts: with 60, the usual constant, far ranks count for too much.
+# Chosen on held-out training rows of real receipts. With the usual constant of 60, distant ranks weigh too much.
 RANK_CONSTANT = 5.0
 
 
@@ -22,15 +22,15 @@ def neighbours_table(
     filters: Filters | None = None,
     leave_out_self: bool = True,
 ) -> pd.DataFrame:
-    """The k nearest rows of each query, as split, id, rank (from 0), neighbour (a row's id), score (float32).
+    """The k nearest rows of each query: split, id (the query), rank (from 0), neighbour (a row's id), score (float32).
 
     Args:
         retriever: an index over `rows`.
-        rows: id, retailer and price of the indexed rows, which are all of split "train".
-        queries: split, id, description, retailer and price; the table keeps their order.
-        k: neighbours a query; fewer where fewer are found.
-        filters: see `Filters`; scores fall with rank except where rows that do not pass follow those that do.
-        leave_out_self: an indexed row that asks is not told of itself.
+        rows: id, retailer and price of the indexed rows, all of the train split.
+        queries: split, id, description, retailer and price. The table keeps their order.
+        k: neighbours per query, or fewer if fewer are found.
+        filters: see `Filters`. Scores fall with rank, but start again with the rows that fill up.
+        leave_out_self: a query that is an indexed row is not its own neighbour.
     """
     filters = filters or Filters()
     ids = np.full((len(queries), k), -1, dtype=np.int64)
@@ -40,7 +40,7 @@ def neighbours_table(
     ids[others], scores[others] = search_filtered(retriever, queries.iloc[others], rows, k, filters)
     if own.any():
         asked = queries[own]
-        # The row itself passes its own filters, so one more must.
+        # The row passes its own filters and is dropped below, so one more row must pass.
         stricter = replace(filters, min_kept=filters.min_kept and filters.min_kept + 1)
         found, similar = search_filtered(retriever, asked, rows, k + 1, stricter)
         kept = (found >= 0) & (found != asked["id"].to_numpy()[:, None])
@@ -60,10 +60,10 @@ def neighbours_table(
 def fuse(
     tables: Sequence[pd.DataFrame], weights: Sequence[float], k: int, constant: float = RANK_CONSTANT
 ) -> pd.DataFrame:
-    """Weighted reciprocal rank fusion of neighbours tables (Cormack, Clarke and Buettcher, SIGIR 2009).
+    """Fuse neighbours tables by weighted reciprocal rank (Cormack, Clarke and Buettcher, SIGIR 2009).
 
-    A neighbour's score is the sum over the tables of weight / (constant + 1 + rank). The k best of each query are
-    kept, equal scores by neighbour id; queries come in the order in which the tables first name them.
+    A neighbour's score is the sum of weight / (constant + 1 + rank) over the tables. The k best of each query are
+    kept; equal scores are sorted by neighbour id. Queries keep the order in which they first appear.
     """
     votes = pd.concat(
         [

@@ -88,7 +88,7 @@ def calibration_share(share: float, min_rows: int, labelled: int) -> float:
 
 
 def _take(free: list[int], sizes: NDArray[np.int64], wanted: int, leave: int) -> list[int]:
-    """Groups in drawn order with at most `wanted` rows together; `leave` groups are kept for training and other subsets.
+    """Groups in drawn order with at most `wanted` rows together; `leave` groups are left for other subsets.
 
     If that gives none, it is the smallest group, unless that is the last one.
     """
