@@ -1,7 +1,8 @@
-"""How likely each answer is to be right: a small model over what the arm and the free arms say, fitted on the `calibration` subset.
+"""Calibrated confidence: the probability that an answer is right, by a logistic regression on the `calibration` subset.
 
-The free arms' candidate_scores are ranked label paths with shares for each row, as `nearest.votes_by_key` gives them. No arm
-that costs may be among them, so that a confidence can be had without asking one.
+The regression's inputs ("signals") come from the arm itself and from the candidates of the free arms. Candidate scores
+are ranked label paths with shares for each row. Arms that cost money are never inputs, so a confidence can always be
+computed without a paid call.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,20 +25,21 @@ Key = tuple[str, int]
 CandidateScores = Mapping[Key, Sequence[tuple[LabelPath, float]]]
 Floats = npt.NDArray[np.float64]
 
-FREE = ("nearest", "linear")  # the free arms: what they say of a row tells of every arm's answer
-ROWS_PER_SIGNAL = 5  # of the rarer outcome; Vittinghoff and McCulloch (2007) find 5 to 9 enough
+FREE = ("nearest", "linear")  # the arms whose candidates are signals for every arm's answers
+ROWS_PER_SIGNAL = 5  # rows of the rarer outcome; Vittinghoff and McCulloch (2007) find 5 to 9 enough
 _REPAIRS = ("folded", "parsed", "snapped", "vote")
-_EPS = 1e-3  # shares are kept this far from 0 and 1, where log odds have no end
+_EPS = 1e-3  # shares are clipped to [EPS, 1 - EPS], because the log odds of 0 and 1 are infinite
+_MIN_SCALE = 1e-3  # a signal with a smaller standard deviation counts as constant
 _MIN_LOGPROB = -20.0
-_PENALTY = 0.1  # sklearn's C, on standardised signals: chosen by the likelihood of held-out rows of real receipts
-_Z = 1.96  # of a 95% interval
+_C = 0.1  # LogisticRegression's inverse penalty: the best likelihood on held-out rows of real receipts
+_Z = 1.96  # standard errors on either side of a 95% interval
 _DIGITS = 6
 _FORMAT = 1
 _FOLDS = 10
 
 
 def candidate_scores(completions: Sequence[Mapping[str, Any]]) -> dict[Key, list[tuple[LabelPath, float]]]:
-    """The candidates of an arm's completions: each row's label paths with their shares, best first."""
+    """Each row's candidate label paths and their shares, best first, by (split, id)."""
     return {
         (answer["split"], answer["id"]): [(LabelPath(*path), share) for path, share in answer["candidates"] or ()]
         for answer in completions
@@ -51,22 +53,28 @@ def make_signals(
     free: Mapping[str, CandidateScores],
     tree: LabelTree,
 ) -> pd.DataFrame:
-    """What speaks for and against each answer: a row a prediction, in order; finite floats.
+    """Compute the signals of each prediction: one row a prediction, in order; all values are finite.
 
-    The first columns are the most telling ones, for a model of few rows takes these alone: `support`, the mean of the
-    shares that the arm and each free arm give to the answered path, as log odds; `own`, the arm's own confidence, as
-    log odds; `lead`, how much likelier its first candidate is than its second, as a log ratio. Then `logprob`; for each
-    free arm the shares it gives to the answer's path, chain and brand, and that of its own first candidate; the text's
-    letters and words, as logs; what repair there was; `in_tree`; `known_rows`, the log of the path's training rows.
+    The most informative columns come first, because a model fitted on few rows uses only the first ones:
+
+    - `support`: the mean share that the arm and each free arm give to the answered path, as log odds.
+    - `own`: the arm's own confidence, as log odds.
+    - `lead`: the log ratio of the arm's first and second candidate's shares.
+    - `logprob`: the answer's log probability, 0 where the arm has none.
+    - `ARM_path`, `ARM_chain`, `ARM_brand`: for each free arm, the total share of its candidates with the answer's path,
+      with its supergroup, group and module, and with its brand. `ARM_first`: the share of its first candidate.
+    - `letters`, `words`: log(1 + count) for the description.
+    - `repair_KIND`: 1 where the answer got that repair. `in_tree`: 1 where the path is a known one.
+    - `known_rows`: log(1 + the path's rows in the training subset).
 
     Args:
-        completions: the arm's, of the same rows in the same order as `predictions`.
-        predictions: an uncalibrated predictions table.
-        rows: split, id and description of all these rows, and maybe others.
-        free: the candidate_scores of the free arms by name, without those of the arm itself.
+        completions: the arm's completions, of the same rows in the same order as `predictions`.
+        predictions: a predictions table, not calibrated yet.
+        rows: split, id and description of at least these rows.
+        free: candidate scores of the free arms by name, without the arm itself.
         tree: the paths of the training subset.
 
-    Raises InputError where completions and predictions are not of the same rows, or `rows` lacks one.
+    Raises InputError if completions and predictions are of different rows, or if `rows` lacks one of them.
     """
     keys = list(zip(predictions["split"], predictions["id"], strict=True))
     if keys != [(answer["split"], answer["id"]) for answer in completions]:
@@ -79,8 +87,8 @@ def make_signals(
     table = []
     for key, completion, (*labels, own, repair, in_tree) in zip(keys, completions, answers, strict=True):
         path = LabelPath(*labels)
-        believed = {arm: ranked.get(key, ()) for arm, ranked in free.items()}
-        signals = _of_arm(completion, own) | _of_free_arms(path, believed) | _of_text(texts[key])
+        ranked = {arm: scores.get(key, ()) for arm, scores in free.items()}
+        signals = _of_arm(completion, own) | _of_free_arms(path, ranked) | _of_text(texts[key])
         signals |= {f"repair_{kind}": float(repair == kind) for kind in _REPAIRS}
         signals |= {"in_tree": float(in_tree), "known_rows": log1p(tree.rows_of(path))}
         support = fmean([own, *(signals[f"{arm}_path"] for arm in free)])
@@ -91,13 +99,17 @@ def make_signals(
 def calibrate(
     predictions: pd.DataFrame, signals: pd.DataFrame, rows: pd.DataFrame
 ) -> tuple[pd.DataFrame, "Confidence"]:
-    """The predictions with a calibrated confidence in place of the arm's own, and the model that gave it.
+    """Replace the arm's own confidences by calibrated ones; also return the model, for new rows.
 
-    It is fitted on those rows of the `calibration` subset that were answered, be they few. These get their confidence from
-    models of the others, so that a threshold chosen on them holds for rows that no model has seen. `signals` are those
-    of `make_signals`; `rows` is a rows table with split, id, subset, the four levels and maybe product.
+    The model is fitted on the answered rows of the `calibration` subset. These rows themselves get cross-fitted
+    confidences (see `cross_fit`), so a threshold that is chosen on them holds for rows the model has not seen.
 
-    Raises InputError where no row of that part was answered.
+    Args:
+        predictions: a predictions table.
+        signals: the result of `make_signals` for it.
+        rows: a rows table with split, id, subset, the four levels and, optionally, product.
+
+    Raises InputError if no row of the `calibration` subset was answered.
     """
     levels = list(LEVELS)
     truth = rows[rows["subset"] == "calibration"]
@@ -113,20 +125,21 @@ def calibrate(
 
 
 def cross_fit(signals: pd.DataFrame, right: npt.ArrayLike, product: pd.Series | None = None) -> Floats:
-    """The confidence of each of these rows by a model of the other nine tenths (rows,); a product's rows go together.
+    """Compute out-of-fold confidences (rows,): each row's by a model fitted on the other nine folds.
 
-    Where the rows are too few for any signal there is nothing to overfit, and all get the same.
+    Rows of the same product share a fold. If there are too few rows to use a signal, nothing can overfit, and all rows
+    get the same confidence.
     """
+    from sklearn.model_selection import PredefinedSplit
+
     outcome = np.asarray(right, dtype=bool)
     whole = Confidence.fit(signals, outcome)
-    if not whole.names:
-        return whole.of(signals)
     fold = (np.arange(len(signals)) if product is None else pd.factorize(product)[0]) % _FOLDS
+    if not whole.names or (fold == fold[0]).all():
+        return whole.of(signals)
     confidence = np.empty(len(signals))
-    for held_out in np.unique(fold):
-        of_fold = fold == held_out
-        others = Confidence.fit(signals[~of_fold], outcome[~of_fold]) if not of_fold.all() else whole
-        confidence[of_fold] = others.of(signals[of_fold])
+    for others, held_out in PredefinedSplit(fold).split():
+        confidence[held_out] = Confidence.fit(signals.iloc[others], outcome[others]).of(signals.iloc[held_out])
     return confidence
 
 
@@ -141,13 +154,13 @@ def _of_arm(completion: Mapping[str, Any], own: float) -> dict[str, float]:
     }
 
 
-def _of_free_arms(path: LabelPath, believed: Mapping[str, Sequence[tuple[LabelPath, float]]]) -> dict[str, float]:
+def _of_free_arms(path: LabelPath, ranked: Mapping[str, Sequence[tuple[LabelPath, float]]]) -> dict[str, float]:
     signals = {}
-    for arm, ranked in believed.items():
-        signals[f"{arm}_path"] = sum(share for other, share in ranked if other == path)
-        signals[f"{arm}_chain"] = sum(share for other, share in ranked if other[:3] == path[:3])
-        signals[f"{arm}_brand"] = sum(share for other, share in ranked if other.brand == path.brand)
-        signals[f"{arm}_first"] = ranked[0][1] if ranked else 0.0
+    for arm, candidates in ranked.items():
+        signals[f"{arm}_path"] = sum(share for other, share in candidates if other == path)
+        signals[f"{arm}_chain"] = sum(share for other, share in candidates if other[:3] == path[:3])
+        signals[f"{arm}_brand"] = sum(share for other, share in candidates if other.brand == path.brand)
+        signals[f"{arm}_first"] = candidates[0][1] if candidates else 0.0
     return signals
 
 
@@ -163,12 +176,14 @@ def _log_odds(share: float) -> float:
 
 @dataclass(frozen=True)
 class Confidence:
-    """A fitted model: a row's confidence is the logistic function of intercept + weights @ (signals - means) / scales.
+    """A fitted model: confidence = logistic(intercept + weights @ (signals - means) / scales).
 
-    kind: `full` has all signals; `few` only the first, as many as the rows allow; `constant` none, for there were too
-        few rows, or all came out alike.
-    rows: how many it was fitted on. error: their mean squared error (the Brier score), in sample.
-    free: the free arms whose candidate_scores the signals are made with.
+    Attributes:
+        kind: `full` uses all signals, `few` the first ones, as many as the rows allow, and `constant` none: there were
+            too few rows, or all answers were right, or all wrong.
+        rows: how many rows it was fitted on.
+        error: their mean squared error (Brier score), in sample.
+        free: the free arms that the signals were made with.
     """
 
     kind: Literal["full", "few", "constant"]
@@ -183,19 +198,22 @@ class Confidence:
 
     @classmethod
     def fit(cls, signals: pd.DataFrame, right: npt.ArrayLike) -> Self:
-        """Fit on held-out rows: their signals (see `make_signals`), and which answers were right (booleans).
+        """Fit a logistic regression with an L2 penalty on held-out rows.
 
-        A signal is used for every five rows of the rarer outcome. The fit is a logistic regression with an L2 penalty,
-        and its mean over these rows is their accuracy. Where no signal can be used, all get (right + 1) / (rows + 2),
-        the mean of Laplace's posterior.
+        One signal is used for every `ROWS_PER_SIGNAL` rows of the rarer outcome. The mean confidence of the rows is
+        their accuracy. If no signal can be used, the confidence is (right + 1) / (rows + 2), Laplace's rule.
 
-        Raises InputError where there is no row, or signals and outcomes differ in number.
+        Args:
+            signals: the rows' signals (see `make_signals`).
+            right: whether each answer was right (rows,).
+
+        Raises InputError if there is no row, or if signals and outcomes differ in number.
         """
         outcome = np.asarray(right, dtype=bool)
         if not len(outcome) or len(outcome) != len(signals):
             raise InputError(
-                f"confidence: {len(signals)} rows of signals, {len(outcome)} outcomes; expected as many, and at least "
-                "one: answer some rows of the calibration subset"
+                f"confidence: {len(signals)} rows of signals, {len(outcome)} outcomes; expected the same number, and "
+                "at least one: answer some rows of the calibration subset"
             )
         rarer = int(min(outcome.sum(), (~outcome).sum()))
         names = tuple(signals.columns[: rarer // ROWS_PER_SIGNAL])
@@ -204,49 +222,50 @@ class Confidence:
             error = float(np.mean((outcome - share) ** 2))
             return cls("constant", len(outcome), error, log(share / (1 - share)))
         from sklearn.linear_model import LogisticRegression
+        from sklearn.preprocessing import StandardScaler
 
         values = signals[list(names)].to_numpy(np.float64)
-        means, scales = values.mean(axis=0), values.std(axis=0)
-        scales[scales < _EPS] = 1.0
-        found = LogisticRegression(C=_PENALTY, max_iter=1000).fit((values - means) / scales, outcome)
+        scaler = StandardScaler().fit(values)
+        # Dividing by a tiny deviation would let one unusual new row get a confidence of 0 or 1.
+        scaler.scale_[scaler.scale_ < _MIN_SCALE] = 1.0
+        regression = LogisticRegression(C=_C, max_iter=1000).fit(scaler.transform(values), outcome)
         kind: Literal["full", "few"] = "full" if len(names) == signals.shape[1] else "few"
-        # Rounded, for the last digits depend on the machine.
-        centres, spreads, weights = (
-            tuple(round(float(value), _DIGITS) for value in each) for each in (means, scales, found.coef_[0])
+        # Rounded, because the last digits depend on the machine.
+        means, scales, weights = (
+            tuple(round(float(value), _DIGITS) for value in each)
+            for each in (scaler.mean_, scaler.scale_, regression.coef_[0])
         )
-        intercept = round(float(found.intercept_[0]), _DIGITS)
-        model = cls(kind, len(outcome), 0.0, intercept, names, centres, spreads, weights)
+        intercept = round(float(regression.intercept_[0]), _DIGITS)
+        model = cls(kind, len(outcome), 0.0, intercept, names, means, scales, weights)
         return replace(model, error=float(np.mean((outcome - model.of(signals)) ** 2)))
 
     def of(self, signals: pd.DataFrame) -> Floats:
-        """The confidence of each row of signals (rows,), 0 to 1. Raises InputError where a signal is missing."""
-        missing = [name for name in self.names if name not in signals]
+        """The confidence of each row of signals (rows,), 0 to 1. Raises InputError if a signal is missing."""
+        missing = ", ".join(name for name in self.names if name not in signals)
         if missing:
-            raise InputError(
-                f"confidence: no signal {', '.join(missing)}; it was fitted with other free arms: run `dvc repro` again"
-            )
+            raise InputError(f"confidence: no signal {missing}; the model was fitted with other free arms: run `dvc repro`")
         odds = np.full(len(signals), self.intercept)
         for name, mean, scale, weight in zip(self.names, self.means, self.scales, self.weights, strict=True):
             odds += weight * (signals[name].to_numpy(np.float64) - mean) / scale
         return np.asarray(1 / (1 + np.exp(-odds)))
 
     def expected_accuracy(self, confidence: npt.ArrayLike) -> tuple[float, float, float]:
-        """The expected accuracy of rows without labels, from their confidences, and its 95% interval.
+        """Estimate the accuracy of rows without labels from their confidences: mean, low and high of a 95% interval.
 
-        The accuracy is their mean. The interval is for how little the rows that this was fitted on pin it down, by the
-        normal approximation; it holds where the rows are like those.
+        The interval is the normal approximation for the rows that the model was fitted on: the fewer they are, the
+        wider it is. It assumes that the new rows are like them.
         """
         mean = float(np.mean(np.asarray(confidence, dtype=np.float64)))
         slack = _Z * float(np.sqrt(self.error / self.rows))
         return mean, max(0.0, mean - slack), min(1.0, mean + slack)
 
     def save(self, path: Path) -> None:
-        """Write one JSON file."""
+        """Write the parameters to a JSON file."""
         write_json({"format": _FORMAT, **asdict(self)}, path)
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Read what `save` wrote. Raises InputError where it is missing, ModelError where it is something else."""
+        """Read what `save` wrote. Raises InputError if the file is missing, ModelError if it is something else."""
         written = read_json(path)
         if not isinstance(written, dict) or written.pop("format", None) != _FORMAT:
             raise ModelError(f"{path}: not a confidence model of this version; run `dvc repro` to fit one")
