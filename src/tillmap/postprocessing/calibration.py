@@ -243,7 +243,9 @@ class Confidence:
         """The confidence of each row of signals (rows,), 0 to 1. Raises InputError if a signal is missing."""
         missing = ", ".join(name for name in self.names if name not in signals)
         if missing:
-            raise InputError(f"confidence: no signal {missing}; the model was fitted with other free arms: run `dvc repro`")
+            raise InputError(
+                f"confidence: no signal {missing}; the model was fitted with other free arms: run `dvc repro` again"
+            )
         odds = np.full(len(signals), self.intercept)
         for name, mean, scale, weight in zip(self.names, self.means, self.scales, self.weights, strict=True):
             odds += weight * (signals[name].to_numpy(np.float64) - mean) / scale
