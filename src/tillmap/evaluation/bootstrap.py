@@ -1,16 +1,17 @@
-"""Intervals by resampling clusters of rows, because the receipts of one product are right or wrong together."""
+"""Cluster bootstrap intervals: the receipt lines of one product tend to be right or wrong together."""
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from scipy.stats import binomtest
 
 IntArray = npt.NDArray[np.int64]
 
-TAIL = 0.025  # outside each end of a 95% interval
+_TAIL = 0.025  # the probability outside each end of a 95% interval
 
 
 def cluster_codes(keys: pd.Series) -> IntArray:
-    """Number the clusters (n,): rows with an equal key share one, a row without a key is a cluster of its own."""
+    """Number the clusters (n,). Rows with the same key share a cluster; a row without a key is its own."""
     codes = pd.factorize(keys)[0].astype(np.int64)
     alone = codes < 0
     codes[alone] = codes.max(initial=-1) + 1 + np.arange(alone.sum())
@@ -25,16 +26,16 @@ def mean_interval(
     resamples: int = 2000,
     seed: int = 0,
 ) -> tuple[float, float]:
-    """Give the 95% interval of the mean of `values` (n whole numbers within `bounds`), n > 0.
+    """Compute the 95% interval of the mean of `values` (n > 0 whole numbers within `bounds`).
 
-    The percentile bootstrap over whole clusters (Davison and Hinkley 1997, 3.8; Efron and Tibshirani 1993, 13.3):
-    as many clusters as there are get drawn with replacement, and the mean is that of all rows drawn. Clusters of
-    the same size and sum are interchangeable, so one multinomial draw over these kinds is the same resample at a
-    cost that hardly grows with n; it makes the order of the rows irrelevant too.
+    This is the percentile bootstrap over whole clusters (Davison and Hinkley 1997, 3.8; Efron and Tibshirani 1993,
+    13.3): draw as many clusters as there are, with replacement, and take the mean of all their rows. Clusters of the
+    same size and sum are interchangeable, so one multinomial draw over these kinds gives the same resample. Its cost
+    hardly grows with n, and the order of the rows does not matter.
 
-    Two cases where resampling would claim certainty: one cluster alone gives `bounds`; and where every value lies
-    on one bound, the far limit is that of Clopper and Pearson (1934) with the clusters as trials. The interval is
-    widened to hold the mean, should heavy skew put that outside. `clusters` None takes each row as its own.
+    Two cases where resampling would wrongly give an interval of no width: a single cluster gives `bounds`; and if all
+    values lie on one bound, the other limit is Clopper and Pearson's (1934), with the clusters as trials. If heavy skew
+    puts the mean outside the interval, the interval is widened to contain it. Without `clusters`, each row is its own.
     """
     numbers = np.asarray(values).astype(np.int64)
     codes = np.arange(numbers.size) if clusters is None else np.unique(np.asarray(clusters), return_inverse=True)[1]
@@ -42,19 +43,19 @@ def mean_interval(
     least, most = bounds
     if sizes.size < 2:
         return float(least), float(most)
-    slack = (most - least) * (1 - TAIL ** (1 / sizes.size))
-    if np.all(numbers == least):
-        return float(least), float(least + slack)
-    if np.all(numbers == most):
-        return float(most - slack), float(most)
+    if np.all(numbers == least) or np.all(numbers == most):
+        share = binomtest(sizes.size, sizes.size).proportion_ci(0.95, method="exact").low
+        slack = (most - least) * (1 - share)
+        return (float(least), float(least + slack)) if numbers[0] == least else (float(most - slack), float(most))
 
     sums = np.bincount(codes, weights=numbers).astype(np.int64)
     offset = sums - sums.min()
+    # A kind is a pair of size and sum, written as one number so that `unique` can count it.
     kinds, counts = np.unique(sizes * (offset.max() + 1) + offset, return_counts=True)
     kind_sizes, kind_sums = np.divmod(kinds, offset.max() + 1)
     kind_sums += sums.min()
     drawn = np.random.default_rng(seed).multinomial(sizes.size, counts / sizes.size, size=resamples)
     means = (drawn @ kind_sums) / (drawn @ kind_sizes)
-    low, high = np.quantile(means, [TAIL, 1 - TAIL])
+    low, high = np.quantile(means, [_TAIL, 1 - _TAIL])
     mean = numbers.mean()
     return float(min(low, mean)), float(max(high, mean))
