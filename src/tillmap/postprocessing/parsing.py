@@ -1,4 +1,4 @@
-"""Lenient reading of a model's free text into labels, whatever state the text is in."""
+"""Lenient parsing of a model's free text into labels: damaged JSON, `key: value` lines, separators, or plain text."""
 
 import json
 import re
@@ -8,64 +8,66 @@ from typing import NamedTuple
 
 from tillmap.core.taxonomy import LEVELS
 from tillmap.core.text import normalise
-from tillmap.llm.answer_formats import unescape
+from tillmap.llm.interface.answer_formats import unescape
 
+# Special tokens: `care__soap<|im_end|>`, `care__soap</s>`.
 _STOP_TOKEN = re.compile(r"<\|[^|<>]*\|>|</?s>")
-_THOUGHT_END = "</think>"
-_STRAIGHT = str.maketrans("“”„", '"""')
+_THOUGHT_END = "</think>"  # ends a reasoning model's thought: `<think>A soap?</think>care__soap`
+_STRAIGHT = str.maketrans("“”„", '"""')  # typographic quotes: `{“brand”: “dr. x”}`
+# A level as a key: `"brand":`, `'brand':`, `**Brand:** `, `Super-group =`, `the brand is`.
 _KEY = re.compile(
     r"""(?<![a-z])["'`*]{0,3}(super[\s_-]?group|group|module|brand)["'`*]{0,3}(?:\s?[:=]|\sis\b:?)\s?\*{0,2}""",
     re.IGNORECASE,
 )
-# What ends an unquoted value: the line, a brace, a bar, or a key that is no level (`, retailer: ivymart`).
+# The end of an unquoted value: the line's end, a brace, a bar, or a key that is no level (`, retailer: ivymart`).
 _VALUE_END = re.compile(r"""[\n}|]|[,;]\s?["']?\w{1,30}["']?\s?[:=]""")
-# An apostrophe inside a label is no closing quote: that one has the end, a comma or a brace behind it.
+# A closing quote: the last one of `'men's grooming',`, not the apostrophe. The end, a comma, a brace or `and` follows.
 _CLOSING = {quote: re.compile(rf"(?<!\\){quote}\s?(?:[,.}}\];|\n]|and\b|$)") for quote in "\"'"}
-_NO_VALUE = ("null", "none", "")
+_NO_VALUE = ("null", "none", "")  # `"brand": null`
 _EDGES = " \t\r\n,;:{}[]()\"'`*_|"
+# Separators of labels without keys, the most specific first.
 _SEPARATORS = {
-    "joined": re.compile(r"_{2,}"),
-    "piped": re.compile(r"\|+"),
-    "arrows": re.compile(r"[-=]?>+|→"),
-    "slashes": re.compile(r"\s/+\s|\t+"),
+    "joined": re.compile(r"_{2,}"),  # care__soap__lux
+    "piped": re.compile(r"\|+"),  # care | soap || lux
+    "arrows": re.compile(r"[-=]?>+|→"),  # care > soap -> lux → x
+    "slashes": re.compile(r"\s/+\s|\t+"),  # care / soap / lux, or tabs; not "and/or"
 }
-_WEAK_SEPARATOR = re.compile(r"[,;]\s")  # occurs in labels, too
-_PREAMBLE = re.compile(r"^.*(?:: |->)", re.DOTALL)
-_QUESTION = re.compile(r"^.*\s->\s", re.DOTALL)  # GradientGurus', with bars of its own, when it is echoed
-_LIST_MARK = re.compile(r"^[ \t]*(?:[-*•]|\d{1,2}[.)])[ \t]+", re.MULTILINE)
+_WEAK_SEPARATOR = re.compile(r"[,;]\s")  # `green tea, tata`; labels contain it, too: `bath, shower & talc`
+_PREAMBLE = re.compile(r"^.*(?:: |->)", re.DOTALL)  # `The answer is: care__soap`, `soap 5 s ->care__soap`
+# The question, if a model repeats it: `soap 5 s | ivymart | 2.99 -> care | soap`. Its bars separate no labels.
+_QUESTION = re.compile(r"^.*\s->\s", re.DOTALL)
+_LIST_MARK = re.compile(r"^[ \t]*(?:[-*•]|\d{1,2}[.)])[ \t]+", re.MULTILINE)  # `- care`, `2. soap`
+# The names of the levels before the labels: `Supergroup | Group | Module | Brand: care | soap | lux | x`.
 _HEADER = re.compile(
     r"^\W*(?:super[\s_-]?)?(?:group|module)(?:[\s|_,>/-]+(?:group|module|brand))+\s*[:\n]", re.IGNORECASE
 )
-# Where an answer may begin or end among other words. A label that holds one of these is put together again by `runs`.
+# Where an answer may begin or end among other words: `Answer: care__soap | x`. `runs` joins the pieces again, for a
+# label that contains one of these.
 _BORDER = re.compile(r"[\n|]|_{2,}|: |->|<[^<>\n]{1,20}>")
-_LONGEST_RUN = 8
+_MAX_RUN = 8  # pieces
 
 
 class Reading(NamedTuple):
-    """One way to understand a text: its labels by level, some perhaps missing, and the style it seems written in.
+    """One way to understand a text: its labels by level, of which some may be missing, and the style it is written in.
 
-    The style is `keys`, `joined`, `piped`, `arrows`, `slashes`, `lines`, `commas`, `plain` or `empty`.
+    The style is one of `keys`, `joined`, `piped`, `arrows`, `slashes`, `lines`, `commas`, `plain` or `empty`.
     """
 
     labels: dict[str, str]
     style: str
 
 
-def parse(text: str) -> Reading:
-    """The likeliest reading of a text. Never raises.
-
-    >>> parse("Answer: {'module': 'tea', 'brand': 'tata q")
-    Reading(labels={'module': 'tea', 'brand': 'tata q'}, style='keys')
-    """
-    return readings(text)[0]
-
-
 def readings(text: str) -> list[Reading]:
-    """Every plausible reading of a text, the likeliest first; at least one. Never raises.
+    """Find every plausible reading of a text, the most likely first; at least one. Never raises.
 
-    Labels that carry no key are taken for the last levels, which a short answer names; where there are fewer than
-    four, they may be any other run of levels, the end or the start being cut off. A piped answer that missed its stop
+    Labels without keys are taken for the last levels, because a short answer names those. If there are fewer than four,
+    they may also be any other run of levels: the end or the start may be cut off. A piped answer that missed its stop
     may also end before its last pieces.
+
+    >>> readings("Answer: {'module': 'tea', 'brand': 'tata q")
+    [Reading(labels={'module': 'tea', 'brand': 'tata q'}, style='keys')]
+    >>> readings("hot__tea__tata")[1]
+    Reading(labels={'supergroup': 'hot', 'group': 'tea', 'module': 'tata'}, style='joined')
     """
     text = next((part for part in _STOP_TOKEN.split(_bare(text)) if part.strip()), "")
     if keyed := _read_keys(text):
@@ -75,25 +77,25 @@ def readings(text: str) -> list[Reading]:
 
 
 def runs(text: str, least: int = 1) -> Iterator[str]:
-    """The stretches of a text that an answer among other words may fill, normalised; the longest first.
+    """Yield the stretches of a text that may be an answer among other words, normalised; the longest first.
 
-    A stretch is `least` pieces in a row or more, so that it does not matter which labels hold a separator.
+    A stretch is `least` or more consecutive pieces, so a label that contains a separator is found, too.
     """
     pieces = [normalise(unescape(piece)) for piece in _BORDER.split(_bare(text))]
     words = [piece for piece in pieces if piece]
-    for length in range(min(len(words), _LONGEST_RUN), least - 1, -1):
+    for length in range(min(len(words), _MAX_RUN), least - 1, -1):
         for start in range(len(words) - length + 1):
             yield " ".join(words[start : start + length])
 
 
 def _bare(text: str) -> str:
-    """The text without a thought before it, typographic quotes, list marks and an echo of the answer's form."""
+    """Remove a thought, list marks and a repeated header; make quotes straight."""
     text = text.rpartition(_THOUGHT_END)[2].translate(_STRAIGHT)
     return _HEADER.sub("", _LIST_MARK.sub("", text))
 
 
 def _read_keys(text: str) -> dict[str, str]:
-    """The values behind level names; a level named a second time begins another answer, which is left out."""
+    """Read the values after the levels' names. A repeated level starts another answer, which is left out."""
     labels: dict[str, str] = {}
     keys = list(_KEY.finditer(text))
     for key, following in zip_longest(keys, keys[1:]):
@@ -123,14 +125,15 @@ def _read_value(raw: str) -> str:
 
 
 def _read_pieces(text: str) -> Iterator[tuple[str, list[str]]]:
-    """Styles with at most four pieces each, the likeliest first: of the separator and line that make most pieces.
+    """Yield styles with up to four pieces each, the most likely first.
 
-    Without a separator, a few lines may be the pieces, or what stands between commas.
+    The separator and the line that give the most pieces win. Without a separator, a few lines may be the pieces, or the
+    parts between commas.
     """
     lines = [line for line in text.splitlines() if _clean(line)]
     style, line, count = "plain", "", 0
     for name, separator in _SEPARATORS.items():
-        # Behind a bar, GradientGurus' stop sequence, a joined answer has run on.
+        # A bar is the stop sequence of joined answers; the model ran on after it: `care__soap__lux__x | tea__tata`.
         parts = [part for whole in lines for part in whole.split("|")] if name == "joined" else lines
         for part in parts:
             found = min(len(separator.findall(part)), len(LEVELS) - 1)
@@ -157,7 +160,7 @@ def _clean(piece: str) -> str:
 
 
 def _placed(style: str, pieces: list[str]) -> Iterator[dict[str, str]]:
-    """The pieces under each run of levels of their number, from the brand's end, then shorter starts of them."""
+    """Assign the pieces to runs of levels, from the brand backwards; a piped answer may also have run on."""
     if not all(pieces):
         return
     for start in range(len(LEVELS) - len(pieces), -1, -1):
