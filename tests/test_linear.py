@@ -1,4 +1,4 @@
-"""The linear model and its arm, on the demo catalogue and on toys."""
+"""The linear model and its fits, on the demo catalogue and on small tables."""
 
 from itertools import pairwise
 from pathlib import Path
@@ -11,18 +11,22 @@ from hypothesis import strategies as st
 from numba import config
 from scipy.sparse import csr_matrix
 
-from tillmap.arms import linear
+from tillmap.arms.context import Context
+from tillmap.arms.linear import Linear
 from tillmap.catalogue.demo import make_demo
+from tillmap.core.completions import Completion
 from tillmap.core.errors import InputError, ModelError
-from tillmap.core.taxonomy import LEVELS, LabelPath, LabelTree
+from tillmap.core.taxonomy import LEVELS, LabelPath, LabelTree, right_labels
+from tillmap.linear import fits
 from tillmap.linear.features import Featuriser
 from tillmap.linear.heads import SparseHeads
 from tillmap.linear.model import LinearModel, Recipe
 from tillmap.linear.training import SILENT, Heads, train_heads
+from tillmap.llm.interface.answer_formats import make_answer_format
 from tillmap.splitting.subsets import assign_subsets, product_key
 
 LABELS = list(LEVELS)
-QUICK = linear.Settings(epochs=2)
+QUICK = fits.Options(epochs=2)
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +35,7 @@ def rows() -> pd.DataFrame:
     tables = [table.assign(split=split) for split, table in (("train", demo.train), ("test", demo.test))]
     rows = pd.concat(tables, ignore_index=True).rename(columns={"indoml_id": "id"})
     rows["product"] = rows["description"].map(product_key)
-    rows["subset"] = assign_subsets(rows, "product", tune=0.1, calibrate=0.05, report=0.05, seed=1)
+    rows["subset"] = assign_subsets(rows, "product", dev=0.1, calibration=0.05, holdout=0.05, seed=1)
     return rows
 
 
@@ -42,17 +46,27 @@ def tree(rows: pd.DataFrame) -> LabelTree:
 
 @pytest.fixture(scope="module")
 def model(rows: pd.DataFrame, tree: LabelTree) -> LinearModel:
-    return linear.train(rows, tree, QUICK, 1)
+    return fits.train(rows, tree, QUICK, 1)
 
 
 def accuracy(answers: pd.DataFrame, rows: pd.DataFrame) -> float:
-    return float((answers[LABELS].to_numpy(object) == rows[LABELS].to_numpy(object)).all(axis=1).mean())
+    return float(right_labels(answers, rows).all(axis=1).mean())
 
 
 def files(model: LinearModel, folder: Path) -> dict[str, bytes]:
     folder.mkdir()
     model.save(folder)
     return {file.name: file.read_bytes() for file in folder.iterdir()}
+
+
+def answer(folder: Path, asked: pd.DataFrame) -> list[Completion]:
+    """What the arm says with the fits saved in a folder."""
+    nowhere = folder / "nowhere"
+    context = Context(
+        "linear", None, 1, model=folder, base=nowhere, rows_file=nowhere, tree_file=nowhere,
+        neighbours=lambda *_: pd.DataFrame(),
+    )  # fmt: skip
+    return list(Linear().answer(context, asked))
 
 
 def test_it_answers_most_rows_with_known_paths(model: LinearModel, rows: pd.DataFrame, tree: LabelTree) -> None:
@@ -67,7 +81,7 @@ def test_it_answers_most_rows_with_known_paths(model: LinearModel, rows: pd.Data
 def test_the_same_inputs_give_the_same_bytes(
     model: LinearModel, rows: pd.DataFrame, tree: LabelTree, tmp_path: Path
 ) -> None:
-    assert files(linear.train(rows, tree, QUICK, 1), tmp_path / "again") == files(model, tmp_path / "first")
+    assert files(fits.train(rows, tree, QUICK, 1), tmp_path / "again") == files(model, tmp_path / "first")
 
 
 def test_a_saved_model_answers_the_same(model: LinearModel, rows: pd.DataFrame, tmp_path: Path) -> None:
@@ -79,7 +93,7 @@ def test_a_saved_model_answers_the_same(model: LinearModel, rows: pd.DataFrame, 
 
 
 def test_missing_and_foreign_files_are_told(model: LinearModel, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"recipe\.json: the file is not there"):
+    with pytest.raises(InputError, match=r"recipe\.json: file not found"):
         LinearModel.load(tmp_path)
     files(model, tmp_path / "model")
     (tmp_path / "model" / "weights.safetensors").write_bytes(b"no tensors")
@@ -111,18 +125,22 @@ def test_ranking_is_the_weighted_sum_over_levels(model: LinearModel, rows: pd.Da
     np.testing.assert_allclose(ranking.second[:, 3], np.sort(mine, axis=1)[:, -2], atol=1e-5)
 
 
-def test_candidates_are_ranked_shares_and_completions_carry_them(model: LinearModel, rows: pd.DataFrame) -> None:
+def test_candidates_are_ranked_shares_and_completions_carry_them(
+    model: LinearModel, rows: pd.DataFrame, tmp_path: Path
+) -> None:
     asked = rows[rows["subset"] == "holdout"]
     answers = model.predict(asked)
-    written = list(linear.completions(answers, asked))
+    fits.save(model, tmp_path)
+    written = answer(tmp_path, asked)
     assert [(one.split, one.id) for one in written] == list(zip(asked["split"], asked["id"], strict=True))
-    for one, (_, answer) in zip(written, answers.iterrows(), strict=True):
+    for one, (_, said) in zip(written, answers.iterrows(), strict=True):
         assert one.candidates is not None and one.logprob is not None
         shares = [share for _, share in one.candidates]
         assert shares == sorted(shares, reverse=True) and sum(shares) == pytest.approx(1, abs=1e-4)
-        assert one.candidates[0][0] == answer[LABELS].tolist()
+        assert one.candidates[0][0] == said[LABELS].tolist()
         assert one.logprob <= 0
-        assert linear.answer_format_of(model.tree).decode(one.text) == LabelPath(*answer[LABELS])
+        assert one.logprob == round(said["evidence"], 6)
+        assert make_answer_format("json", model.tree).decode(one.text) == LabelPath(*said[LABELS])
 
 
 def test_unseen_paths_pair_known_chains_with_known_brands(model: LinearModel, rows: pd.DataFrame) -> None:
@@ -149,7 +167,7 @@ def test_any_text_gets_an_answer(model: LinearModel, items: list[tuple[str, floa
     assert answers["share"].between(0, 1).all()
 
 
-def test_the_recipe_is_chosen_on_tune_rows_and_said(model: LinearModel) -> None:
+def test_the_recipe_is_chosen_on_dev_rows_and_reported(model: LinearModel) -> None:
     assert model.trials[0]["tried"] == "start"
     few_rows_a_path = len(model.tree) * 8 > sum(model.tree.rows)
     assert few_rows_a_path and "with siblings" not in {trial["tried"] for trial in model.trials}
@@ -179,29 +197,29 @@ def test_a_telling_price_or_retailer_is_kept_and_a_silent_one_is_not() -> None:
         }
     )
     tree = LabelTree.from_rows(rows)
-    model = linear.train(rows, tree, linear.Settings(), 0)
+    model = fits.train(rows, tree, fits.Options(), 0)
     assert {"price", "retailer"} <= set(model.recipe.blocks)
     assert accuracy(model.predict(rows), rows) == 1
-    told = linear.train(rows, tree, linear.Settings(price=False, retailer=True), 0)
+    told = fits.train(rows, tree, fits.Options(price=False, retailer=True), 0)
     assert "price" not in told.recipe.blocks and "retailer" in told.recipe.blocks
     tried = {trial["tried"] for trial in told.trials}
     assert not {"without price", "with retailer"} & tried and "with siblings" in tried
     same = rows.assign(retailer="shop", price=float("nan"))
-    blind = linear.train(same, LabelTree.from_rows(same), linear.Settings(), 0)
+    blind = fits.train(same, LabelTree.from_rows(same), fits.Options(), 0)
     assert "retailer" not in blind.recipe.blocks
-    groups = linear.train(rows.assign(group=rows["module"]), LabelTree.from_rows(rows.assign(group=rows["module"])),
-                          linear.Settings(trial_rows=200), 0)  # fmt: skip
+    groups = fits.train(rows.assign(group=rows["module"]), LabelTree.from_rows(rows.assign(group=rows["module"])),
+                          fits.Options(trial_rows=200), 0)  # fmt: skip
     assert len(groups.tree) == len(tree) and groups.trials[0]["rows"] < groups.trials[-1]["rows"]
 
 
-def test_few_tune_rows_choose_nothing(rows: pd.DataFrame, tree: LabelTree) -> None:
+def test_few_dev_rows_choose_nothing(rows: pd.DataFrame, tree: LabelTree) -> None:
     few = rows[(rows["subset"] == "train") | (rows.index < 30)]
-    model = linear.train(few, tree, QUICK, 1)
+    model = fits.train(few, tree, QUICK, 1)
     assert model.trials == () and model.recipe == Recipe(epochs=2)
 
 
 def test_refitting_knows_the_held_out_paths(model: LinearModel, rows: pd.DataFrame) -> None:
-    full = linear.refit(model, rows, 1)
+    full = fits.refit(model, rows, 1)
     assert full.recipe == model.recipe and set(model.tree) < set(full.tree)
     held_out = rows[rows["subset"] == "dev"]
     assert accuracy(full.predict(held_out), held_out) > accuracy(model.predict(held_out), held_out)
@@ -210,28 +228,33 @@ def test_refitting_knows_the_held_out_paths(model: LinearModel, rows: pd.DataFra
 def test_every_row_is_answered_by_the_model_of_the_most_rows_besides(
     model: LinearModel, rows: pd.DataFrame, tmp_path: Path
 ) -> None:
-    others, whole = linear.refit_for_calibration(model, rows, 1), linear.refit(model, rows, 1)
+    others, whole = fits.refit_for_calibration(model, rows, 1), fits.refit(model, rows, 1)
     strange = rows.assign(**{level: rows[level].where(rows["subset"] != "calibration", "x") for level in LABELS})
-    blind = linear.refit_for_calibration(model, strange, 1)
-    np.testing.assert_array_equal(others.heads.values, blind.heads.values, "it has seen a calibrate row")
+    blind = fits.refit_for_calibration(model, strange, 1)
+    np.testing.assert_array_equal(others.heads.values, blind.heads.values, "it has seen a calibration row")
     assert others.tree == model.tree
-    linear.save(model, tmp_path, others=others, whole=whole)
+    fits.save(model, tmp_path, others=others, whole=whole)
     asked = rows[rows["subset"] != "train"]
-    answers = linear.answer(tmp_path, asked)
-    assert answers.index.equals(asked.index)
-    for part, by in (("holdout", model), ("calibration", others), ("test", whole)):
-        of_part = asked["subset"] == part
-        pd.testing.assert_frame_equal(answers[of_part], by.predict(asked[of_part]))
+    answers = answer(tmp_path, asked)
+    assert [(one.split, one.id) for one in answers] == list(zip(asked["split"], asked["id"], strict=True))
+    for subset, by in (("holdout", model), ("calibration", others), ("test", whole)):
+        chosen = (asked["subset"] == subset).to_numpy()
+        loaded = fits.load(tmp_path, fits.fit_for(subset)).predict(asked[chosen])
+        pd.testing.assert_frame_equal(loaded, by.predict(asked[chosen]))
+        evidence = [one.logprob for one, wanted in zip(answers, chosen, strict=True) if wanted]
+        assert evidence == loaded["evidence"].round(6).tolist()
     (tmp_path / "alone").mkdir()
-    linear.save(model, tmp_path / "alone")
-    pd.testing.assert_frame_equal(linear.answer(tmp_path / "alone", asked), model.predict(asked))
+    fits.save(model, tmp_path / "alone")
+    alone = [one.candidates for one in answer(tmp_path / "alone", asked)]
+    expected = model.predict(asked)["candidates"]
+    assert alone == [[[list(path), round(share, 6)] for path, share in candidates] for candidates in expected]
 
 
 def test_rows_that_do_not_fit_the_tree_are_told(rows: pd.DataFrame, tree: LabelTree) -> None:
-    with pytest.raises(InputError, match="a path that the tree lacks"):
+    with pytest.raises(InputError, match="a path that is not in the tree"):
         LinearModel.fit(rows[rows["split"] == "train"], tree, Recipe(), 0)
     with pytest.raises(InputError, match="no row of the training subset"):
-        linear.train(rows[rows["subset"] == "test"], tree, QUICK, 0)
+        fits.train(rows[rows["subset"] == "test"], tree, QUICK, 0)
 
 
 def test_siblings_are_rivals_within_their_group(rows: pd.DataFrame, tree: LabelTree) -> None:
@@ -316,7 +339,7 @@ def test_features_say_nothing_of_what_is_not_known() -> None:
     again = Featuriser.from_table(table, (2, 4))
     np.testing.assert_array_equal(again.transform(items).toarray(), features)
     assert not again.read_labels(["xyz"]).toarray().any()
-    with pytest.raises(InputError, match="no description holds"):
+    with pytest.raises(InputError, match="no description has"):
         Featuriser.fit(items.assign(description="!?"))
     with pytest.raises(ModelError, match="expected the columns"):
         Featuriser.from_table(table.assign(block="colour"), (2, 4))

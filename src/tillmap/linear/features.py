@@ -1,4 +1,4 @@
-"""What a linear model sees of an item: character n-grams with and without vowels, words, the price, the retailer."""
+"""Features of an item: character n-grams with and without vowels, words, price and retailer."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Self
@@ -14,19 +14,22 @@ from tillmap.core.text import normalise, without_vowels
 TEXT_BLOCKS = ("grams", "skeletons", "words")
 BLOCKS = (*TEXT_BLOCKS, "price", "retailer")
 _COLUMNS = ["block", "term", "weight"]
-_OCTAVE_PARTS = (2, 4)  # price buckets to a doubling: coarse ones for the goods, finer ones for the product
-_FREE = 0.01  # a price below this counts as this
+# Price buckets per doubling of the price. With 2, the prices 1.69 to 2.37 share a bucket, as goods of one kind do. With
+# 4, the prices 1.84 to 2.18 do, which tells products apart.
+_BUCKETS_PER_DOUBLING = (2, 4)
+_MIN_PRICE = 0.01  # prices below count as this
 
 
 class _Block(NamedTuple):
-    """How a block reads an item: the sklearn analyser, its n-grams (None: as asked), and its vector's length."""
+    """How a block reads an item: scikit-learn's analyser, n-grams (None: the caller's), and the vector's length."""
 
     analyser: str
     ngrams: tuple[int, int] | None
     length: float
 
 
-# Chosen on held-out training rows of real receipts: every word again at half length helps a little, the price much.
+# Chosen on held-out training rows of real receipts. Words, at half the length of n-grams, help a little; the price
+# helps much.
 _HOW: Mapping[str, _Block] = {
     "grams": _Block("char_wb", None, 1.0),
     "skeletons": _Block("char_wb", None, 1.0),
@@ -37,7 +40,10 @@ _HOW: Mapping[str, _Block] = {
 
 
 class Featuriser:
-    """Turns items into sparse TF-IDF rows. A block is a group of columns; each row of a block has the same length."""
+    """Turns items into sparse TF-IDF rows.
+
+    A block is a group of columns, such as the n-grams. Within a block all rows have the same Euclidean length.
+    """
 
     def __init__(self, vectorisers: Mapping[str, TfidfVectorizer], ngrams: tuple[int, int]) -> None:
         self._vectorisers = vectorisers
@@ -53,36 +59,36 @@ class Featuriser:
         min_rows: int = 2,
         max_terms: int = 80_000,
     ) -> Self:
-        """Learn which terms there are and how rare each is.
+        """Learn the terms and how rare each is.
 
         Args:
-            items: description, retailer and price (float, NaN where unknown).
+            items: description, retailer and price (float, NaN if unknown).
             blocks: some of BLOCKS, in any order.
             ngrams: shortest and longest character n-gram, within words.
-            min_rows: terms in fewer rows are left out (not prices and retailers).
-            max_terms: of a block; the commonest stay.
+            min_rows: text terms in fewer rows are left out. Prices and retailers are all kept.
+            max_terms: the number of terms per block; the most frequent are kept.
 
-        Raises InputError where no description holds a letter or a digit.
+        Raises InputError if no description has a letter or a digit.
         """
         vectorisers = {}
         for block in (name for name in BLOCKS if name in blocks):
             tokens = _read(block, items)
-            rare = min(min_rows, len(items)) if block in TEXT_BLOCKS else 1
-            vectoriser = _vectoriser(block, ngrams, min_df=rare, max_features=max_terms)
+            min_df = min(min_rows, len(items)) if block in TEXT_BLOCKS else 1
+            vectoriser = _vectoriser(block, ngrams, min_df=min_df, max_features=max_terms)
             try:
                 vectorisers[block] = vectoriser.fit(tokens)
-            except ValueError as error:
+            except ValueError as error:  # scikit-learn's "empty vocabulary": fine for prices, not for texts
                 if block in ("grams", "skeletons"):
-                    raise InputError("no description holds a letter or a digit; check that column") from error
+                    raise InputError("no description has a letter or a digit; check that column") from error
         return cls(vectorisers, ngrams)
 
     @property
     def blocks(self) -> tuple[str, ...]:
-        """The blocks that hold a term, in the order of their columns."""
+        """The blocks with at least one term, in the order of their columns."""
         return tuple(self._vectorisers)
 
     def transform(self, items: pd.DataFrame) -> csr_matrix:
-        """The features (items, terms), float32. A block that knows no term of an item is 0 there."""
+        """The features (items, terms), float32. A block that knows none of an item's terms is 0."""
         parts = [
             vectoriser.transform(_read(block, items)) * np.float32(_HOW[block].length)
             for block, vectoriser in self._vectorisers.items()
@@ -90,11 +96,11 @@ class Featuriser:
         return hstack(parts, format="csr", dtype=np.float32)
 
     def read_labels(self, texts: Sequence[str]) -> csr_matrix:
-        """The features of labels, read as if each were printed on a receipt without retailer and price."""
+        """The features of labels (texts, terms), each read as the description of an item without retailer and price."""
         return self.transform(pd.DataFrame({"description": list(texts), "retailer": "", "price": np.nan}))
 
     def to_table(self) -> pd.DataFrame:
-        """A row a term, in the order of the columns: block, term, weight (float32)."""
+        """One row per term, in the order of the feature columns: block, term, weight (float32)."""
         parts = [
             pd.DataFrame({"block": block, "term": vectoriser.get_feature_names_out(), "weight": vectoriser.idf_})
             for block, vectoriser in self._vectorisers.items()
@@ -103,9 +109,11 @@ class Featuriser:
 
     @classmethod
     def from_table(cls, table: pd.DataFrame, ngrams: tuple[int, int]) -> Self:
-        """The featuriser that `to_table` wrote. Raises ModelError where the table is not of that kind."""
+        """The featuriser of a table that `to_table` made. Raises ModelError if it is another table."""
         if list(table.columns) != _COLUMNS or not set(table["block"]) <= set(BLOCKS):
-            raise ModelError(f"terms: expected the columns {', '.join(_COLUMNS)} and known blocks; train it again")
+            raise ModelError(
+                f"terms: expected the columns {', '.join(_COLUMNS)} and known blocks; train the model again"
+            )
         vectorisers = {}
         for block, terms in table.groupby("block", sort=False):
             vectoriser = _vectoriser(str(block), ngrams, vocabulary=terms["term"].tolist())
@@ -127,7 +135,7 @@ def _vectoriser(block: str, ngrams: tuple[int, int], **terms: Any) -> TfidfVecto
 
 
 def _read(block: str, items: pd.DataFrame) -> list[str]:
-    """Each item's text in the words or characters that the block counts."""
+    """The text of each item whose words or characters the block counts."""
     if block == "price":
         return [_buckets(price) for price in items["price"]]
     if block == "retailer":
@@ -137,7 +145,8 @@ def _read(block: str, items: pd.DataFrame) -> list[str]:
 
 
 def _buckets(price: float) -> str:
+    """The price's bucket at each width, as words: "2:2 4:4" for 2.00, "" if unknown."""
     if np.isnan(price):
         return ""
-    height = np.log2(max(price, _FREE))
-    return " ".join(f"{parts}:{round(height * parts)}" for parts in _OCTAVE_PARTS)
+    height = np.log2(max(price, _MIN_PRICE))
+    return " ".join(f"{parts}:{round(height * parts)}" for parts in _BUCKETS_PER_DOUBLING)

@@ -1,4 +1,4 @@
-"""Trained heads at work: sparse weights, and the ranking of whole label paths by their labels' scores."""
+"""Sparse weights of trained heads, and the ranking of whole label paths by the scores of their labels."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,22 +12,25 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 from scipy.sparse import csr_matrix
 
-from tillmap.core.errors import ModelError
+from tillmap.core.errors import ModelError, first_line
 from tillmap.linear.training import Floats, Ints
 
-_BYTES = 4  # of a stored weight: its column and its value, two bytes each
+_BYTES = 4  # per stored weight: column and value, two bytes each
 _MAX_COLUMNS = 2**16
-_MIN_WEIGHT = 0.02  # smaller weights hardly change an answer: on real receipts not even those twice as large do
-_FULL = 0.2  # a line with more of its labels than this is faster added as a whole
+_MIN_WEIGHT = 0.02  # smaller weights are dropped; on real receipts even 0.04 hardly changes an answer
+_MIN_FULL_SHARE = 0.2  # a line with more non-zero weights than this is faster added as a dense row
 
 
 class Ranking(NamedTuple):
-    """The best paths of each row, and how its heads scored.
+    """The best paths of each row, and the scores of its heads.
 
-    `paths` (rows, k) are positions in the layout's paths, best first, -1 where there are fewer; `scores` (rows, k)
-    theirs, best to worst. `best` and `second` (rows, heads) are each head's two highest scores, `winner` (rows, heads)
-    those of the best path's labels. `free` (rows, 2) are the positions of the best chain and of the best brand, whether
-    or not they are known together, and `free_score` (rows,) what the two score.
+    Attributes:
+        paths: (rows, k), positions in the layout's paths, best first; -1 if there are fewer than k.
+        scores: (rows, k), the scores of these paths.
+        best, second: (rows, heads), the two highest scores of each head.
+        winner: (rows, heads), the scores of the best path's labels.
+        free: (rows, 2), the positions of the best chain and of the best brand, known together or not.
+        free_score: (rows,), the score of that chain with that brand.
     """
 
     paths: Ints
@@ -41,11 +44,13 @@ class Ranking(NamedTuple):
 
 @dataclass(frozen=True)
 class Layout:
-    """Which columns of the heads stand for what.
+    """What the columns of the heads stand for.
 
-    `ends` (heads + 1,): head h has the columns ends[h] up to, and without, ends[h + 1]; the first four are those of the
-    levels. `paths` (heads, paths) and `chains` (3, chains) are the columns of their labels, head by head; `chain_of`
-    (paths,) is the place of each path's chain.
+    Attributes:
+        ends: (heads + 1,). Head h has the columns ends[h] to ends[h + 1] - 1. The first four heads are the levels.
+        paths: (heads, paths), the columns of each path's labels.
+        chains: (3, chains), the columns of each chain's labels.
+        chain_of: (paths,), the position of each path's chain.
     """
 
     ends: Ints
@@ -56,7 +61,7 @@ class Layout:
 
 @dataclass(frozen=True)
 class SparseHeads:
-    """The weights of `train_heads` as lines of those that are not 0, a line a term, and the biases."""
+    """The weights of `train_heads`, one line of non-zero weights per term, and the biases."""
 
     starts: Ints
     columns: NDArray[np.uint16]
@@ -65,12 +70,14 @@ class SparseHeads:
 
     @classmethod
     def prune(cls, weights: Floats, biases: Floats, max_mib: float) -> Self:
-        """Keep the largest weights, as many as a file of that size can hold (a few more where some are equal).
+        """Keep the largest weights, as many as fit into `max_mib` (a few more if some are equal).
 
-        Raises ModelError where there are more than 65,536 labels.
+        Raises ModelError if there are more than 65,536 labels, because a column is stored in two bytes.
         """
         if len(biases) > _MAX_COLUMNS:
-            raise ModelError(f"a linear model of {len(biases):,} labels; expected {_MAX_COLUMNS:,} at most")
+            raise ModelError(
+                f"linear model: {len(biases):,} labels in the catalogue; expected at most {_MAX_COLUMNS:,}"
+            )
         kept = [np.flatnonzero(np.abs(line) >= _MIN_WEIGHT) for line in weights]
         values = np.concatenate([line[places] for line, places in zip(weights, kept, strict=True)])
         columns = np.concatenate(kept).astype(np.uint16)
@@ -81,12 +88,13 @@ class SparseHeads:
             large = np.abs(values) >= least
             starts = np.concatenate([[0], np.cumsum(large)])[starts]
             values, columns = values[large], columns[large]
+        # Rounded like the stored values, so that a loaded model answers exactly as this one does.
         return cls(starts, columns, values.astype(np.float16).astype(np.float32), biases)
 
     def rank(self, features: csr_matrix, layout: Layout, head_weights: Floats, k: int) -> Ranking:
-        """Rank the paths of each row of features (rows, terms) by the sum of its heads' scores times `head_weights`.
+        """Rank the paths of each row of `features` (rows, terms) by the sum of the heads' scores times `head_weights`.
 
-        Equal scores go to the path that comes first.
+        Of paths with equal scores the first in the layout is ranked first.
         """
         rows, heads = features.shape[0], len(layout.ends) - 1
         best, second, winner = np.full((3, rows, heads), -np.inf, dtype=np.float32)
@@ -108,9 +116,9 @@ class SparseHeads:
 
     @cached_property
     def _full_lines(self) -> tuple[NDArray[np.int32], Floats]:
-        """The lines that hold many labels as rows of a dense matrix, and the row of each line (terms,), -1 for none."""
+        """The long lines as a dense matrix, after the position of each line in it (terms,), -1 for short lines."""
         lengths = np.diff(self.starts)
-        full = np.flatnonzero(lengths > _FULL * len(self.biases))
+        full = np.flatnonzero(lengths > _MIN_FULL_SHARE * len(self.biases))
         rows = np.full(len(lengths), -1, dtype=np.int32)
         rows[full] = np.arange(len(full))
         lines = np.zeros((len(full), len(self.biases)), dtype=np.float32)
@@ -131,15 +139,19 @@ class SparseHeads:
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Read what `save` wrote. Raises ModelError where it is missing or damaged."""
+        """Read what `save` wrote. Raises ModelError if the file is missing or damaged."""
         try:
             tensors = load_file(path)
             values = tensors["values"].astype(np.float32)
             return cls(tensors["starts"], tensors["columns"], values, tensors["biases"])
         except FileNotFoundError:
-            raise ModelError(f"{path}: the model is not there; run `dvc repro` or `dvc pull`") from None
+            raise ModelError(
+                f"{path}: file not found; run `dvc repro` to train the model, or `dvc pull` to fetch it"
+            ) from None
         except (SafetensorError, KeyError) as error:
-            raise ModelError(f"{path}: not a linear model ({error}); delete it and run `dvc repro`") from None
+            raise ModelError(
+                f"{path}: not a linear model ({first_line(error)}); delete it and run `dvc repro`"
+            ) from None
 
 
 def _rank(  # noqa: PLR0912, PLR0917 - one loop for the compiler
@@ -147,13 +159,18 @@ def _rank(  # noqa: PLR0912, PLR0917 - one loop for the compiler
     full_rows: Any, full_lines: Any, ends: Any, path_columns: Any, chain_columns: Any, chain_of: Any, head_weights: Any,
     paths: Any, scores: Any, best: Any, second: Any, winner: Any, free: Any, free_score: Any,
 ) -> None:  # fmt: skip
-    """Fill the arrays of a `Ranking`, row by row."""
+    """Fill the arrays of a `Ranking`, row by row.
+
+    The score of a path is its chain's score plus its brand's, and its own if there is a fifth head. Many paths share a
+    chain, so the chains' scores are added up first.
+    """
     heads, known = path_columns.shape
     last = paths.shape[1] - 1
     score = np.empty(biases.shape[0], np.float32)
     total = np.empty(known, np.float32)
     of_chain = np.empty(chain_columns.shape[1], np.float32)
     for row in range(starts.shape[0] - 1):
+        # 1. The score of every label: bias plus features times weights.
         score[:] = biases
         for place in range(starts[row], starts[row + 1]):
             line, value = terms[place], values[place]
@@ -164,6 +181,7 @@ def _rank(  # noqa: PLR0912, PLR0917 - one loop for the compiler
             else:
                 for entry in range(line_starts[line], line_starts[line + 1]):
                     score[line_columns[entry]] += value * line_values[entry]
+        # 2. The two highest scores of each head, and the best brand (head 3).
         for head in range(heads):
             for column in range(ends[head], ends[head + 1]):
                 if score[column] > best[row, head]:
@@ -173,6 +191,7 @@ def _rank(  # noqa: PLR0912, PLR0917 - one loop for the compiler
                         free[row, 1] = column - ends[head]
                 elif score[column] > second[row, head]:
                     second[row, head] = score[column]
+        # 3. The score of each chain, and the best chain.
         for chain in range(len(of_chain)):
             of_chain[chain] = 0
             for head in range(3):
@@ -181,6 +200,7 @@ def _rank(  # noqa: PLR0912, PLR0917 - one loop for the compiler
                 free_score[row] = of_chain[chain]
                 free[row, 0] = chain
         free_score[row] += head_weights[3] * best[row, 3]
+        # 4. The score of each path, sorted into the k best by insertion.
         for path in range(known):
             total[path] = of_chain[chain_of[path]] + head_weights[3] * score[path_columns[3, path]]
         for head in range(4, heads):

@@ -1,4 +1,4 @@
-"""The linear model: one-vs-rest scores for every label of every level, decoded over whole label paths."""
+"""The linear model: a one-vs-rest score for every label of every level, decoded over whole label paths."""
 
 import logging
 from dataclasses import asdict, dataclass, replace
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy.sparse import vstack
 from tqdm import tqdm
 
-from tillmap.core.errors import InputError, ModelError
+from tillmap.core.errors import InputError, ModelError, first_line
 from tillmap.core.files import read_json, read_table, write_json, write_table
 from tillmap.core.taxonomy import LEVELS, Chain, LabelPath, LabelTree
 from tillmap.linear.features import TEXT_BLOCKS, Featuriser
@@ -21,30 +21,31 @@ from tillmap.linear.training import SILENT, Floats, Heads, Ints, train_heads
 
 log = logging.getLogger(__name__)
 
-TREE = "paths.parquet"  # in a model's folder: the paths it can answer
-_MAX_WEIGHTS = 500_000_000  # while training, terms times labels: 2 GB
-_CHUNK = 2048  # rows ranked at a time: bounds memory and moves the progress bar
+TREE = "paths.parquet"  # in a model's folder: the paths that it can answer
+_MAX_WEIGHTS = 500_000_000  # terms x labels during training, 2 GB
+_CHUNK = 2048  # rows ranked at a time: limits memory and updates the progress bar
 _FORMAT = 1
-_MAX_LEAD = 10.0  # scores lie within about -2 and 2
+_MAX_LEAD = 10.0  # scores lie between about -2 and 2
 
 
-Trial = dict[str, Any]  # what was tried, of how many `rows` how many came out `right`, and whether it was `kept`
+Trial = dict[str, Any]  # what was `tried`, on how many `rows`, how many it got `right`, and whether it was `kept`
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a model is made. `choose_recipe` finds one; it is written into the model's folder.
+    """How a model is trained and decodes. `recipes.fit_best` chooses one; it is saved with the model.
 
-    blocks: what is seen of an item, see `Featuriser`.
-    ngrams: shortest and longest character n-gram.
-    label_names: a label's own name is one more example of it.
-    siblings: a fifth head tells each path from those of its own group; for dense data.
-    head_weights: what each head's score counts in a path's (supergroup, group, module, brand, path).
-    sharpness: a path's share is the softmax over the candidates' scores times this.
-    unseen_penalty: a known chain with a known brand, unknown together, is answered where it scores higher than the best
-        known path by more than this; None: never.
-    epochs, rate: see `train_heads`.
-    weights_mib: the size that the weights' file may have.
+    Attributes:
+        blocks: the features, see `Featuriser`.
+        ngrams: shortest and longest character n-gram.
+        label_names: whether each brand's and module's name is an example of it too.
+        siblings: whether a fifth head tells each path from the others of its group; for many rows per path.
+        head_weights: the weights of the heads' scores in a path's score (supergroup, group, module, brand, path).
+        sharpness: the shares of the candidates are the softmax of their scores times this.
+        unseen_penalty: a known chain with a known brand that were not seen together is answered if it scores higher
+            than the best known path by more than this; None: never.
+        epochs, rate: see `train_heads`.
+        weights_mib: the largest size of the weights' file, in MiB.
     """
 
     blocks: tuple[str, ...] = (*TEXT_BLOCKS, "price")
@@ -61,9 +62,9 @@ class Recipe:
 
 @dataclass(frozen=True)
 class LinearModel:
-    """Answers items with label paths. Make one with `fit`, or `load` what `save` wrote.
+    """Answers items with label paths. Use `fit` to train a model and `load` to read a saved one.
 
-    `trials` say how the recipe was chosen, where it was.
+    `trials` tells how the recipe was chosen; it is empty if it was not.
     """
 
     featuriser: Featuriser
@@ -74,18 +75,20 @@ class LinearModel:
 
     @classmethod
     def fit(cls, rows: pd.DataFrame, tree: LabelTree, recipe: Recipe, seed: int) -> Self:
-        """Train on labelled rows: description, retailer, price and the four levels, each path one of the tree's.
+        """Train on labelled rows: id, description, retailer, price and the four levels. Each path must be in `tree`.
 
-        Raises InputError where there are no rows or a row's path is not of the tree.
+        Raises InputError if there are no rows or a row's path is not in the tree.
         """
         if rows.empty:
-            raise InputError("linear model: no row to train on; expected labelled rows of the training subset")
+            raise InputError(
+                "linear model: there are no rows to train on; expected labelled rows of the training subset"
+            )
         index = pd.MultiIndex.from_tuples(tree.paths, names=LEVELS)
         path_of_row = index.get_indexer(pd.MultiIndex.from_frame(rows[list(LEVELS)]))
         if (path_of_row < 0).any():
             row = int(np.argmin(path_of_row))
             raise InputError(
-                f"linear model: id {rows['id'].iloc[row]} has a path that the tree lacks; run `dvc repro stratify`"
+                f"linear model: id {rows['id'].iloc[row]} has a path that is not in the tree; run `dvc repro stratify`"
             )
         columns, ends = _columns_of(tree, recipe.siblings)
         examples = columns[path_of_row]
@@ -102,11 +105,11 @@ class LinearModel:
         return cls(featuriser, SparseHeads.prune(weights, biases, recipe.weights_mib), tree, recipe)
 
     def with_recipe(self, **changes: Any) -> "LinearModel":
-        """The same weights with another way of decoding: head_weights, sharpness or unseen_penalty."""
+        """The same weights with changed decoding: head_weights, sharpness or unseen_penalty."""
         return replace(self, recipe=replace(self.recipe, **changes))
 
     def rank(self, items: pd.DataFrame, k: int = 10) -> Ranking:
-        """The best k paths of each item (description, retailer and price), as positions in the tree; see `Ranking`."""
+        """The k best paths of each item (description, retailer and price), as positions in the tree; see `Ranking`."""
         weights = np.array(self.recipe.head_weights[: len(self._layout.paths)], dtype=np.float32)
         starts = tqdm(range(0, max(len(items), 1), _CHUNK), desc="linear", unit="chunk", leave=None, disable=None)
         parts = [
@@ -116,22 +119,30 @@ class LinearModel:
         return Ranking(*(np.concatenate(part) for part in zip(*parts, strict=True)))
 
     def predict(self, items: pd.DataFrame, k: int = 10) -> pd.DataFrame:
-        """Answer each item (description, retailer and price), in order and under the items' index.
+        """Answer each item (description, retailer and price). The result has the items' order and index.
 
-        Columns: the four levels; in_tree; share (of the answer among its candidates, 0 to 1); margin (of its score over
-        the next candidate's); evidence (the log of how likely all its labels are, each judged alone by the logistic
-        function of its score); for each level LEVEL_lead, the score of the answer's label less the best of the level's
-        others, below 0 where another label scores higher; candidates, up to k pairs of path and share, best first.
-        Of an unseen path, evidence and leads are those of the best known one.
+        Columns:
+            supergroup, group, module, brand: the answer.
+            in_tree: whether the path is known.
+            share: the answer's share among the candidates, 0 to 1.
+            margin: its score minus the next candidate's.
+            evidence: the natural log of the probability that all labels are right, from the logistic function of each
+                label's score, as if the labels were independent.
+            LEVEL_lead: the score of the answer's label minus the best other label's of that level. Below 0 if another
+                label scores higher.
+            candidates: up to k pairs of path and share, best first.
+
+        For an unseen path, evidence and leads are those of the best known path.
         """
         found = self.rank(items, k)
         places, scores = self._with_unseen(found)
         shares = _softmax(scores * self.recipe.sharpness)
-        names = self.tree.paths + self._unseen_names(places, found)
+        names = self.tree.paths + self._unseen_names(found)
         candidates = [
             [(names[place], share) for place, share in zip(row, given, strict=True) if place >= 0]
             for row, given in zip(places.tolist(), shares.tolist(), strict=True)
         ]
+        # The winner of a level is its best label or not: then the lead is over the second best, else behind the best.
         lead = np.where(found.winner >= found.best, found.winner - found.second, found.winner - found.best)
         table = pd.DataFrame([each[0][0] for each in candidates], columns=list(LEVELS), index=items.index)
         table["in_tree"] = places[:, 0] < len(self.tree)
@@ -144,7 +155,7 @@ class LinearModel:
         return table
 
     def save(self, folder: Path) -> None:
-        """Write the model into a folder that exists: JSON, Parquet and safetensors. The same model, the same bytes."""
+        """Write the model into an existing folder, as JSON, Parquet and safetensors. Equal models give equal bytes."""
         about = {"format": _FORMAT, "recipe": asdict(self.recipe), "trials": list(self.trials)}
         write_json(about, folder / "recipe.json")
         write_table(self.featuriser.to_table(), folder / "terms.parquet")
@@ -153,7 +164,7 @@ class LinearModel:
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        """Read what `save` wrote. Raises InputError or ModelError where a file is missing or not as it should be."""
+        """Read what `save` wrote. Raises InputError or ModelError if a file is missing or damaged."""
         written = read_json(folder / "recipe.json")
         if not isinstance(written, dict) or written.get("format") != _FORMAT:
             raise ModelError(f"{folder}: not a linear model of this version; run `dvc repro` to train one")
@@ -163,7 +174,9 @@ class LinearModel:
             }
             recipe, trials = Recipe(**values), tuple(written["trials"])
         except (TypeError, KeyError, AttributeError) as error:
-            raise ModelError(f"{folder}: not a linear model's recipe ({error}); run `dvc repro` to train one") from None
+            raise ModelError(
+                f"{folder}: not the recipe of a linear model ({first_line(error)}); run `dvc repro` to train one"
+            ) from None
         return cls(
             Featuriser.from_table(read_table(folder / "terms.parquet"), recipe.ngrams),
             SparseHeads.load(folder / "weights.safetensors"),
@@ -179,7 +192,7 @@ class LinearModel:
         return Layout(ends, np.ascontiguousarray(columns.T), np.ascontiguousarray(chains.T), chain_of.astype(np.int64))
 
     def _with_unseen(self, found: Ranking) -> tuple[Ints, Floats]:
-        """The candidates, led by an unseen path where the recipe allows it: len(tree) + row stands for the row's."""
+        """The candidates' positions and scores; an unseen path that wins comes first, at position len(tree) + row."""
         places, scores = found.paths, found.scores
         if self.recipe.unseen_penalty is None:
             return places, scores
@@ -190,13 +203,15 @@ class LinearModel:
         places[rows, 0], scores[rows, 0] = len(self.tree) + rows, score[rows]
         return places, scores
 
-    def _unseen_names(self, places: Ints, found: Ranking) -> tuple[LabelPath, ...]:
+    def _unseen_names(self, found: Ranking) -> tuple[LabelPath, ...]:
+        """The path at each position len(tree) + row: the row's best chain with its best brand."""
         if self.recipe.unseen_penalty is None:
             return ()
         chains, brands = self.tree.chains, self.tree.labels("brand")
         return tuple(LabelPath._make((*chains[chain], brands[brand])) for chain, brand in found.free)
 
     def _pair_codes(self, pairs: Ints) -> Ints:
+        """A number for each pair of chain and brand."""
         return np.asarray(pairs[:, 0] * len(self.tree.labels("brand")) + pairs[:, 1])
 
     @cached_property
@@ -207,7 +222,7 @@ class LinearModel:
 
 
 def _columns_of(tree: LabelTree, siblings: bool) -> tuple[Ints, Ints]:
-    """The columns of each path's labels (paths, heads), and where the heads' columns begin and end (heads + 1,)."""
+    """The columns of each path's labels (paths, heads), and where each head's columns start and end (heads + 1,)."""
     labels = [tree.labels(level) for level in LEVELS]
     codes = [pd.Index(known).get_indexer(pd.Index([path[i] for path in tree])) for i, known in enumerate(labels)]
     sizes = [len(known) for known in labels]
@@ -219,7 +234,10 @@ def _columns_of(tree: LabelTree, siblings: bool) -> tuple[Ints, Ints]:
 
 
 def _rivals(tree: LabelTree, ends: Ints) -> Heads:
-    """A label's rivals are its whole head; a path's, in the fifth, the paths of its group, for the tree is sorted."""
+    """The rivals of a label are its whole head; in the fifth head, those of a path are the paths of its group.
+
+    The tree is sorted, so the paths of a group are neighbouring columns.
+    """
     heads = Heads.of(np.diff(ends).tolist())
     if len(ends) - 1 > len(LEVELS):
         group = pd.factorize(pd.MultiIndex.from_tuples([path[:2] for path in tree]))[0]
@@ -229,7 +247,11 @@ def _rivals(tree: LabelTree, ends: Ints) -> Heads:
 
 
 def _named_labels(tree: LabelTree, columns: Ints) -> tuple[list[str], Ints]:
-    """Names as examples: each brand's for its brand, each module's for its chain; they are silent on other heads."""
+    """Label names as training examples, and their columns (names, heads).
+
+    "green tea" is an example of the chain of that module and says nothing about the brand; "tata" is an example of that
+    brand and says nothing about the levels above.
+    """
     paths = pd.DataFrame(tree.paths, columns=list(LEVELS))
     names, said = [], []
     for name, heads in (("brand", [3]), ("module", [0, 1, 2])):
@@ -242,11 +264,11 @@ def _named_labels(tree: LabelTree, columns: Ints) -> tuple[list[str], Ints]:
 
 
 def _softmax(scores: Floats) -> NDArray[np.float64]:
-    """Shares of each row's scores; a score of -inf has none."""
+    """The softmax of each row's scores; a score of -inf gives 0."""
     weights = np.exp(scores.astype(np.float64) - scores[:, :1].astype(np.float64))
     return np.asarray(weights / weights.sum(axis=1, keepdims=True))
 
 
 def _finite(values: Floats) -> Floats:
-    """Where there is no second label or path to compare with, the lead is infinite; a large number serves as well."""
+    """Limit leads: one is infinite if there is no second label or path to compare with."""
     return np.clip(values, -_MAX_LEAD, _MAX_LEAD)
