@@ -30,7 +30,7 @@ RECALL = pd.DataFrame(
     [(name, k, 0.3 + k / 50, 0.28 + k / 50, 0.32 + k / 50) for name in ("dense", "lexical") for k in (1, 5, 20)],
     columns=["retriever", "k", "recall", "low", "high"],
 )
-RELIABILITY = pd.DataFrame(
+CALIBRATION = pd.DataFrame(
     {"arm": "linear", "confidence": [0.1, 0.5, 0.9], "accuracy": [0.2, 0.5, 0.85], "rows": [10, 20, 70]}
 )
 COVERAGE = pd.DataFrame({"arm": "linear", "coverage": [0.2, 0.6, 1.0], "accuracy": [0.98, 0.8, 0.6]})
@@ -40,7 +40,7 @@ DRAWN = {
     "slices": (lambda table: charts.draw_slices(table, "retailer"), SLICES),
     "confusion": (lambda table: charts.draw_confusion(table, "linear"), CONFUSION),
     "recall": (charts.draw_recall, RECALL),
-    "reliability": (charts.draw_reliability, RELIABILITY),
+    "calibration": (charts.draw_calibration, CALIBRATION),
     "coverage": (charts.draw_coverage, COVERAGE),
 }
 

@@ -81,7 +81,7 @@ def test_arms_are_paired_by_key():
     assert compare_arms({"a": first, "b": first.iloc[::-1]}, "a")["only_arm"].tolist() == [0]
     with pytest.raises(InputError, match="arms b and a share 3 of their 3 and 4 rows"):
         compare_arms({"a": first, "b": first.iloc[1:]}, "a")
-    with pytest.raises(ParamsError, match="reference arm 'c' is not among the arms scored: a"):
+    with pytest.raises(ParamsError, match="reference arm 'c' was not scored; expected one of a"):
         compare_arms({"a": first}, "c")
 
 

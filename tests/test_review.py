@@ -70,7 +70,7 @@ def test_the_first_to_review_teaches_most():
     held = table[["split", "id", *LABELS]].assign(answered=[0, 3, 3, 3, 3, 4])
     held["brand"] = None
     rows = table[["split", "id"]].assign(
-        part="test", description="d", retailer="r", price=1.0, product=["one", "oat", "oat", "oat", "two", "one"]
+        subset="test", description="d", retailer="r", price=1.0, product=["one", "oat", "oat", "oat", "two", "one"]
     )
     found = needs_review(held, table, rows)
     assert found["id"].tolist() == [1, 0, 4, 2, 3], "three oats first; one of them answers for the others"

@@ -1,1 +1,1 @@
-"""How right the arms are: metrics with intervals, comparisons, slices, pictures."""
+"""How often the arms are right: metrics with intervals, comparisons, slices and charts."""

@@ -1,4 +1,4 @@
-"""Whether confidences can be believed, and how much can be answered at a wished accuracy."""
+"""How well confidences are calibrated, and how many rows can be answered at a target accuracy."""
 
 import numpy as np
 import numpy.typing as npt
@@ -10,10 +10,10 @@ FloatArray = npt.NDArray[np.float64]
 
 
 def calibration_table(confidence: npt.ArrayLike, correct: npt.ArrayLike, bins: int = 10) -> pd.DataFrame:
-    """Group rows by confidence in `bins` equal widths of 0 to 1: low, high, rows, mean confidence, accuracy.
+    """Rows grouped by confidence into `bins` equal widths from 0 to 1: low, high, rows, confidence (mean), accuracy.
 
-    A confidence on an edge counts to the bin above it, 1 to the last; empty bins are left out. Raises InputError
-    for a confidence outside 0 to 1 or missing.
+    A confidence on an edge belongs to the bin above it, and 1 to the last bin. Empty bins are left out. Raises
+    InputError if a confidence is missing or outside 0 to 1, or the inputs differ in length or are empty.
     """
     given, right = _checked(confidence, correct)
     bin_of = np.minimum((given * bins).astype(np.int64), bins - 1)
@@ -31,16 +31,16 @@ def calibration_table(confidence: npt.ArrayLike, correct: npt.ArrayLike, bins: i
 
 
 def expected_calibration_error(confidence: npt.ArrayLike, correct: npt.ArrayLike, bins: int = 10) -> float:
-    """Give the gap between accuracy and confidence, a mean over bins by rows (Naeini, Cooper, Hauskrecht 2015)."""
+    """The mean gap between accuracy and confidence over bins, weighted by rows (Naeini, Cooper, Hauskrecht 2015)."""
     table = calibration_table(confidence, correct, bins)
     return float(np.average((table["accuracy"] - table["confidence"]).abs(), weights=table["rows"]))
 
 
 def coverage_curve(confidence: npt.ArrayLike, correct: npt.ArrayLike, points: int | None = 200) -> pd.DataFrame:
-    """Give the accuracy of answering only rows of at least some confidence: threshold, coverage, accuracy.
+    """The accuracy if only the rows from some confidence on are answered: threshold, coverage, accuracy.
 
-    One row a distinct confidence, the highest first (rows that tie are answered together), thinned to about
-    `points`, evenly in coverage; None keeps all. Coverage is a share of all rows. Errors as `calibration_table`.
+    Coverage is the share of rows answered. There is one row per distinct confidence, the highest first, thinned to
+    about `points` rows at even steps of coverage; None keeps all. Raises InputError as `calibration_table` does.
     """
     given, right = _checked(confidence, correct)
     order = np.argsort(-given, kind="stable")
@@ -59,24 +59,33 @@ def coverage_curve(confidence: npt.ArrayLike, correct: npt.ArrayLike, points: in
     return curve.iloc[np.unique(wanted)].reset_index(drop=True)
 
 
-def coverage_at(confidence: npt.ArrayLike, correct: npt.ArrayLike, target_accuracy: float) -> float:
-    """Give the largest share of the rows that can be answered at `target_accuracy` or better; 0 where none can.
-
-    The threshold is chosen on these very rows: to set one for use, take another part's.
-    """
-    curve = coverage_curve(confidence, correct, points=None)
-    return float(curve.loc[curve["accuracy"] >= target_accuracy, "coverage"].to_numpy().max(initial=0.0))
-
-
 def threshold_for(confidence: npt.ArrayLike, correct: npt.ArrayLike, target_accuracy: float) -> float | None:
-    """Give the lowest confidence from which on the rows are right at `target_accuracy`; None where they never are."""
+    """The lowest threshold at which the accuracy of the rows answered reaches the target; None if none does."""
     curve = coverage_curve(confidence, correct, points=None)
     reached = curve.loc[curve["accuracy"] >= target_accuracy, "threshold"]
     return float(reached.min()) if len(reached) else None
 
 
+def threshold_for_use(confidence: npt.ArrayLike, right: npt.ArrayLike, target: float) -> float:
+    """The lowest threshold at which new rows should be right at the `target` accuracy; infinite if there is none.
+
+    The accuracy above a threshold is estimated as the mean of two values: the accuracy on these rows, and the mean
+    confidence. The first alone is optimistic with few rows, because the lowest threshold that reaches the target is
+    often one that was lucky. The second alone repeats any error of the calibration.
+
+    Args:
+        confidence: of held-out rows, each by a model that was not fitted on it, see
+            `postprocessing.calibration.cross_fit`.
+        right: whether their answers were right.
+        target: the accuracy to reach, 0 to 1.
+    """
+    given = np.asarray(confidence, dtype=np.float64)
+    found = threshold_for(given, (given + np.asarray(right, dtype=np.float64)) / 2, target)
+    return float("inf") if found is None else found
+
+
 def answered_from(confidence: npt.ArrayLike, correct: npt.ArrayLike, threshold: float | None) -> tuple[float, float]:
-    """Give the share of rows whose confidence reaches a threshold, and their accuracy; (0, NaN) where none does."""
+    """The share of rows with a confidence of at least `threshold`, and their accuracy; (0, NaN) if there are none."""
     given, right = _checked(confidence, correct)
     answered = given >= (np.inf if threshold is None else threshold)
     return float(answered.mean()), float(right[answered].mean()) if answered.any() else float("nan")

@@ -1,4 +1,8 @@
-"""The charts of an evaluation: a tidy table in, a matplotlib figure out, saved as PNG beside the CSV it shows."""
+"""The charts of an evaluation. Each takes a tidy table and gives a matplotlib figure, saved as PNG and CSV.
+
+Arms get their colour and marker by their order of appearance in a table. Charts agree if their tables have the same
+order.
+"""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -10,16 +14,15 @@ from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator, PercentFormatter, ScalarFormatter
 
-# Okabe and Ito's colours, told apart by colour-blind readers; their yellow is too faint on white.
+# The palette of Okabe and Ito, which colour-blind readers can tell apart, without its yellow, too pale on white.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#E69F00", "#56B4E9")
 _MARKERS = ("o", "s", "D", "^", "v", "P", "X", "*")
-_ARMS = ("nearest", "linear", "rag", "llama", "openai", "cascade", "vote")
-_WAYS = {  # slices whose names say too little
+_WAYS = {  # titles of slices whose names are not enough
     "brand_shown": "whether the text shows the brand",
     "catch_all": "catch-all path or other",
     "description_length": "characters of the description",
     "path_frequency": "training rows of the true path",
-    "repair": "what repair the answer took",
+    "repair": "kind of repair of the answer",
 }
 _GREY = "0.45"
 _DPI = 150
@@ -27,9 +30,9 @@ _ROW_INCHES = 0.3
 
 
 def save(figure: Figure, table: pd.DataFrame, folder: Path, name: str) -> tuple[Path, Path]:
-    """Write NAME.png and, of the numbers behind it, NAME.csv to `folder`; each whole or not at all.
+    """Write the figure as NAME.png and its table as NAME.csv to `folder`. Files are replaced once they are complete.
 
-    The same figure gives the same bytes with the same matplotlib.
+    The same figure gives the same bytes with the same version of matplotlib.
     """
     folder.mkdir(parents=True, exist_ok=True)
     picture, numbers = folder / f"{name}.png", folder / f"{name}.csv"
@@ -42,7 +45,7 @@ def save(figure: Figure, table: pd.DataFrame, folder: Path, name: str) -> tuple[
 
 
 def draw_arms(table: pd.DataFrame) -> Figure:
-    """Draw the arms' item accuracy with its interval, the best on top, from arm, accuracy, low, high."""
+    """Draw the item accuracy of each arm and its interval, the best on top. Columns: arm, accuracy, low, high."""
     best_last = table.sort_values(["accuracy", "arm"])
     figure, axes = _canvas(7.5, 1.4 + 0.45 * len(table), "Item accuracy by arm, with 95% intervals")
     styles = _styles(table["arm"])
@@ -61,9 +64,9 @@ def draw_arms(table: pd.DataFrame) -> Figure:
 
 
 def draw_slices(table: pd.DataFrame, way: str, most: int = 15) -> Figure:
-    """Draw the arms' accuracy within each value of one slice, from the table of `slices.score_slices`.
+    """Draw the accuracy of each arm for each value of one slice, from the table of `slices.score_slices`.
 
-    At most `most` values, as they come in the table; the number of rows is given where it is the same for all arms.
+    The first `most` values of the table are drawn. The number of rows is shown if it is the same for all arms.
     """
     chosen = table[table["slice"] == way]
     values = list(dict.fromkeys(chosen["value"]))
@@ -93,10 +96,10 @@ def draw_slices(table: pd.DataFrame, way: str, most: int = 15) -> Figure:
 
 
 def draw_confusion(table: pd.DataFrame, arm: str, level: str = "supergroup", most: int = 20) -> Figure:
-    """Draw which labels an arm takes for which, from true, predicted, rows (that of `slices.confusion`).
+    """Draw which labels an arm predicts for each true label, from the table of `slices.confusion`.
 
-    A line shows how the rows of one true label are shared out. The `most` labels with the most true rows keep a
-    line of their own, all others share one.
+    A line shows the shares of one true label's rows. The `most` labels with the most rows have a line each; all others
+    share one.
     """
     totals = table.groupby("true")["rows"].sum().sort_values(ascending=False, kind="stable")
     own = list(totals.index[:most])
@@ -109,8 +112,8 @@ def draw_confusion(table: pd.DataFrame, arm: str, level: str = "supergroup", mos
     shares = counts.div(sums.clip(lower=1), axis=0).to_numpy()
 
     size = 0.36 * len(names)
-    figure, axes = _canvas(size + 4.2, size + 2.6, f"{arm}: which {level} is taken for which")
-    image = axes.imshow(shares, cmap="Blues", norm=PowerNorm(0.5, 0, 1), aspect="equal")  # so that rare mistakes show
+    figure, axes = _canvas(size + 4.2, size + 2.6, f"{arm}: predicted {level} for each true {level}")
+    image = axes.imshow(shares, cmap="Blues", norm=PowerNorm(0.5, 0, 1), aspect="equal")  # shows rare errors
     for line, column in np.argwhere(shares >= 0.01):
         share = shares[line, column]
         colour = "white" if share > 0.4 else "black"
@@ -128,8 +131,8 @@ def draw_confusion(table: pd.DataFrame, arm: str, level: str = "supergroup", mos
 
 
 def draw_recall(table: pd.DataFrame) -> Figure:
-    """Draw recall at K by retriever, from retriever, k, recall, low, high (`scoring.recall_table` for each)."""
-    figure, axes = _canvas(7, 4.5, "How often the true path is among the first K neighbours")
+    """Draw recall at K by retriever. Columns: retriever, and those of `metrics.recall_table`."""
+    figure, axes = _canvas(7, 4.5, "How often the true path is among the K nearest neighbours")
     for name, (colour, marker) in _styles(table["retriever"]).items():
         rows = table[table["retriever"] == name].sort_values("k")
         axes.fill_between(rows["k"], rows["low"], rows["high"], color=colour, alpha=0.15, linewidth=0)
@@ -139,27 +142,27 @@ def draw_recall(table: pd.DataFrame) -> Figure:
     axes.xaxis.set_major_locator(FixedLocator(ks))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(ScalarFormatter())
-    axes.set_xlabel("K: neighbours looked at (bands: 95% intervals)")
+    axes.set_xlabel("K: number of neighbours (bands: 95% intervals)")
     axes.set_ylabel("recall of the true path")
     _as_share(axes, "y", upper=min(1.0, table["high"].max() * 1.1))
     _add_legend(axes, "retriever")
     return figure
 
 
-def draw_reliability(table: pd.DataFrame) -> Figure:
-    """Draw accuracy against confidence, from arm, confidence, accuracy, rows (`reliability.calibration_table`).
+def draw_calibration(table: pd.DataFrame) -> Figure:
+    """Draw accuracy against confidence. Columns: arm, and those of `calibration_curves.calibration_table`.
 
-    Marks on the diagonal are confidences that can be believed; their area grows with the rows they stand for.
+    Calibrated confidences lie on the diagonal. The area of a mark grows with its number of rows.
     """
-    figure, axes = _canvas(6.5, 5, "Can the confidence be believed?")
-    axes.plot([0, 1], [0, 1], color=_GREY, linestyle="--", linewidth=1, label="as it should be")
+    figure, axes = _canvas(6.5, 5, "Calibration: accuracy by confidence")
+    axes.plot([0, 1], [0, 1], color=_GREY, linestyle="--", linewidth=1, label="calibrated")
     for arm, (colour, marker) in _styles(table["arm"]).items():
         rows = table[table["arm"] == arm].sort_values("confidence")
         area = 12 + 150 * rows["rows"] / rows["rows"].sum()
         axes.plot(rows["confidence"], rows["accuracy"], color=colour, marker=marker, markersize=4, label=arm)
         axes.scatter(rows["confidence"], rows["accuracy"], s=area, color=colour, marker=marker)
     axes.set_xlabel("mean confidence of the rows in a bin (area: rows)")
-    axes.set_ylabel("share of them right")
+    axes.set_ylabel("share of these rows right")
     _as_share(axes, "x")
     _as_share(axes, "y")
     _add_legend(axes, "arm")
@@ -167,11 +170,11 @@ def draw_reliability(table: pd.DataFrame) -> Figure:
 
 
 def draw_coverage(table: pd.DataFrame, targets: Iterable[float] = (0.8, 0.9, 0.95)) -> Figure:
-    """Draw accuracy against the share of rows answered, surest first, from arm, coverage, accuracy.
+    """Draw accuracy against the share of rows answered. Columns: arm, and those of `calibration_curves.coverage_curve`.
 
-    `targets` are accuracies drawn as lines to read the coverage off.
+    `targets` are accuracies that are drawn as lines.
     """
-    figure, axes = _canvas(6.5, 4.5, "Accuracy when only the surest rows are answered")
+    figure, axes = _canvas(6.5, 4.5, "Accuracy if only the most confident rows are answered")
     for target in targets:
         axes.axhline(target, color=_GREY, linestyle=":", linewidth=1)
         axes.annotate(f"{target:.0%} right", (0.0, target), ha="left", va="bottom", fontsize=8, color=_GREY)
@@ -179,7 +182,7 @@ def draw_coverage(table: pd.DataFrame, targets: Iterable[float] = (0.8, 0.9, 0.9
         rows = table[table["arm"] == arm].sort_values("coverage")
         axes.plot(rows["coverage"], rows["accuracy"], color=colour, linewidth=1.8, label=arm)
     axes.set_xlabel("share of rows answered (coverage)")
-    axes.set_ylabel("share of the answered rows right")
+    axes.set_ylabel("share of these rows right")
     _as_share(axes, "x")
     _as_share(axes, "y")
     axes.set_ylim(bottom=np.floor(10 * table["accuracy"].min()) / 10)
@@ -188,13 +191,13 @@ def draw_coverage(table: pd.DataFrame, targets: Iterable[float] = (0.8, 0.9, 0.9
 
 
 def draw_loss(table: pd.DataFrame, window: int = 20) -> Figure:
-    """Draw training loss against steps, with its running median over `window` steps, from step, loss."""
+    """Draw the training loss and its running median over `window` steps. Columns: step, loss."""
     figure, axes = _canvas(6.5, 4.0, "Training loss")
     axes.plot(table["step"], table["loss"], color="0.75", linewidth=1, label="each step")
     smooth = table["loss"].rolling(window, min_periods=1, center=True).median()
     axes.plot(table["step"], smooth, color=_COLOURS[0], linewidth=2, label=f"median of {window} steps")
     axes.set_xlabel("step")
-    axes.set_ylabel("loss on the answer, nats a token")
+    axes.set_ylabel("loss on the answer, nats per token")
     axes.set_ylim(bottom=0)
     axes.legend(frameon=False, fontsize=9)
     return figure
@@ -222,11 +225,10 @@ def _as_share(axes: Axes, side: str, upper: float = 1.0) -> None:
 
 
 def _styles(names: pd.Series) -> dict[str, tuple[str, str]]:
-    """Give each name a colour and a marker: the known arms theirs, so that charts agree, others by appearance."""
-    present = dict.fromkeys(names)
-    order = list(present) if present.keys().isdisjoint(_ARMS) else list(dict.fromkeys([*_ARMS, *present]))
-    styles = {name: (_COLOURS[i % len(_COLOURS)], _MARKERS[i % len(_MARKERS)]) for i, name in enumerate(order)}
-    return {name: style for name, style in styles.items() if name in present}
+    """A colour and a marker for each name, by order of appearance."""
+    return {
+        name: (_COLOURS[i % len(_COLOURS)], _MARKERS[i % len(_MARKERS)]) for i, name in enumerate(dict.fromkeys(names))
+    }
 
 
 def _with_rows(table: pd.DataFrame, value: str) -> str:

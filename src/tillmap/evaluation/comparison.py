@@ -1,4 +1,4 @@
-"""Which arm is better: paired comparisons with a reference arm, and the arms' table for the terminal."""
+"""Which arm is better: paired comparisons with a reference arm, and a table of all arms for the terminal."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,29 +8,31 @@ import pandas as pd
 from scipy.stats import binomtest
 
 from tillmap.core.errors import InputError, ParamsError
-from tillmap.core.taxonomy import LEVELS
+from tillmap.core.taxonomy import KEY, LEVELS
 from tillmap.evaluation.bootstrap import mean_interval
-from tillmap.evaluation.metrics import KEY, clusters_of
+from tillmap.evaluation.metrics import clusters_of
 
 BETTER, WORSE, CANNOT_TELL = "better", "worse", "can't tell"
-_SIGNIFICANT = 0.05
+_SIGNIFICANCE = 0.05
 
 
 def compare_arms(
     marks: Mapping[str, pd.DataFrame], reference: str, *, resamples: int = 2000, seed: int = 0
 ) -> pd.DataFrame:
-    """Compare each arm's items with the reference arm's on the same rows; `marks` has a `scoring.mark` table an arm.
+    """Compare each arm with the reference arm on the same rows. `marks` has a `metrics.mark` table per arm.
 
-    Columns: arm, reference, rows, only_arm and only_reference (rows that one alone has right), difference of item
-    accuracy with its 95% interval low, high (paired bootstrap by product), p_value (McNemar's test in its exact
-    form, which costs nothing at any size), verdict. The interval knows that the rows of a product go together, the
-    exact test knows how little few rows say: the verdict is "better" or "worse" only where both reject equality at
-    5%, else "can't tell". It is not corrected for the number of arms.
+    Columns: arm, reference, rows, only_arm and only_reference (rows that only one of the two has right), difference (of
+    item accuracy) with its 95% interval low, high (paired bootstrap by product), p_value (McNemar's exact test),
+    verdict.
 
-    Raises ParamsError for an unknown reference, InputError where two arms were not marked on the same rows.
+    The verdict is "better" or "worse" if both the interval and the test reject equality at 5%, else "can't tell". The
+    interval allows for products whose rows are right or wrong together; the exact test is reliable for few rows. There
+    is no correction for the number of arms.
+
+    Raises ParamsError if the reference is unknown, InputError if two arms were marked on different rows.
     """
     if reference not in marks:
-        raise ParamsError(f"reference arm {reference!r} is not among the arms scored: {', '.join(marks)}")
+        raise ParamsError(f"reference arm {reference!r} was not scored; expected one of {', '.join(marks)}")
     base = marks[reference]
     table = []
     for arm, own in marks.items():
@@ -53,11 +55,11 @@ def compare_arms(
 
 
 def comparison_table(scores: Mapping[str, Mapping[str, Any]]) -> str:
-    """Write the arms as a plain text table, the most accurate first.
+    """The arms as a plain text table, the most accurate first.
 
-    `scores` has a `scoring.score_arm` result an arm, which may also hold expected (the accuracy that new rows without
-    labels can be expected to have), rows_per_second, prompt_tokens and completion_tokens (both a row) and verdict
-    (against the reference); a column that no arm fills is left out.
+    `scores` has a `metrics.score_arm` result per arm, to which may be added: expected (the expected accuracy of rows
+    without labels), rows_per_second, prompt_tokens and completion_tokens (per row), and verdict (against the
+    reference). A column that no arm has is left out.
     """
     optional = {
         "without\nrepair": ("repair.without", ".4f"),
@@ -98,6 +100,6 @@ def _shown(score: Mapping[str, Any], key: str, spec: str) -> str:
 
 
 def _verdict(low: float, high: float, p_value: float) -> str:
-    if p_value >= _SIGNIFICANT or low <= 0 <= high:
+    if p_value >= _SIGNIFICANCE or low <= 0 <= high:
         return CANNOT_TELL
     return BETTER if low > 0 else WORSE

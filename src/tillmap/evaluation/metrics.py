@@ -1,4 +1,4 @@
-"""How right an arm is: item accuracy, levels, F1, hierarchical F1, and how well a retriever finds the true path."""
+"""Metrics of an arm (item accuracy, levels, F1, hierarchical F1) and of a retriever (recall of the true path)."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,56 +9,61 @@ import pandas as pd
 from sklearn.metrics import precision_recall_fscore_support
 
 from tillmap.core.errors import InputError
-from tillmap.core.taxonomy import LEVELS
+from tillmap.core.taxonomy import KEY, LEVELS, right_labels
 from tillmap.evaluation.bootstrap import IntArray, cluster_codes, mean_interval
 
-KEY = ["split", "id"]
 PREDICTED = {level: f"predicted_{level}" for level in LEVELS}
 UNREPAIRED = "none"
 RIGHT = {level: f"right_{level}" for level in LEVELS}
-_DIGITS = 6  # of the numbers in metrics files
+_DIGITS = 6  # after the point, in metrics files
 
 
 def mark(predictions: pd.DataFrame, truth: pd.DataFrame, arm: str) -> pd.DataFrame:
-    """Put one arm's predictions beside the truth, by key, in the truth's order.
+    """Join one arm's predictions to the truth by key, in the truth's order, and mark what is right.
 
-    `truth` has split, id, the four labels and whatever else is to be kept (product makes the clusters);
-    `predictions` has split, id and the four labels; rows of it that are not asked for are left out. The result has
-    the truth's columns, `predicted_LEVEL`, `right_LEVEL` (that label alone), `right` (the item: all four) and those
-    of confidence, repair, in_tree and source that are there. A null predicted label is an answer held back: wrong.
+    Args:
+        predictions: split, id, the four labels and, where known, confidence, repair, in_tree and source. A null label
+            is one that was held back, and wrong. Rows that are not in `truth` are ignored.
+        truth: split, id, the four labels and other columns to keep; `product`, if present, makes the clusters.
+        arm: for error messages.
 
-    Raises InputError where a table lacks a column, the truth is empty, has a null label or a key twice, or a row
-    of the truth has no prediction or more than one.
+    Returns: the columns of `truth`, `predicted_LEVEL`, `right_LEVEL` (that label alone), `right` (all four labels) and
+    the other columns of `predictions` named above.
+
+    Raises InputError if a table lacks a column, the truth is empty or has a null label or a repeated key, or a row of
+    the truth has no prediction or more than one.
     """
     _require(predictions, [*KEY, *LEVELS], f"the predictions of arm {arm}")
     _require_truth(truth)
     extra = [name for name in ("confidence", "repair", "in_tree", "source") if name in predictions]
     answers = predictions[[*KEY, *LEVELS, *extra]].rename(columns=PREDICTED)
     marks = truth.merge(answers, on=KEY, how="left", indicator="_found")
-    again = "expected one prediction a row; run this arm's infer and postprocess again"
+    again = "expected one prediction per row; run this arm's infer and postprocess again"
     _refuse(marks, marks["_found"] == "left_only", f"arm {arm}: no prediction for", again)
     _refuse(marks, marks.duplicated(KEY), f"arm {arm}: more than one prediction for", again)
     marks = marks.drop(columns="_found")
     for level in LEVELS:
         marks[PREDICTED[level]] = marks[PREDICTED[level]].astype("str")
-        marks[RIGHT[level]] = (marks[level].astype("str") == marks[PREDICTED[level]]).to_numpy(bool)
+    right = right_labels(marks[list(PREDICTED.values())].set_axis(LEVELS, axis=1), marks)
+    for i, level in enumerate(LEVELS):
+        marks[RIGHT[level]] = right[:, i]
     marks["right"] = marks[list(RIGHT.values())].all(axis=1)
     return marks
 
 
 def clusters_of(marks: pd.DataFrame) -> IntArray | None:
-    """Number the products of the rows (n,), or None where the table has no product column."""
+    """The number of each row's product (rows,), or None if the table has no product column."""
     return cluster_codes(marks["product"]) if "product" in marks else None
 
 
 def score_arm(
     predictions: pd.DataFrame, truth: pd.DataFrame, arm: str, *, resamples: int = 2000, seed: int = 0
 ) -> dict[str, Any]:
-    """Score one arm as numbers for a metrics file, rounded to 6 digits; for the inputs and errors see `mark`.
+    """Score one arm, as numbers for a metrics file. See `mark` for the inputs and errors.
 
-    Keys: rows; item_accuracy with its 95% interval low, high; accuracy (by level: that label alone), path_accuracy
-    (by level: it and all above it), f1_macro and f1_weighted (by level), hierarchical (precision, recall, f1); and
-    repair (see `repair_gain`), where some answer was repaired.
+    Keys: rows; item_accuracy and its 95% interval low, high; by level, accuracy (that label), path_accuracy (that label
+    and all above it), f1_macro and f1_weighted; hierarchical (precision, recall, f1); and repair (see `repair_gain`) if
+    an answer was repaired.
     """
     marks = mark(predictions, truth, arm)
     low, high = mean_interval(marks["right"], clusters_of(marks), resamples=resamples, seed=seed)
@@ -81,10 +86,10 @@ def score_arm(
 
 
 def repair_gain(marks: pd.DataFrame) -> dict[str, Any]:
-    """Say what the repair of answers did for an arm, from a `mark` table with the column repair.
+    """How much the repair of answers helped an arm, from a `mark` table with the column repair.
 
-    `without` is the item accuracy were only those answers counted that were exactly a path, `gained` what all others
-    add to it. For each kind of repair, how many `rows` it had and how many of them came out `right`.
+    `without` is the item accuracy if all repaired answers counted as wrong, and `gained` what they add to it. For each
+    kind of repair: its number of `rows`, and how many of them are `right`.
     """
     exact = marks["right"] & (marks["repair"] == UNREPAIRED)
     kinds = marks.groupby("repair", observed=True)["right"].agg(["size", "sum"])
@@ -96,10 +101,10 @@ def repair_gain(marks: pd.DataFrame) -> dict[str, Any]:
 
 
 def f1_scores(true: pd.Series, predicted: pd.Series) -> tuple[float, float]:
-    """Give the macro and the weighted F1 of one level.
+    """The macro and the weighted F1 of one level.
 
-    The macro mean runs over every label that is true or predicted somewhere, so a label wrongly made up costs too;
-    the weighted mean by the rows a label truly has. A null prediction is no label and only lowers recall.
+    The macro mean is over all labels that are true or predicted somewhere, so a label that no row has lowers it too.
+    The weighted mean weighs each label by its true rows. A null prediction counts for no label and lowers recall only.
     """
     codes, labels = pd.factorize(pd.concat([true.astype("str"), predicted.astype("str")]))
     expected, answered = np.split(codes, 2)
@@ -110,11 +115,11 @@ def f1_scores(true: pd.Series, predicted: pd.Series) -> tuple[float, float]:
 
 
 def hierarchical_scores(marks: pd.DataFrame) -> dict[str, float]:
-    """Give hierarchical precision, recall and F1 over sets augmented with all ancestors.
+    """Hierarchical precision, recall and F1 over label sets that include all ancestors.
 
-    Kiritchenko, Matwin and Famili (2005): hP = sum |P & T| / sum |P|, hR = sum |P & T| / sum |T|, summed over rows,
-    F1 their harmonic mean. A node is a path down to its level, so a brand under the wrong module is another node.
-    Whole paths have four nodes each and make the three equal; they part where an arm holds back its lower levels.
+    Kiritchenko, Matwin and Famili (2005): hP = sum |P & T| / sum |P| and hR = sum |P & T| / sum |T| over all rows; F1
+    is their harmonic mean. A node is a path down to its level, so a brand under another module is another node. For
+    whole paths, which have four nodes each, the three are equal. They differ if lower levels are held back.
     """
     answered = marks[list(PREDICTED.values())].notna().to_numpy().cumprod(axis=1).sum()
     shared = _right_depths(marks).sum()
@@ -125,10 +130,10 @@ def hierarchical_scores(marks: pd.DataFrame) -> dict[str, float]:
 
 
 def score_held_back(marks: pd.DataFrame) -> dict[str, Any]:
-    """Score answers that may leave their lower levels null, as numbers for a metrics file.
+    """Score answers whose lower levels may be held back (null), as numbers for a metrics file.
 
-    Keys: hierarchical (precision, recall, f1); by level answered, the share of the rows that are answered down to
-    there, and accuracy, the share of these that are right down to there (None where there are none).
+    Keys: hierarchical (precision, recall, f1); by level, answered, the share of rows with an answer down to it, and
+    accuracy, the share of these that are right down to it (None if there are none).
     """
     answered = marks[list(PREDICTED.values())].notna().to_numpy().cumprod(axis=1).astype(bool)
     right = marks[list(RIGHT.values())].to_numpy().cumprod(axis=1)
@@ -151,13 +156,17 @@ def recall_table(
     resamples: int = 2000,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Give recall at K of a retriever: the share of rows whose true path is among their first K neighbours' paths.
+    """Recall at K of a retriever: the share of rows whose true path is among the paths of their first K neighbours.
 
-    `neighbours` has split, id (the query), rank (0 the nearest) and neighbour (an id of `training`); `training` has
-    id and the four labels. A row with no neighbours is not found; a K that no row's neighbours reach is left out.
-    Columns: k, rows, found, recall, low, high (95%, clustered by the truth's product).
+    Args:
+        neighbours: split, id (the query), rank (from 0) and neighbour (an id of `training`).
+        truth: see `mark`. A row without neighbours counts as not found.
+        training: id and the four labels.
+        ks: the values of K. Those larger than the number of neighbours are left out.
 
-    Raises InputError where a table lacks a column or a neighbour is not among the training rows.
+    Returns: k, rows, found, recall, low, high (95% interval, clustered by the truth's product).
+
+    Raises InputError if a table lacks a column or a neighbour is not a training row.
     """
     _require(neighbours, [*KEY, "rank", "neighbour"], "the neighbours")
     _require(training, ["id", *LEVELS], "the training rows")
@@ -170,7 +179,7 @@ def recall_table(
         example = neighbours["neighbour"][unknown].iloc[0]
         raise InputError(
             f"neighbours: {unknown.sum():,} of {len(neighbours):,} are not training rows, e.g. id={example}; "
-            "rebuild the index from this split"
+            "run `dvc repro index` to build the index from this split"
         )
     for split, rows in truth.reset_index(drop=True).groupby("split", observed=True):
         asked = (neighbours["split"] == split).to_numpy()
@@ -189,20 +198,21 @@ def recall_table(
 
 
 def path_codes(*tables: pd.DataFrame) -> list[npt.NDArray[np.int64]]:
-    """Number the label paths of several tables alike: equal numbers, equal paths. One array (rows,) a table."""
+    """A number for each row's label path, equal for equal paths across the tables. One array (rows,) per table."""
     labels = pd.concat([table[list(LEVELS)].astype("str") for table in tables], ignore_index=True)
     codes = labels.groupby(list(LEVELS), sort=False, dropna=False, observed=True).ngroup().to_numpy(np.int64)
     return np.split(codes, np.cumsum([len(table) for table in tables])[:-1])
 
 
 def rounded(value: Any) -> Any:
-    """A number, or all numbers of nested mappings, as a metrics file has them: with 6 digits; whole ones stay."""
+    """A number, or all numbers of nested mappings, rounded to 6 digits; integers and None stay as they are."""
     if isinstance(value, dict):
         return {name: rounded(inner) for name, inner in value.items()}
     return value if value is None or isinstance(value, int) else round(float(value), _DIGITS)
 
 
 def _right_depths(marks: pd.DataFrame) -> npt.NDArray[np.int64]:
+    """How many levels of each row are right, counted from the top to the first wrong one (rows,)."""
     return np.asarray(marks[list(RIGHT.values())].to_numpy().cumprod(axis=1).sum(axis=1))
 
 
@@ -215,7 +225,7 @@ def _require(table: pd.DataFrame, columns: Sequence[str], what: str) -> None:
 def _require_truth(truth: pd.DataFrame) -> None:
     _require(truth, [*KEY, *LEVELS], "the truth")
     if truth.empty:
-        raise InputError("the truth: no labelled rows to score against; give rows of a part that has labels")
+        raise InputError("the truth: no labelled rows to score against; give rows of a subset that has labels")
     unlabelled = truth[list(LEVELS)].isna().any(axis=1)
     _refuse(truth, unlabelled, "the truth: a label is missing in", "give rows that have all four")
     _refuse(truth, truth.duplicated(KEY), "the truth: a repeated (split, id) in", "give each row once")

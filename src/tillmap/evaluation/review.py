@@ -1,13 +1,14 @@
-"""Answers as far down the levels as they are sure, and what a person should label next."""
+"""Answers without the levels that are not confident enough, and the rows that a person should label first."""
 
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from tillmap.core.taxonomy import LEVELS
-from tillmap.evaluation.metrics import KEY
+from tillmap.core.files import write_json, write_table, write_text
+from tillmap.core.taxonomy import KEY, LEVELS, right_labels
 from tillmap.postprocessing.calibration import CandidateScores, Confidence, cross_fit
 
 CONFIDENCES = {level: f"{level}_confidence" for level in LEVELS}
@@ -17,22 +18,23 @@ _EPS = 1e-3
 def level_confidences(
     predictions: pd.DataFrame, free: Mapping[str, CandidateScores], rows: pd.DataFrame
 ) -> pd.DataFrame:
-    """How likely the labels down to each level are all right: `LEVEL_confidence`, a row a prediction, in order.
+    """The probability that all labels down to each level are right: `LEVEL_confidence`, one row per prediction.
 
-    The brand's is the prediction's own, calibrated. Each level's above is a `Confidence` over it and over the shares
-    that the free arms' candidates with the same labels down to there have together, fitted on the `calibration` subset,
-    and never below that of the level under it. Where no row of that part was answered all are the prediction's own.
+    For the brand it is the prediction's own confidence. For each level above, a `Confidence` is fitted on the
+    `calibration` subset. Its signals are the prediction's confidence and, for each free arm, the total share of the
+    candidates with the same labels down to that level. It is never lower than that of the level below. If no row of the
+    calibration subset was answered, all levels get the prediction's own confidence.
 
     Args:
-        predictions: of one arm, with calibrated confidences.
-        free: the free arms' candidate_scores by name.
-        rows: split, id, subset and the four levels of these rows, and maybe product.
+        predictions: those of one arm, with calibrated confidences.
+        free: the free arms' candidate scores, by name.
+        rows: split, id, subset, the four levels and optionally product of these rows.
     """
     truth = rows.loc[rows["subset"] == "calibration"]
     place = predictions[KEY].reset_index(drop=True).reset_index(names="place").merge(truth, on=KEY)
     known = place["place"].to_numpy()
     given = predictions["confidence"].to_numpy(np.float64)
-    same = predictions[list(LEVELS)].to_numpy(object)[known] == place[list(LEVELS)].to_numpy(object)
+    same = right_labels(predictions.iloc[known], place)
     found = {CONFIDENCES["brand"]: given}
     for depth in range(len(LEVELS) - 1, 0, -1):
         below, level = found[CONFIDENCES[LEVELS[depth]]], LEVELS[depth - 1]
@@ -45,25 +47,50 @@ def level_confidences(
     return pd.DataFrame(found, index=predictions.index)[list(CONFIDENCES.values())]
 
 
-def hold_back(predictions: pd.DataFrame, confidences: pd.DataFrame, least: float) -> pd.DataFrame:
-    """The predictions with the labels that are less sure than `least` left null, and the confidence of each level.
+def review_arms(
+    predictions: Mapping[str, pd.DataFrame],
+    free: Mapping[str, CandidateScores],
+    rows: pd.DataFrame,
+    min_confidence: float | None,
+    folder: Path,
+) -> dict[str, pd.DataFrame]:
+    """Write each arm's answers as far as they are sure, and the rows to look at, into an empty folder.
 
-    Columns: split, id, the four levels, `answered` (how many of them are), and `LEVEL_confidence`.
+    Gives the answers of `hold_back`, an arm each. `min_confidence` None switches the review off: nothing is given.
     """
-    answered = (confidences.to_numpy() >= least).cumprod(axis=1)
+    if min_confidence is None:
+        write_json({"off": True}, folder / "off.json")
+        return {}
+    held_back = {}
+    for arm, table in predictions.items():
+        held = hold_back(table, level_confidences(table, free, rows), min_confidence)
+        todo = needs_review(held, table, rows)
+        write_table(held, folder / f"{arm}.parquet")
+        write_text(todo.to_csv(index=False, lineterminator="\n"), folder / f"{arm}_needs_review.csv")
+        held_back[arm] = held
+    return held_back
+
+
+def hold_back(predictions: pd.DataFrame, confidences: pd.DataFrame, min_confidence: float) -> pd.DataFrame:
+    """The predictions, with null for labels below the first level whose confidence is less than `min_confidence`.
+
+    Columns: split, id, the four levels, `answered` (how many levels have a label), and `LEVEL_confidence`.
+    """
+    answered = (confidences.to_numpy() >= min_confidence).cumprod(axis=1)
     labels = predictions[list(LEVELS)].where(answered.astype(bool))
     return pd.concat([predictions[KEY], labels, confidences], axis=1).assign(answered=answered.sum(axis=1))
 
 
 def needs_review(held: pd.DataFrame, predictions: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
-    """The test rows with a label held back, the one first that teaches most: that should mend the most wrong items.
+    """The test rows with a label held back, in the order in which labelling them should correct the most items.
 
-    Rows of the same product (see `subsets.product_key`) wait for the same answer. The least sure of them teaches the
-    sum of all their doubts, one less the confidence in the whole path; each other one, once that is known, its own
-    doubt divided by how many there are. So a person who stops anywhere has had the most for the time.
+    The doubt of a row is 1 minus its confidence. Rows of the same product (see `subsets.product_key`) usually need the
+    same labels, so labelling one settles the others. The least confident row of a product therefore `teaches` the sum
+    of the product's doubts; each other row its own doubt divided by the number of rows. Three rows of one product with
+    doubts 0.5, 0.4 and 0.3 teach 1.2, 0.13 and 0.1.
 
-    Columns: split, id, description, retailer, price, the four levels as far as they are answered, `guess_LEVEL` for all
-    four, `confidence`, `similar` (rows of the same product that wait, itself included), `teaches`.
+    Columns: split, id, description, retailer, price, the four levels (null if held back), `guess_LEVEL` (the prediction
+    for each level), `confidence`, `similar` (rows of the same product in the table) and `teaches`.
     """
     table = held[held["answered"] < len(LEVELS)].merge(
         predictions[[*KEY, *LEVELS, "confidence"]].rename(columns={level: f"guess_{level}" for level in LEVELS}), on=KEY
@@ -83,11 +110,12 @@ def needs_review(held: pd.DataFrame, predictions: pd.DataFrame, rows: pd.DataFra
 
 
 def _signals(predictions: pd.DataFrame, free: Mapping[str, CandidateScores], depth: int) -> pd.DataFrame:
+    """The signals of `level_confidences` for the first `depth` levels: one row per prediction, one column per arm."""
     signals = {"item": _log_odds(predictions["confidence"].to_numpy(np.float64))}
     answers = list(predictions[[*KEY, *LEVELS]].itertuples(index=False, name=None))
-    for name, believed in free.items():
+    for name, scores in free.items():
         shares = [
-            sum(share for path, share in believed.get((split, row_id), ()) if path[:depth] == tuple(labels[:depth]))
+            sum(share for path, share in scores.get((split, row_id), ()) if path[:depth] == tuple(labels[:depth]))
             for split, row_id, *labels in answers
         ]
         signals[name] = _log_odds(np.array(shares))

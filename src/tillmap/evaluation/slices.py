@@ -1,4 +1,4 @@
-"""Where an arm is right and where it is not: accuracy by kind of row, and which labels it takes for which."""
+"""Accuracy of an arm by kind of row (slices), and which labels it confuses."""
 
 from collections.abc import Collection
 
@@ -6,22 +6,29 @@ import numpy as np
 import pandas as pd
 
 from tillmap.core.errors import InputError
-from tillmap.core.taxonomy import LEVELS, LabelPath
+from tillmap.core.taxonomy import KEY, LEVELS, LabelPath
 from tillmap.core.text import normalise
 from tillmap.evaluation.bootstrap import mean_interval
-from tillmap.evaluation.metrics import KEY, PREDICTED, RIGHT, clusters_of, path_codes
+from tillmap.evaluation.metrics import PREDICTED, RIGHT, clusters_of, path_codes
 
 NONE = "(none)"
-_FREQUENCIES = {"unseen": 0, "1": 1, "2-4": 4, "5-19": 19, "20+": np.inf}  # name: most training rows of the path
-_LENGTHS = {"up to 10": 10, "11-15": 15, "16-20": 20, "21-30": 30, "31+": np.inf}  # name: most characters
-_SHORTEST_STEM = 3
+_FREQUENCIES = {
+    "unseen": 0,
+    "1": 1,
+    "2-4": 4,
+    "5-19": 19,
+    "20+": np.inf,
+}  # name: largest number of rows
+_LENGTHS = {"up to 10": 10, "11-15": 15, "16-20": 20, "21-30": 30, "31+": np.inf}  # name: largest number of characters
+_MIN_STEM = 3  # letters; shorter words of a text say nothing about a brand
 
 
 def slice_rows(truth: pd.DataFrame, training: pd.DataFrame, catch_all: Collection[LabelPath] = ()) -> pd.DataFrame:
-    """Say of each row of the truth which slices it is in: split, id and a column for each way of slicing.
+    """The slices that each row of the truth is in: split, id and a column per way of slicing.
 
-    supergroup and retailer; path_frequency (rows of `training` with the true path); description_length (characters);
-    brand_shown (see there); catch_all ("catch-all" for the paths given, say by `catch_all_paths`, else "other").
+    The ways: supergroup; retailer; path_frequency, the number of `training` rows with the true path;
+    description_length, in characters; brand_shown, see there; catch_all, "catch-all" for the paths given (see
+    `catch_all_paths`), else "other".
     """
     true_paths, training_paths, catch_all_codes = path_codes(
         truth, training, pd.DataFrame(list(catch_all), columns=LEVELS)
@@ -45,17 +52,17 @@ def slice_rows(truth: pd.DataFrame, training: pd.DataFrame, catch_all: Collectio
 
 
 def catch_all_paths(training: pd.DataFrame, share: float = 0.05) -> list[LabelPath]:
-    """List the paths that hold more than `share` of the training rows, the largest first."""
+    """The paths with more than `share` of the training rows, the largest first."""
     shares = training.groupby(list(LEVELS), observed=True).size() / len(training)
     large = shares[shares > share].sort_values(ascending=False, kind="stable")
     return [LabelPath(*path) for path in large.index]
 
 
 def brand_shown(description: str, brand: str) -> str:
-    """Say whether a description shows its brand, both normalised: "in full", "shortened" or "no".
+    """Whether a description shows the brand: "in full", "shortened" or "no". Both are normalised first.
 
-    In full: the brand's words stand in the text, whole and in order. Shortened: the brand written without spaces
-    begins with some word of the text of three letters or more ("cad" or "cadbury" for cadbury creme egg).
+    In full: the words of the brand are in the text, in order. Shortened: the brand without its spaces starts with a
+    word of the text of at least three letters, such as "cad" or "cadbury" for cadbury creme egg.
 
     >>> brand_shown("CAD 5 pk creme egg", "cadbury creme egg")
     'shortened'
@@ -64,18 +71,20 @@ def brand_shown(description: str, brand: str) -> str:
     if f" {name} " in f" {text} ":
         return "in full"
     joined = name.replace(" ", "")
-    starts = any(len(word) >= _SHORTEST_STEM and joined.startswith(word) for word in text.split())
+    starts = any(len(word) >= _MIN_STEM and joined.startswith(word) for word in text.split())
     return "shortened" if starts else "no"
 
 
 def score_slices(
     marks: pd.DataFrame, slices: pd.DataFrame, arm: str, *, resamples: int = 2000, seed: int = 0
 ) -> pd.DataFrame:
-    """Score one arm by slice: a tidy table of arm, slice, value, rows, correct, accuracy, low, high (95%).
+    """Score one arm by slice: a tidy table of arm, slice, value, rows, correct, accuracy, low, high (95% interval).
 
-    `marks` is that of `scoring.mark`, `slices` that of `slice_rows`, joined by key. Beside the slices given: "all"
-    (one value, "item"), "level" (each label alone), and repair, source and in_tree where the marks have them (what
-    the repair did and how often that was right). Bands keep their order; other values come by falling rows.
+    `marks` comes from `metrics.mark` and `slices` from `slice_rows`; they are joined by key. Added to these slices are
+    "all" (with one value, "item"), "level" (each label on its own), and repair, source and in_tree if the marks have
+    them. Bands keep their order; other values are sorted by falling number of rows.
+
+    Raises InputError if a row of `marks` is in no slice.
     """
     joined = marks[KEY].merge(slices, on=KEY, validate="one_to_one")
     if len(joined) != len(marks):
@@ -103,9 +112,10 @@ def score_slices(
 
 
 def confusion(marks: pd.DataFrame, level: str = "supergroup") -> pd.DataFrame:
-    """Count how often each label of a level is taken for each: true, predicted, rows, share (of the true label's).
+    """How often each label of a level is predicted for each true label: true, predicted, rows, share.
 
-    Pairs that occur, those of the most frequent true label first; an answer held back is "(none)".
+    Only pairs that occur, those of the most frequent true label first. `share` is that of the true label's rows. A
+    label that was held back is "(none)".
     """
     pairs = _pairs(marks, level)
     totals = pairs.groupby("true")["rows"].transform("sum")
@@ -116,7 +126,7 @@ def confusion(marks: pd.DataFrame, level: str = "supergroup") -> pd.DataFrame:
 
 
 def costliest_confusions(marks: pd.DataFrame, level: str = "module", most: int = 20) -> pd.DataFrame:
-    """List the `most` frequent wrong labels of a level: true, predicted, rows, share_of_errors (of all wrong items)."""
+    """The `most` frequent wrong labels of a level: true, predicted, rows, share_of_errors (of all wrong items)."""
     wrong = _pairs(marks[~marks[RIGHT[level]]], level)
     wrong = wrong.sort_values(["rows", "true", "predicted"], ascending=[False, True, True]).head(most)
     return wrong.assign(share_of_errors=wrong["rows"] / max(1, int((~marks["right"]).sum()))).reset_index(drop=True)
@@ -133,6 +143,7 @@ def _bands(values: pd.Series | np.ndarray, bands: dict[str, float]) -> pd.Catego
 
 
 def _positions(values: pd.Series) -> dict[str, np.ndarray]:
+    """The positions of each value: bands in their order, other values by falling number of rows."""
     if isinstance(values.dtype, pd.CategoricalDtype):
         return {str(name): at for name in values.cat.categories if (at := np.flatnonzero(values == name)).size}
     codes, names = pd.factorize(values.astype("str").fillna(NONE))

@@ -18,7 +18,7 @@ import pandas as pd
 
 from tillmap.core.errors import InputError, ModelError
 from tillmap.core.files import read_json, write_json
-from tillmap.core.taxonomy import LEVELS, LabelPath, LabelTree
+from tillmap.core.taxonomy import KEY, LEVELS, LabelPath, LabelTree, right_labels
 from tillmap.core.text import normalise
 
 Key = tuple[str, int]
@@ -111,13 +111,11 @@ def calibrate(
 
     Raises InputError if no row of the `calibration` subset was answered.
     """
-    levels = list(LEVELS)
     truth = rows[rows["subset"] == "calibration"]
-    asked = predictions[["split", "id"]].reset_index(drop=True)
-    place = asked.reset_index(names="place").merge(truth, on=["split", "id"])
+    asked = predictions[KEY].reset_index(drop=True)
+    place = asked.reset_index(names="place").merge(truth, on=KEY)
     known = place["place"].to_numpy()
-    answers = predictions[levels].to_numpy(object)[known]
-    right = (answers == place[levels].to_numpy(object)).all(axis=1)
+    right = right_labels(predictions.iloc[known], place).all(axis=1)
     model = Confidence.fit(signals.iloc[known], right)
     confidence = model.of(signals)
     confidence[known] = cross_fit(signals.iloc[known], right, place.get("product"))

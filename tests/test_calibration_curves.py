@@ -1,4 +1,4 @@
-"""Reliability of confidences."""
+"""Calibration tables, coverage curves and thresholds."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,6 @@ from tillmap.core.errors import InputError
 from tillmap.evaluation.calibration_curves import (
     answered_from,
     calibration_table,
-    coverage_at,
     coverage_curve,
     expected_calibration_error,
     threshold_for,
@@ -44,6 +43,11 @@ def test_ties_are_answered_together():
     assert curve["threshold"].tolist() == [1.0, 0.9, 0.8, 0.3]
     assert curve["coverage"].tolist() == [0.2, 0.4, 0.8, 1.0]
     assert curve["accuracy"].tolist() == [1, 1, 0.75, 0.6]
+
+
+def coverage_at(confidence, correct, target):
+    """The largest share of these rows that is right at the target accuracy."""
+    return answered_from(confidence, correct, threshold_for(confidence, correct, target))[0]
 
 
 def test_coverage_at_a_target():
