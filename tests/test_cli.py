@@ -105,7 +105,7 @@ def test_an_error_of_a_pipe_names_its_line(tillmap, tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"indoml_id,description\n1,milk\n2,\n")))
     code, said = tillmap("predict", "-", "--format", "csv", "--arm", "linear", "--out", tmp_path / "out.csv")
     assert code == 1
-    assert said.startswith("tillmap: standard input:3: `description` is '', expected a text")
+    assert said.startswith("tillmap: standard input:3: `description` is empty, expected text")
     assert not (tmp_path / "out.csv").exists()
 
 

@@ -270,6 +270,7 @@ BAD_LINES = {
     "a price that is none": b'{"indoml_id": 1, "description": "milk", "retailer": "shop", "price": NaN}',
     "a price beyond all": b'{"indoml_id": 1, "description": "milk", "retailer": "shop", "price": 1e999}',
     "a description that is an object": json.dumps(LINE | {"description": {"$ref": "file:///etc/passwd"}}).encode(),
+    "a description nested too deep to be shown": b'{"indoml_id": 1, "description": ' + b"[" * 1000 + b"]" * 1000 + b"}",
     "a description of spaces": json.dumps(LINE | {"description": " \t\u00a0"}).encode(),
 }
 

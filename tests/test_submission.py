@@ -20,15 +20,15 @@ def change(row, column, value):
 
 REFUSED = [
     ("missing", ROWS.head(2), "2 rows for the 3 of the test file: id 8 is missing"),
-    ("not asked", pd.concat([ROWS, ROWS.head(1).assign(id=99)]), "id 99 is no test row's"),
-    ("twice", pd.concat([ROWS, ROWS.tail(1)]), "row 4: id 8 is already that of row 3"),
+    ("not asked", pd.concat([ROWS, ROWS.head(1).assign(id=99)]), "id 99 is not in the test file"),
+    ("twice", pd.concat([ROWS, ROWS.tail(1)]), r"row 4: `id` is 8 again \(first in row 3\), expected each id once"),
     ("out of order", ROWS.iloc[[1, 0, 2]], "row 1 is id 3, expected 5"),
-    ("text for an id", change(1, "id", "3"), "row 2: id '3' is no whole number"),
-    ("fraction for an id", change(1, "id", 3.0), "row 2: id 3.0 is no whole number"),
-    ("truth for an id", change(1, "id", True), "row 2: id True is no whole number"),
-    ("no brand", change(2, "brand", None), r"row 3 \(id 8\): no brand"),
-    ("blank brand", change(2, "brand", " "), r"row 3 \(id 8\): no brand"),
-    ("no path", change(0, "module", "milk"), r"row 1 \(id 5\): .* is no label path"),
+    ("text for an id", change(1, "id", "3"), 'row 2: `id` is "3", expected a whole number'),
+    ("fraction for an id", change(1, "id", 3.0), r"row 2: `id` is 3\.0, expected a whole number"),
+    ("truth for an id", change(1, "id", True), "row 2: `id` is true, expected a whole number"),
+    ("no brand", change(2, "brand", None), r"row 3 \(id 8\): `brand` is null, expected text"),
+    ("blank brand", change(2, "brand", " "), r"row 3 \(id 8\): `brand` is empty, expected text"),
+    ("no path", change(0, "module", "milk"), r"row 1 \(id 5\): .* is not a label path"),
 ]
 
 
@@ -52,10 +52,14 @@ def test_unseen_paths_pass_where_they_may(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
-        ("a.jsonl", b'{"indoml_id": "x1"}\n', ":1: `indoml_id` is 'x1', expected a whole number"),
-        ("a.jsonl", b'{"indoml_id": 1, "supergroup": 3}\n', ":1: `supergroup` is 3, expected a text"),
+        ("a.jsonl", b'{"indoml_id": "x1"}\n', ':1: `indoml_id` is "x1", expected a whole number'),
+        ("a.jsonl", b'{"indoml_id": 1, "supergroup": 3}\n', ":1: `supergroup` is 3, expected text"),
         ("a.csv", b"indoml_id,supergroup\n1,a\n", "no column group, module, brand"),
-        ("a.csv", b"indoml_id,supergroup,group,module,brand\n007,a,b,c,d\n", ":2: `indoml_id` is '007'"),
+        (
+            "a.csv",
+            b"indoml_id,supergroup,group,module,brand\n007,a,b,c,d\n",
+            ':2: `indoml_id` is "007", expected a whole number',
+        ),
     ],
 )
 def test_malformed_predictions_are_refused_with_their_line(tmp_path, name, content, said):

@@ -1,50 +1,59 @@
-"""The contest's submission: a zip with one file of predictions, checked before anything is written."""
+"""The contest's submission: a zip with one file of predictions. Everything is checked before the zip is written."""
 
 import json
 import re
 import zipfile
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
-from tillmap.catalogue.source import ID, BadRowError
+from tillmap.catalogue.formats import format_of, place_of, read_records
+from tillmap.catalogue.rows import ID, BadRowError, read_labels, read_number_id, repeated_id
 from tillmap.core.errors import InputError
 from tillmap.core.files import replacing
-from tillmap.core.taxonomy import LEVELS, LabelPath, LabelTree
-from tillmap.serving.formats import read_records
+from tillmap.core.taxonomy import LEVELS, LabelTree
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
-_WHEN = (1980, 1, 1, 0, 0, 0)  # of every file in the zip, so that the same predictions give the same bytes
+_DATE = (1980, 1, 1, 0, 0, 0)  # of the file in the zip: the same predictions give the same bytes on any day
 
 
 def read_answers(path: Path) -> pd.DataFrame:
-    """Predictions as `tillmap predict` writes them, JSON Lines, CSV or Parquet: id (int) and the four levels (str).
+    """Read predictions as `tillmap predict` writes them, from JSON Lines, CSV or Parquet.
 
-    Raises InputError for the first row that lacks one of them or has another kind of value.
+    Columns: id (int) and the four levels (str).
+
+    Raises InputError for the first row without a whole number as id, with an id that was seen before, or without its
+    four labels.
     """
-    rows = []
+    answers = []
+    seen: dict[int, int] = {}
     for where, read in read_records(path, [ID, *LEVELS]):
         try:
-            rows.append(_answer(read()))
+            record = read()
+            key = read_number_id(record, negative=True, digits=True)
+            first = seen.setdefault(key, where)
+            if first != where:
+                raise repeated_id(ID, key, f"{place_of(format_of(path))} {first}")
+            answers.append((key, *read_labels(record)))
         except BadRowError as fault:
-            raise InputError(f"{path}:{where}: {fault}; label the test file again") from None
-    return pd.DataFrame(rows, columns=["id", *LEVELS])
+            raise InputError(f"{path}:{where}: {fault}; label the test file again with `tillmap predict`") from None
+    return pd.DataFrame(answers, columns=["id", *LEVELS])
 
 
 def write_submission(predictions: pd.DataFrame, asked: pd.Series, tree: LabelTree | None, name: str, out: Path) -> int:
-    """Write `out`, a zip that holds `test_NAME.predict`: a JSON line a row, in the order of `asked`. Gives the rows.
+    """Write `out`, a zip with `test_NAME.predict`: one line of JSON per row, in the order of `asked`.
 
     Args:
-        predictions: id and the four labels of the rows asked; others, say held-out ones, must not be in it.
+        predictions: id and the four labels of the rows in `asked`, and of no others.
         asked: the id of every test row, in the test file's order.
-        tree: the label paths that may be answered; None for any.
-        name: letters, digits, - and _, to go into the file's name.
-        out: where to, ending in .zip.
+        tree: the label paths that are allowed; None for any.
+        name: goes into the file's name; letters, digits, - and _.
+        out: the zip to write; its name ends in .zip.
 
-    Raises InputError, and writes nothing, where a row is missing, comes twice, was not asked or stands out of order;
-    where an id is no whole number; or where a label is missing or the four are no path of the tree.
+    Returns the number of rows.
+
+    Raises InputError, and writes nothing, if a row is missing, repeated, unknown or out of order, if an id is not a
+    whole number, if a label is missing, or if the four labels are not a path of the tree.
     """
     if not _NAME.fullmatch(name):
         raise InputError(f"submission name {name!r}: expected letters, digits, - and _, 64 at most")
@@ -53,54 +62,41 @@ def write_submission(predictions: pd.DataFrame, asked: pd.Series, tree: LabelTre
     _check_ids(predictions["id"].reset_index(drop=True), asked.reset_index(drop=True))
     lines = []
     for row, (key, *labels) in enumerate(predictions[["id", *LEVELS]].itertuples(index=False, name=None), 1):
-        blank = [
-            level for level, label in zip(LEVELS, labels, strict=True) if type(label) is not str or not label.strip()
-        ]
-        if blank:
-            raise InputError(f"row {row} (id {key}): no {blank[0]}, expected four labels; predict the row anew")
-        path = LabelPath(*labels)
+        try:
+            path = read_labels(dict(zip(LEVELS, labels, strict=True)))
+        except BadRowError as fault:
+            raise InputError(f"row {row} (id {key}): {fault}; label the test file again") from None
         if tree is not None and path not in tree:
             raise InputError(
-                f"row {row} (id {key}): {tuple(path)} is no label path of the labelled rows; predict it with an arm "
-                "that keeps to known paths, or let such paths through with --unseen"
+                f"row {row} (id {key}): {tuple(path)} is not a label path of the labelled rows; predict it with an arm "
+                "that answers with known paths only, or allow other paths with --unseen"
             )
         lines.append(json.dumps({ID: int(key), **path._asdict()}, ensure_ascii=False) + "\n")
-    info = zipfile.ZipInfo(f"test_{name}.predict", date_time=_WHEN)
-    info.external_attr = 0o644 << 16
+    info = zipfile.ZipInfo(f"test_{name}.predict", date_time=_DATE)
+    info.external_attr = 0o644 << 16  # the mode of the unpacked file; zipfile's own is 0600
     with replacing(out) as file, zipfile.ZipFile(file, "w") as archive:
         archive.writestr(info, "".join(lines).encode(), compress_type=zipfile.ZIP_DEFLATED)
     return len(lines)
 
 
-def _answer(record: Mapping[str, Any]) -> tuple[Any, ...]:
-    key = record.get(ID)
-    if type(key) is str and re.fullmatch(r"0|[1-9][0-9]{0,18}", key):  # a CSV knows only texts
-        key = int(key)
-    if type(key) is not int:
-        raise BadRowError(f"`{ID}` is {key!r}, expected a whole number: a submission needs the test file's own ids")
-    for level in LEVELS:
-        if type(record.get(level)) is not str:
-            raise BadRowError(f"`{level}` is {record.get(level)!r}, expected a text")
-    return key, *(record[level] for level in LEVELS)
-
-
 def _check_ids(given: pd.Series, asked: pd.Series) -> None:
+    """Raise InputError unless the ids are those of the test rows, in the same order."""
     for row, key in enumerate(given, 1):
-        if isinstance(key, bool) or not pd.api.types.is_integer(key):
-            raise InputError(f"row {row}: id {key!r} is no whole number; a submission needs the test file's own ids")
-    twice = given[given.duplicated()]
-    if len(twice):
-        row, key = int(twice.index[0]), twice.iloc[0]
+        try:
+            read_number_id({"id": key}, "id", negative=True)
+        except BadRowError as fault:
+            raise InputError(f"row {row}: {fault}; use the ids of the test file") from None
+    repeated = given[given.duplicated()]
+    if len(repeated):
+        row, key = int(repeated.index[0]), repeated.iloc[0]
+        first = int((given == key).argmax()) + 1
+        raise InputError(f"row {row + 1}: {repeated_id('id', int(key), f'row {first}')}; label the test file again")
+    missing, unknown = asked[~asked.isin(given)], given[~given.isin(asked)]
+    if len(missing) or len(unknown):
+        example = f"{missing.iloc[0]} is missing" if len(missing) else f"{unknown.iloc[0]} is not in the test file"
         raise InputError(
-            f"row {row + 1}: id {key} is already that of row {int((given == key).argmax()) + 1}; expected each test "
-            "row once"
-        )
-    missing, more = asked[~asked.isin(given)], given[~given.isin(asked)]
-    if len(missing) or len(more):
-        example = f"id {missing.iloc[0]} is missing" if len(missing) else f"id {more.iloc[0]} is no test row's"
-        raise InputError(
-            f"{len(given):,} rows for the {len(asked):,} of the test file: {example}; label the whole test file, and "
-            "nothing else"
+            f"{len(given):,} rows for the {len(asked):,} of the test file: id {example}; label the whole test file, "
+            "and no other rows"
         )
     disorder = (given.to_numpy() != asked.to_numpy()).nonzero()[0]
     if len(disorder):

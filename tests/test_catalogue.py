@@ -1,4 +1,4 @@
-"""Reading a catalogue: what is sound comes through unchanged, and every fault is named with its place and its cure."""
+"""Reading a catalogue: sound rows come through unchanged; an error names the place, the fault and what to do."""
 
 import json
 import math
@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tillmap.catalogue import source as records
+from tillmap.catalogue import formats
 from tillmap.catalogue.source import read_source
 from tillmap.core.errors import InputError
 from tillmap.core.files import read_table, write_table
@@ -18,7 +18,7 @@ from tillmap.core.taxonomy import LEVELS
 
 COLUMNS = ["split", "id", "description", "retailer", "price", *LEVELS]
 LABEL = dict(zip(LEVELS, ("food", "sweets", "chocolate", "cadbury"), strict=True))
-CURE = r"; correct the line, or set bad rows aside with `data\.on_bad_row: quarantine`$"
+REMEDY = r"; correct the line, or set bad rows aside with `data\.on_bad_row: quarantine`$"
 
 
 def features(key, description="cad creme egg", retailer="greenzen", price=1.99, **more):
@@ -85,7 +85,7 @@ def test_byte_order_mark_crlf_and_blank_lines_at_the_end_are_fine(tmp_path):
 
 def test_blank_lines_between_rows_are_each_set_aside_once(tmp_path):
     folder = write(tmp_path, train_features=[features(0), "", " ", features(1), features(2)])
-    with pytest.raises(InputError, match=rf"train\.features:2: a blank line between rows{CURE}"):
+    with pytest.raises(InputError, match=rf"train\.features:2: a blank line between rows{REMEDY}"):
         read_source(folder)
     source = read_source(folder, "quarantine")
     assert len(source.rows) == 5 and source.quarantined["line"].tolist() == [2, 3]
@@ -108,7 +108,7 @@ BAD_FEATURES = {
     "id below 0": (features(-1), "`indoml_id` is -1, expected a whole number from 0"),
     "id too large": (features(2**63), r"`indoml_id` is 9223372036854775808, expected a whole number .* 2\^63 - 1"),
     "id null": (features(None), "`indoml_id` is null, expected a whole number"),
-    "same id": (features(0), "id 0 is already that of line 1"),
+    "same id": (features(0), r"`indoml_id` is 0 again \(first in line 1\), expected each id once"),
     "description null": (features(1, None), "`description` is null, expected text"),
     "description a number": (features(1, 12), "`description` is 12, expected text"),
     "description long and no text": (features(1, ["x" * 100]), r'`description` is \["x+\.\.\., expected text'),
@@ -127,19 +127,19 @@ BAD_FEATURES = {
 }
 BAD_LABELS = {
     "three levels": (without(label(1), "brand"), "`brand` is missing"),
-    "level empty": (label(1, group=" "), "`group` is empty, expected four labels: supergroup, group, module, brand"),
+    "level empty": (label(1, group=" "), "`group` is empty, expected text"),
     "level null": (label(1, module=None), "`module` is null, expected text"),
     "level a number": (label(1, supergroup=3), "`supergroup` is 3, expected text"),
-    "same id": (label(0), "id 0 is already that of line 1"),
+    "same id": (label(0), r"`indoml_id` is 0 again \(first in line 1\), expected each id once"),
     "not JSON": ("supergroup", r"not JSON \(.+ at column 1\)"),
     "no row": (label(5), None),
 }
 
 
 @pytest.mark.parametrize(("record", "reason"), BAD_FEATURES.values(), ids=BAD_FEATURES)
-def test_a_bad_features_line_stops_with_place_reason_and_cure(tmp_path, record, reason):
+def test_a_bad_features_line_stops_with_place_reason_and_remedy(tmp_path, record, reason):
     folder = write(tmp_path, train_features=replaced(record))
-    with pytest.raises(InputError, match=rf"train\.features:2: {reason}.*{CURE}") as caught:
+    with pytest.raises(InputError, match=rf"train\.features:2: {reason}.*{REMEDY}") as caught:
         read_source(folder)
     assert "\n" not in str(caught.value)
 
@@ -158,7 +158,7 @@ def test_a_bad_features_line_is_set_aside_with_its_label(tmp_path, record, reaso
 def test_a_bad_label_stops_or_is_set_aside_with_its_row(tmp_path, record, reason):
     folder = write(tmp_path, train_labels=replaced(record, make=label))
     place = rf"train\.labels:2: {reason}" if reason else r"train\.features:2: id 1 has no label in train\.labels"
-    with pytest.raises(InputError, match=rf"{place}.*{CURE}"):
+    with pytest.raises(InputError, match=rf"{place}.*{REMEDY}"):
         read_source(folder)
     source = read_source(folder, "quarantine")
     assert source.rows["id"].tolist() == [0, 2, 0, 1]
@@ -167,14 +167,14 @@ def test_a_bad_label_stops_or_is_set_aside_with_its_row(tmp_path, record, reason
 
 def test_a_label_without_a_row(tmp_path):
     folder = write(tmp_path, train_labels=[label(key) for key in range(4)])
-    with pytest.raises(InputError, match=rf"train\.labels:4: id 3 has no row in train\.features{CURE}"):
+    with pytest.raises(InputError, match=rf"train\.labels:4: id 3 has no row in train\.features{REMEDY}"):
         read_source(folder)
     assert read_source(folder, "quarantine").quarantined["line"].tolist() == [4]
 
 
 def test_test_rows_outlive_their_labels(tmp_path):
     folder = write(tmp_path, test_labels=[label(0), label(1, brand=""), label(8)])
-    with pytest.raises(InputError, match=rf"test\.labels:2: `brand` is empty.*{CURE}"):
+    with pytest.raises(InputError, match=rf"test\.labels:2: `brand` is empty.*{REMEDY}"):
         read_source(folder)
     source = read_source(folder, "quarantine")
     assert source.rows["brand"][3] == "cadbury" and pd.isna(source.rows["brand"][4])
@@ -185,15 +185,15 @@ def test_bytes_that_are_not_utf8(tmp_path):
     lines = [json.dumps(features(key)).encode() for key in range(3)]
     lines[1] = lines[1].replace(b"creme", b"cr\xe8me")
     folder = write(tmp_path, train_features=b"\n".join(lines))
-    with pytest.raises(InputError, match=rf"train\.features:2: not UTF-8 \(byte 0xe8 at column \d+\){CURE}"):
+    with pytest.raises(InputError, match=rf"train\.features:2: not UTF-8 \(byte 0xe8 at column \d+\){REMEDY}"):
         read_source(folder)
     assert r"cr\xe8me" in read_source(folder, "quarantine").quarantined["raw"][0]
 
 
 def test_a_line_over_the_limit_is_cut_and_does_not_swallow_the_next(tmp_path, monkeypatch):
-    monkeypatch.setattr(records, "MAX_LINE_BYTES", 200)
+    monkeypatch.setattr(formats, "MAX_LINE_BYTES", 200)
     folder = write(tmp_path, train_features=replaced(features(1, "x" * 999)))
-    with pytest.raises(InputError, match=rf"train\.features:2: the line is longer than 200 bytes{CURE}"):
+    with pytest.raises(InputError, match=rf"train\.features:2: the line is longer than 200 bytes{REMEDY}"):
         read_source(folder)
     source = read_source(folder, "quarantine")
     assert source.rows["id"].tolist() == [0, 2, 0, 1]
@@ -203,7 +203,7 @@ def test_a_line_over_the_limit_is_cut_and_does_not_swallow_the_next(tmp_path, mo
 def test_a_line_at_the_limit_is_sound(tmp_path, monkeypatch):
     folder = write(tmp_path)
     longest = max(len(line) for file in folder.iterdir() for line in file.read_bytes().splitlines(keepends=True))
-    monkeypatch.setattr(records, "MAX_LINE_BYTES", longest)
+    monkeypatch.setattr(formats, "MAX_LINE_BYTES", longest)
     assert len(read_source(folder).rows) == 5
 
 
