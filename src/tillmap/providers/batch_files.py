@@ -1,4 +1,4 @@
-"""The files of a batch: fetched whole, kept as they came, and what they and the batch say of each line."""
+"""The files of a batch: downloading them unchanged, and reading the result or the error of each line."""
 
 import json
 import logging
@@ -13,12 +13,12 @@ from tillmap.providers.client import Service
 
 logger = logging.getLogger(__name__)
 
-_DOWNLOADS = 3  # of a file that comes damaged
+_MAX_DOWNLOADS = 3  # of a file that arrives damaged
 
 
 def fetch(service: Service, file_id: str, target: Path) -> None:
-    """Download a file of JSON Lines; again where a line of it came damaged, which is given up after a few times."""
-    for _ in range(_DOWNLOADS):
+    """Download a JSON Lines file, and once or twice more if a line is damaged. The last download is kept as it is."""
+    for _ in range(_MAX_DOWNLOADS):
         content = service.read(lambda: service.client.files.content(file_id).read(), may_lag=True)
         if all(line is not None for line in _parsed(content)):
             break
@@ -27,7 +27,7 @@ def fetch(service: Service, file_id: str, target: Path) -> None:
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The JSON objects of a file, without its damaged lines; nothing where there is no file."""
+    """Read the JSON objects of a file, without damaged lines. A missing file has none."""
     return [line for line in _parsed(path.read_bytes()) if line is not None] if path.exists() else []
 
 
@@ -42,7 +42,7 @@ def _parsed(content: bytes) -> Iterator[dict[str, Any] | None]:
 
 
 def is_over_limit(batch: Batch) -> bool:
-    """Whether a batch failed only because too many tokens were waiting already."""
+    """Whether a batch failed because too many tokens were in the queue already."""
     errors = (batch.errors and batch.errors.data) or []
     return batch.status == "failed" and any(
         error.code == "token_limit_exceeded" or "enqueued token" in (error.message or "").lower() for error in errors
@@ -50,7 +50,7 @@ def is_over_limit(batch: Batch) -> bool:
 
 
 def reasons(batch: Batch, rows: list[str]) -> dict[str, str]:
-    """Why a batch failed, by the row of the line at fault; under the empty name, what is said of no line."""
+    """Why a batch failed, by the row of the faulty line. The empty name has the error that names no line."""
     errors = (batch.errors and batch.errors.data) or []
     return {
         rows[error.line - 1] if error.line and 0 < error.line <= len(rows) else "": f"{error.code}: {error.message}"
@@ -59,7 +59,7 @@ def reasons(batch: Batch, rows: list[str]) -> dict[str, str]:
 
 
 def failure(line: dict[str, Any]) -> str | None:
-    """Why a result line has no answer, or None where it has one."""
+    """Why a result line has no answer, or None if it has one."""
     response, error = line.get("response") or {}, line.get("error")
     if not error and response.get("status_code") == 200:
         return None

@@ -1,8 +1,8 @@
-"""Questions answered by a provider's Batch API: split, sent, followed, collected, and what failed sent again.
+"""Answers questions with a provider's Batch API: splits, sends, follows and collects batches, and resends failed rows.
 
-A run's folder holds, for each batch, the lines that were sent (`KEY.jsonl`) and the provider's own files once the
-batch has ended (`KEY.output.jsonl`, `KEY.errors.jsonl`). Nothing else is remembered: what is answered and what is to
-be asked again is read from them, so a run can stop anywhere.
+A run's folder contains the lines that were sent for each batch (`KEY.jsonl`) and, once the batch has ended, the
+provider's own files (`KEY.output.jsonl`, `KEY.errors.jsonl`). Which rows are answered, and which must be sent again, is
+read from these files alone, so a run can stop at any point.
 """
 
 import hashlib
@@ -33,14 +33,14 @@ logger = logging.getLogger(__name__)
 
 _ENDPOINT: Final = "/v1/chat/completions"
 _ENDED = ("completed", "failed", "expired", "cancelled")
-_LIMIT_REFUSALS = 30  # in a row; the pauses between them double up to an hour
-_LOOKS = 60  # at a batch that is over but names no output yet
-_MIN_SHARE = 256  # of the tokens first refused: what is asked for at once does not fall below that part of them
+_MAX_REFUSALS = 30  # by a full queue, in a row; the pauses between them double, up to an hour
+_MAX_LOOKS = 60  # at an ended batch that does not name its output file yet
+_MIN_SHARE = 256  # the batch size never falls below the tokens of the first refused batch divided by this
 
 
 @dataclass(frozen=True)
 class Limits:
-    """A provider's limits on a batch, and on the prompt tokens of all batches that are under way."""
+    """A provider's limits: requests and bytes of one batch, and prompt tokens of all batches under way."""
 
     requests: int = 50_000
     file_bytes: int = 200 * 10**6
@@ -57,11 +57,11 @@ def answer_by_batch(
     folder: Path,
     run: str,
 ) -> list[Completion]:
-    """One completion for each question, in order; what still fails after `retries` more tries is an `error`.
+    """Answer the questions, in order. A question that still fails after `retries` more tries gets an `error`.
 
-    `folder` keeps the run's state and `run` is its key: the same questions, model and settings. Batches of this run
-    that the provider has are taken over. Raises ProviderError where the provider refuses, a batch is cancelled, or
-    nothing at all is answered; what is there is kept for the next run.
+    `folder` keeps the run's state, and `run` is its key, which stands for the questions, the model and the settings.
+    Batches of this run that the provider already has are taken over. Raises ProviderError if the provider refuses, if a
+    batch is cancelled, or if no question is answered. The answers so far are kept for the next run.
     """
     with own_run(folder) as state:
         state.set_service(base_url=service.base_url, key_variable=service.key_variable, run=run)
@@ -88,10 +88,10 @@ class _Run:
         self._enqueued_tokens = limits.enqueued_tokens
         self._answered: dict[str, Completion] = {}
         self._failures: dict[str, list[str]] = {}
-        self._sent: dict[str, list[str]] = {}  # the rows of the batches under way, by key
+        self._sent: dict[str, list[str]] = {}  # by key, the rows of the batches under way
         self._looks: Counter[str] = Counter()
-        self._cancelling: set[str] = set()  # since before this run, so that their end does not stop it
-        self._refusals, self._least_tokens, self._resume_at = 0, 0, 0.0
+        self._cancelling: set[str] = set()  # cancelled before this run began, so their end does not stop it
+        self._refusals, self._min_tokens, self._resume_at = 0, 0, 0.0
 
     def answers(self) -> list[Completion]:
         self._adopt()
@@ -110,11 +110,11 @@ class _Run:
         ]
         if answers and all(answer.status == "error" for answer in answers):
             first = answers[0].error
-            raise ProviderError(f"no question was answered ({first}); mend the cause and run again")
+            raise ProviderError(f"no question was answered ({first}); fix the cause and run again")
         return answers
 
     def _adopt(self) -> None:
-        """Take over what earlier runs asked for, known here or only to the provider."""
+        """Take over the batches of earlier runs, whether they are recorded here or only known to the provider."""
         for key, batch in batches_of(self._service, self._name).items():
             if not self._file(key).exists():
                 fetch(self._service, batch.input_file_id, self._file(key))
@@ -123,7 +123,7 @@ class _Run:
             if not self._file(key).exists():
                 raise ResourceError(
                     f"{self._state.folder} lacks {self._file(key).name}; delete the whole folder and run again: "
-                    "what the provider has is found without it"
+                    "the batches at the provider are found without it"
                 )
             if record["ended"]:
                 self._collect(key)
@@ -133,10 +133,10 @@ class _Run:
                     self._create(key)
         self._refresh(starting=True)
         if not self._sent and not self._waiting():
-            self._failures.clear()  # that run was over: this one asks again what failed in it
+            self._failures.clear()  # the earlier run had ended; this one asks its failed rows again
 
     def _refresh(self, starting: bool = False) -> int:
-        """Look at the batches under way and collect those that ended; give the lines done in the others."""
+        """Look at the batches under way and collect the ended ones. Returns the number of lines done in the others."""
         done = 0
         for key in list(self._sent):
             batch = self._service.read(
@@ -149,7 +149,7 @@ class _Run:
             elif batch.request_counts:
                 done += batch.request_counts.completed
         if self._state.is_cancelled:
-            raise ProviderError("the run was cancelled; its answers are kept: run again to ask what is left")
+            raise ProviderError("the run was cancelled; its answers are kept: run again to ask the rest")
         return done
 
     def _end(self, key: str, batch: Batch) -> None:
@@ -170,26 +170,26 @@ class _Run:
             raise ProviderError(f"the batch {batch.id} was cancelled; its answers are kept: run again to ask the rest")
 
     def _owes_output(self, batch: Batch) -> bool:
-        """Whether an ended batch has answers but names no file of them yet; without any it never names one."""
+        """Whether an ended batch has answers but does not name their file yet. Without answers it never names one."""
         counts = batch.request_counts
         owes = bool(not batch.output_file_id and counts and counts.completed)
         self._looks[batch.id] += owes
-        if self._looks[batch.id] > _LOOKS:
-            raise ProviderError(f"the batch {batch.id} is over but names no output; run again later")
+        if self._looks[batch.id] > _MAX_LOOKS:
+            raise ProviderError(f"the batch {batch.id} has ended but names no output file; run again later")
         return owes
 
     def _hold(self, rows: list[str]) -> None:
-        """The queue is full: ask for half as much at once, when one of ours has ended or after a pause."""
+        """Halve the batch size after a full queue, and wait until one of our batches has ended or a pause is over."""
         self._refusals += 1
-        if self._refusals > _LIMIT_REFUSALS:
+        if self._refusals > _MAX_REFUSALS:
             raise ProviderError("the provider's queue stays full; run again later, or lower provider.enqueued_tokens")
         tokens = sum(self._tokens.get(row, 0) for row in rows)
         if self._refusals == 1:
-            self._least_tokens = tokens // _MIN_SHARE
-        self._enqueued_tokens = max(self._least_tokens, min(self._enqueued_tokens, tokens) // 2)
+            self._min_tokens = tokens // _MIN_SHARE
+        self._enqueued_tokens = max(self._min_tokens, min(self._enqueued_tokens, tokens) // 2)
         wait = min(self._service.poll_seconds * 2**self._refusals, 3600.0)
         self._resume_at = time.monotonic() + wait
-        logger.info("the queue is full; from now on at most %d tokens at once", self._enqueued_tokens)
+        logger.info("the queue is full; sending at most %d tokens at once from now on", self._enqueued_tokens)
 
     def _submit(self) -> None:
         while time.monotonic() >= self._resume_at:
@@ -219,7 +219,7 @@ class _Run:
         )
 
     def _waiting(self) -> list[str]:
-        """Rows to ask: not under way, not answered, and not tried often enough."""
+        """The rows to send: not under way, not answered, and with tries left."""
         under_way = {row for rows in self._sent.values() for row in rows}
         return [
             row
@@ -228,7 +228,7 @@ class _Run:
         ]
 
     def _next_rows(self) -> list[str]:
-        """As many rows as one batch holds; none while what is under way leaves them no room."""
+        """The rows of the next batch; none while the batches under way leave no room for it."""
         queued = sum(self._tokens.get(row, 0) for rows in self._sent.values() for row in rows)
         rows: list[str] = []
         tokens = size = 0
@@ -245,7 +245,7 @@ class _Run:
     def _line(self, row: str) -> str:
         body = self._asking.body(self._questions[row])
         line = {"custom_id": row, "method": "POST", "url": _ENDPOINT, "body": body}
-        return json.dumps(line) + "\n"  # in ASCII, so that a letter is a byte
+        return json.dumps(line) + "\n"  # ASCII, so its length is its size in bytes
 
     def _collect(self, key: str) -> None:
         """Sort the lines of an ended batch into answers and failures, by `custom_id`."""
@@ -254,15 +254,15 @@ class _Run:
             row, why = line.get("custom_id"), failure(line)
             if row in self._questions and why is None:
                 completion = self._asking.completion(self._questions[row], line["response"].get("body") or {})
-                self._answered.setdefault(row, completion)  # paid for, so never asked again, even where it is no use
+                self._answered.setdefault(row, completion)  # paid for, so never sent again, even if it is useless
             elif row in self._questions:
                 told[row] = self._service.redact(str(why))
         if record["refused"] or record["ended"] == "cancelled":
-            return  # nothing wrong with its lines
+            return  # its rows did not fail
         said = record["reasons"]
         at_fault = said.keys() - {""}
         for row in self._rows(key):
-            if row in at_fault:  # the provider will say the same of this line each time
+            if row in at_fault:  # the provider would refuse this line every time
                 self._failures[row] = [said[row]] * self._tries
             elif row not in self._answered and not at_fault:
                 why = told.get(row) or said.get("") or f"no answer in a batch that ended as {record['ended']}"

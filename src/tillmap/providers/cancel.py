@@ -1,4 +1,4 @@
-"""Cancels jobs and batches that are under way, for `tillmap cancel`."""
+"""Cancels tuning jobs and batches that are under way, for `tillmap cancel`."""
 
 import logging
 import time
@@ -14,25 +14,25 @@ from tillmap.providers.state import STATE, RunState
 
 logger = logging.getLogger(__name__)
 
-RUNS = "openai"
+RUNS = "provider"  # in the state folder
 
 
 def run_folder(run: str) -> Path:
-    """Where the state of a run with this key is kept."""
+    """The state folder of the run with this key."""
     return state_folder() / RUNS / run
 
 
 def unfinished_runs() -> list[Path]:
-    """The folders of all runs with something under way."""
+    """The folders of all runs that have a job or batch under way."""
     folders = sorted(path.parent for path in (state_folder() / RUNS).glob(f"*/{STATE}"))
     return [folder for folder in folders if _open(RunState(folder))]
 
 
 def cancel_run(folder: Path, service: Service | None = None) -> int:
-    """Cancel what a run has under way and stop the process that follows it; give how many were cancelled.
+    """Cancel a run's jobs and batches and stop the process that follows them. Returns how many were cancelled.
 
-    Whatever is answered stays, and is billed. Raises ParamsError without a key, ProviderError where a provider can't
-    be reached.
+    Answers that exist already are kept, and billed. Raises ParamsError without a key, ProviderError if the provider
+    can't be reached.
     """
     state = RunState(folder)
     state.cancel()
@@ -40,7 +40,7 @@ def cancel_run(folder: Path, service: Service | None = None) -> int:
     service = service or Service(state.service["base_url"], state.service["key_variable"])
     cancelled: set[str] = set()
     while True:
-        state = RunState(folder)  # the follower may have saved more meanwhile
+        state = RunState(folder)  # read again: the other process may have saved more
         listed: dict[str, str] = {}
         for key, record in _open(state).items():
             if key in cancelled:
@@ -51,6 +51,7 @@ def cancel_run(folder: Path, service: Service | None = None) -> int:
             if found is not None:
                 _cancel(service, record["kind"], found)
                 cancelled.add(key)
+        # A create that was sent just now may take effect later: look again until it would have.
         unclear = [
             key
             for key, record in _open(state).items()
@@ -75,17 +76,17 @@ def _cancel(service: Service, kind: str, found: str) -> None:
     try:
         service.read(lambda: call(found), may_lag=True)
         logger.info("%s %s: asked to cancel", kind, found)
-    except ProviderError as error:  # over already
+    except ProviderError as error:  # it has ended
         logger.info("%s %s: not cancelled: %s", kind, found, error)
 
 
 def cancel_runs(runs: Sequence[str]) -> int:
-    """Cancel what the runs of these keys have under way, without any what all have; give how many were cancelled.
+    """Cancel the runs with these keys, or all of them if none is given. Returns how many jobs and batches that were.
 
-    Raises ParamsError where there is no such run, and as `cancel_run`.
+    Raises ParamsError if there is no such run; see also `cancel_run`.
     """
     chosen = [run_folder(run) for run in runs]
     missing = [folder.name for folder in chosen if not (folder / STATE).exists()]
     if missing:
-        raise ParamsError(f"no run {missing[0]} in {state_folder() / RUNS}; `tillmap cancel` alone cancels all of them")
+        raise ParamsError(f"no run {missing[0]} in {state_folder() / RUNS}; `tillmap cancel` without a run cancels all")
     return sum(cancel_run(folder) for folder in chosen or unfinished_runs())

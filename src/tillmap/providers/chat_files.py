@@ -1,4 +1,4 @@
-"""The JSON Lines that a provider takes: training examples and batch requests, checked before anything is sent."""
+"""Checks a provider's training examples (JSON Lines) before anything is sent."""
 
 import json
 from collections.abc import Iterator
@@ -8,8 +8,8 @@ from typing import Any
 from tillmap.core.errors import InputError
 from tillmap.providers.costs import TokenCounter
 
-# https://developers.openai.com/api/docs/guides/supervised-fine-tuning; the length is that of
-# gpt-4o-mini-2024-07-18. Longer examples would be cut, and lose their answers, without a word.
+# https://developers.openai.com/api/docs/guides/supervised-fine-tuning. The maximum tokens are those of
+# gpt-4o-mini-2024-07-18; the provider cuts longer examples, answers included, without an error.
 MIN_EXAMPLES = 10
 MAX_EXAMPLE_TOKENS = 65_536
 MAX_FILE_BYTES = 512 * 10**6
@@ -18,10 +18,10 @@ _ROLES = ("system", "user", "assistant")
 
 
 def check_examples(path: Path, counter: TokenCounter) -> tuple[int, int]:
-    """Check training examples, a line `{"messages": [...]}` each; give their number and tokens for one epoch.
+    """Check training examples, one line `{"messages": [...]}` each. Returns their number and their tokens in one epoch.
 
-    An example is an optional system text, then questions and answers in turn, the last an answer; none is empty.
-    Raises InputError naming the first line that breaks a rule.
+    An example is an optional system message, then user and assistant messages in turn, ending with the assistant's.
+    No message is empty. Raises InputError that names the first wrong line.
     """
     examples = tokens = 0
     for number, messages in _read(path):
@@ -33,7 +33,7 @@ def check_examples(path: Path, counter: TokenCounter) -> tuple[int, int]:
             raise InputError(f"{path}:{number}: the example has {length} tokens; shorten it to {MAX_EXAMPLE_TOKENS}")
         examples, tokens = examples + 1, tokens + length
     if examples < MIN_EXAMPLES:
-        raise InputError(f"{path}: {examples} examples; a provider asks for {MIN_EXAMPLES} or more: add rows")
+        raise InputError(f"{path}: {examples} examples; a provider requires at least {MIN_EXAMPLES}: add rows")
     if path.stat().st_size > MAX_FILE_BYTES:
         raise InputError(f"{path}: larger than {MAX_FILE_BYTES // 10**6} MB; lower openai.sample_rows")
     return examples, tokens
@@ -54,11 +54,11 @@ def _mistake(messages: Any) -> str | None:
         return 'not an object with "messages" alone'
     for message in messages:
         if not isinstance(message, dict) or set(message) != {"role", "content"} or message["role"] not in _ROLES:
-            return f"a message has a role of {', '.join(_ROLES)}, a content, and nothing else"
+            return f"a message must have a role ({', '.join(_ROLES)}), a content, and nothing else"
         if not isinstance(message["content"], str) or not message["content"].strip():
-            return f"the {message['role']} text is empty or no text"
+            return f"the content of the {message['role']} message is empty or not a text"
     roles = [message["role"] for message in messages]
     turns = roles[1:] if roles[0] == "system" else roles
     if turns != ["user", "assistant"] * (len(turns) // 2) or not turns:
-        return f"the roles are {', '.join(roles)}; expected questions and answers in turn, the last an answer"
+        return f"the roles are {', '.join(roles)}; expected user and assistant in turn, ending with assistant"
     return None

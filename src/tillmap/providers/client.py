@@ -1,7 +1,7 @@
-"""A provider with OpenAI's interface: calls that wait out trouble, and errors that say what to do.
+"""A provider with OpenAI's interface: calls that are retried, and errors that say what to do.
 
-Whatever only reads is tried again for as long as it may take. What creates something that costs money is tried once;
-`adopting` decides what follows.
+Calls that only read are retried for up to an hour. A call that creates something that costs money is sent once;
+`idempotent_create` decides what to do if its outcome is unclear.
 """
 
 import logging
@@ -11,6 +11,15 @@ from collections.abc import Callable
 from typing import TypeVar
 
 import openai
+from tenacity import (
+    RetryCallState,
+    Retrying,
+    retry_if_exception,
+    retry_if_exception_type,
+    stop_after_attempt,
+    stop_after_delay,
+    wait_fixed,
+)
 
 from tillmap.core.errors import ParamsError, TillmapError
 
@@ -18,20 +27,23 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-_RETRIES = 4  # by the client itself, seconds apart; it heeds Retry-After
-_PATIENCE = 60  # failed reads in a row, `poll_seconds` apart, before a run stops; the next one goes on
-MIN_LOOKS = 5  # at something just made, however slow they are
-_TRANSIENT = (408, 409, 429)
+_RETRIES = 4  # by the openai client itself, seconds apart; it respects Retry-After
+_MAX_READS = 60  # failed reads in a row, `poll_seconds` apart, before a run stops; another run resumes it
+MIN_LOOKS = 5  # for something just created, even if each look takes longer than `settle_seconds`
+_TRANSIENT = (408, 409, 429)  # request timeout, conflict, too many requests
 
 
 class ProviderError(TillmapError):
-    """A provider refuses, fails, or can't be reached."""
+    """A provider refuses a request, fails, or cannot be reached."""
 
 
 class Service:
-    """One provider's client with the pauses that its users keep.
+    """A provider's client, with the pauses between its calls.
 
-    `poll_seconds` lie between two looks at a running job. For `settle_seconds` something just made may not be found.
+    Attributes:
+        poll_seconds: the pause between two looks at a running job.
+        settle_seconds: how long something just created may not be found yet.
+        client: retries by itself. once: does not, for calls that create something that costs money.
     """
 
     def __init__(
@@ -44,7 +56,7 @@ class Service:
         timeout: float = 120.0,
         retries: int = _RETRIES,
     ) -> None:
-        """Connect. Raises ParamsError where the environment has no key."""
+        """Make the clients; nothing is sent. Raises ParamsError if the environment has no key."""
         self._key = os.environ.get(key_variable, "").strip()
         if not self._key:
             raise ParamsError(
@@ -60,47 +72,57 @@ class Service:
         time.sleep(self.poll_seconds)
 
     def read(self, call: Callable[[], T], *, may_lag: bool = False) -> T:
-        """The result of a call that changes nothing, or does no harm twice.
+        """Call, and retry while the provider has passing trouble. The call must be harmless if repeated.
 
-        With `may_lag` the thing may have been made just now: that it can't be found counts only after
-        `settle_seconds`. Raises ProviderError.
+        With `may_lag`, the thing may have been created just now: "not found" is retried for `settle_seconds`. Raises
+        ProviderError.
         """
-        began, failures, looks = time.monotonic(), 0, 0
-        while True:
-            try:
-                return call()
-            except openai.APIError as error:
-                lags = isinstance(error, openai.NotFoundError) and may_lag
-                looks += lags
-                in_time = looks < MIN_LOOKS or time.monotonic() - began < self.settle_seconds
-                failures += not lags
-                if not (lags and in_time) and not (is_passing(error) and failures < _PATIENCE):
-                    raise self.explain(error) from error
-                logger.info("%s: %s; trying again", self.base_url, type(error).__name__)
-            time.sleep(min(self.poll_seconds, 1.0) if lags else self.poll_seconds)
+        through_trouble = Retrying(
+            retry=retry_if_exception(is_passing),
+            stop=stop_after_attempt(_MAX_READS),
+            wait=wait_fixed(self.poll_seconds),
+            before_sleep=self._log_retry,
+            reraise=True,
+        )
+        until_found = Retrying(
+            retry=retry_if_exception_type(openai.NotFoundError),
+            stop=stop_after_attempt(MIN_LOOKS) & stop_after_delay(self.settle_seconds),
+            wait=wait_fixed(min(self.poll_seconds, 1.0)),
+            before_sleep=self._log_retry,
+            reraise=True,
+        )
+        try:
+            return until_found(through_trouble, call) if may_lag else through_trouble(call)
+        except openai.APIError as error:
+            raise self.explain(error) from error
+
+    def _log_retry(self, state: RetryCallState) -> None:
+        error = state.outcome and state.outcome.exception()
+        logger.info("%s: %s; trying again", self.base_url, type(error).__name__)
 
     def explain(self, error: openai.APIError) -> ProviderError:
-        """The same failure, with what to do; without the key, should a provider repeat it."""
+        """Turn an error into one that says what to do. The key is removed, in case the provider repeats it."""
         said = self.redact(" ".join(error.message.split()))[:300]
         status = getattr(error, "status_code", None)
         if status is None:
             return ProviderError(f"{self.base_url} can't be reached ({said}); what is under way goes on: run again")
         hint = {
             401: f"check the key in {self.key_variable}",
-            403: "tuning may be closed to this organisation: set train_openai.tuned_model to a model tuned earlier, or "
-            "openai.mode to retrieved",
+            403: "this organisation may not be allowed to tune: set train_openai.tuned_model to a model tuned earlier, "
+            "or openai.mode to retrieved",
             404: "check openai.model and provider.base_url",
             429: "check the account's credit and limits, then run again",
-        }.get(status, "run again to go on" if status >= 500 else "see docs/openai.md")
+        }.get(status, "run again to continue" if status >= 500 else "see docs/openai.md")
         return ProviderError(f"{self.base_url} answered {status}: {said}; {hint}")
 
     def redact(self, text: str) -> str:
+        """Replace the key, for texts that are logged or saved."""
         return text.replace(self._key, "[key]")
 
 
-def is_passing(error: openai.APIError) -> bool:
-    """Whether the same call may succeed later: no connection, overload, or a limit that time lifts."""
+def is_passing(error: BaseException) -> bool:
+    """Whether the same call may succeed later: no connection, an overloaded server, or a rate limit."""
     if isinstance(error, openai.APIStatusError):
-        spent = error.code == "insufficient_quota"
+        spent = error.code == "insufficient_quota"  # a 429, too, but waiting does not help
         return not spent and (error.status_code in _TRANSIENT or error.status_code >= 500)
     return isinstance(error, openai.APIConnectionError)

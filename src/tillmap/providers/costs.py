@@ -1,4 +1,4 @@
-"""What the arms cost: prices with their date, tokens counted before a run, and the bill after it, to the cent."""
+"""What the arms cost: dated prices, token counts before a run, and the bill after it, to the cent."""
 
 import logging
 import re
@@ -17,10 +17,11 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _MILLION = 1_000_000
-# Of OpenAI's chat format: start of message, role, separator and end around each message's text. A prompt also holds
-# the first three of the answer to come.
+# Tokens that OpenAI's chat format adds: start, role, separator and end of each message. A prompt also contains the
+# first three of them for the answer to come.
 _AROUND_MESSAGE = 4
 _BEFORE_ANSWER = 3
+# Letters, up to three digits, underscores, signs, or line ends: "milk 500 g | 2.99" has milk, 500, g, |, 2, ., 99.
 _PIECE = re.compile(r"[^\W\d_]+|\d{1,3}|_+|[^\w\s]+|[\r\n]+")
 _LETTERS_PER_TOKEN = 4
 _NEWEST_ENCODING = "o200k_base"
@@ -28,7 +29,7 @@ _NEWEST_ENCODING = "o200k_base"
 
 @dataclass(frozen=True)
 class TokenPrices:
-    """US dollars per million tokens of asking a model."""
+    """US dollars per million tokens."""
 
     input: Decimal
     cached_input: Decimal
@@ -36,11 +37,11 @@ class TokenPrices:
 
     @classmethod
     def of(cls, values: Mapping[str, float]) -> "TokenPrices":
-        """From params; a float such as 0.15 is taken as it is written."""
+        """Make prices from params. A float such as 0.15 counts as exactly 0.15."""
         return cls(*(_exact(values[name]) for name in ("input", "cached_input", "output")))
 
     def cost(self, prompt_tokens: int, cached_tokens: int, completion_tokens: int) -> Decimal:
-        """Unrounded dollars. `cached_tokens` are part of `prompt_tokens`."""
+        """Cost in unrounded dollars. `cached_tokens` are part of `prompt_tokens`."""
         fresh = prompt_tokens - cached_tokens
         total = fresh * self.input + cached_tokens * self.cached_input + completion_tokens * self.output
         return total / _MILLION
@@ -48,7 +49,7 @@ class TokenPrices:
 
 @dataclass(frozen=True)
 class PriceList:
-    """A provider's prices for one model, tuned and untuned, asked at once or in batches, as of a date."""
+    """A provider's prices for one model on a date: tuned and untuned, immediate and in batches."""
 
     date: str
     source: str
@@ -60,7 +61,7 @@ class PriceList:
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> "PriceList":
-        """From the `prices` block of params."""
+        """Make a price list from the `prices` block of params."""
         return cls(
             values["date"],
             values["source"],
@@ -69,11 +70,11 @@ class PriceList:
         )
 
     def asking(self, *, tuned: bool, batch: bool) -> TokenPrices:
-        """What tokens cost of a tuned or untuned model, in a batch or at once."""
+        """The token prices of a tuned or untuned model, in a batch or immediate."""
         return getattr(self, ("tuned" if tuned else "untuned") + ("_batch" if batch else ""))  # type: ignore[no-any-return]
 
     def tuning_cost(self, tokens: int) -> Decimal:
-        """Unrounded dollars for billed training tokens: those of all examples, times the epochs."""
+        """Cost in unrounded dollars of the billed training tokens: those of all examples, times the epochs."""
         return tokens * self.training / _MILLION
 
     def origin(self) -> dict[str, str]:
@@ -86,13 +87,13 @@ def cents(amount: Decimal) -> float:
 
 
 def require_budget(what: str, amount: Decimal, budget_usd: float, spent: Decimal = Decimal(0)) -> None:
-    """Say what a run costs; raise ResourceError where that, with what is spent already, is above the budget."""
-    logger.info("%s: at most $%.2f, prices of params", what, cents(amount))
+    """Log what a run may cost. Raises ResourceError if this and `spent` together are above the budget."""
+    logger.info("%s: at most $%.2f, by the prices in params", what, cents(amount))
     if amount + spent > _exact(budget_usd):
         already = f" on top of ${cents(spent):.2f} already spent" if spent else ""
         raise ResourceError(
             f"{what} may cost ${cents(amount):.2f}{already}, above budget_usd {budget_usd:.2f}; nothing was sent: "
-            "raise provider.budget_usd, or ask or train on fewer rows"
+            "raise provider.budget_usd, or use fewer rows"
         )
 
 
@@ -103,18 +104,18 @@ def _encoding_of(model: str) -> "tiktoken.Encoding | None":
 
         try:
             return tiktoken.encoding_for_model(model)
-        except KeyError:  # a provider's own name for a model
+        except KeyError:  # not a name of OpenAI's, but another provider's
             return tiktoken.get_encoding(_NEWEST_ENCODING)
     except (ImportError, OSError, ValueError) as error:
-        logger.info("tokens are estimated: the encoding of %s can't be had (%s)", model, type(error).__name__)
+        logger.info("tokens are estimated: the encoding of %s is not available (%s)", model, type(error).__name__)
         return None
 
 
 class TokenCounter:
-    """Counts a chat's tokens with the model's own encoding, or estimates them where that can't be had.
+    """Counts a chat's tokens with the model's own encoding, or estimates them if it is not available, say offline.
 
-    The estimate takes four letters, three digits or one run of signs as a token. On receipt lines with their labels
-    it comes out 8 to 12% above o200k_base; it can be short by as much on cut words alone.
+    The estimate counts four letters, three digits or a run of signs as one token. On receipt lines with their labels it
+    is 8 to 12% above o200k_base; on abbreviated words alone it can be as much below.
     """
 
     def __init__(self, model: str) -> None:
@@ -122,7 +123,7 @@ class TokenCounter:
 
     @property
     def method(self) -> str:
-        """How tokens are counted: an encoding's name, or `estimate`."""
+        """How tokens are counted: the encoding's name, or `estimate`."""
         return "estimate" if self._encoding is None else self._encoding.name
 
     def text(self, text: str) -> int:
@@ -131,25 +132,25 @@ class TokenCounter:
         return sum(-(-len(piece) // _LETTERS_PER_TOKEN) if piece.isalpha() else 1 for piece in _PIECE.findall(text))
 
     def example(self, messages: Sequence[Message]) -> int:
-        """Tokens billed for one pass over a training example."""
+        """Tokens billed for a training example in one epoch."""
         return sum(self.text(message["content"]) + _AROUND_MESSAGE for message in messages)
 
     def prompt(self, messages: Sequence[Message]) -> int:
-        """Tokens billed for a question."""
+        """Tokens billed for a prompt."""
         return self.example(messages) + _BEFORE_ANSWER
 
 
 def max_cost(
     questions: Iterable[Sequence[Message]], counter: TokenCounter, max_new_tokens: int, prices: TokenPrices
 ) -> tuple[int, Decimal]:
-    """Prompt tokens of all questions, and the dollars they cost if every answer is as long as it may be."""
+    """Prompt tokens of all questions, and the dollars they cost if every answer has the maximum length."""
     lengths = [counter.prompt(messages) for messages in questions]
     return sum(lengths), prices.cost(sum(lengths), 0, len(lengths) * max_new_tokens)
 
 
 @dataclass(frozen=True)
 class Rates:
-    """Dollars an hour of one's own machines."""
+    """Dollars per hour of your own machines."""
 
     gpu_usd_per_hour: float
     cpu_usd_per_hour: float
@@ -163,11 +164,14 @@ def bill(
     job: Mapping[str, Any] | None = None,
     training: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """One arm's entry of the ledger.
+    """Compute one arm's entry in the ledger of costs.
 
-    `asked` is what `infer` measured: rows, rows_per_second, prompt_tokens, cached_tokens, completion_tokens, `device`
-    ("gpu" or "cpu") and, of a paid provider, `batch`, `tuned` and `estimated_usd`. `prices` and `job` (the record of
-    `train_openai`) belong to a paid provider; `training` (seconds, device) to a model trained on one's own machine.
+    Args:
+        asked: what `infer` measured: rows, rows_per_second, prompt_tokens, cached_tokens, completion_tokens, device
+            ("gpu" or "cpu") and, for a paid provider, batch, tuned and estimated_usd.
+        rates: what your own machines cost.
+        prices, job: of a paid provider; `job` is the record of `train_openai`.
+        training: seconds and device, for a model trained on your own machine.
     """
     tokens = {name: int(asked.get(name, 0)) for name in ("prompt_tokens", "cached_tokens", "completion_tokens")}
     api, tuned = Decimal(0), Decimal(0)
@@ -185,7 +189,7 @@ def bill(
             "prices": prices.origin(),
         }
     hours = {"gpu": 0.0, "cpu": 0.0}
-    if prices is None:  # waiting for a provider costs no machine
+    if prices is None:  # waiting for a provider costs no machine time
         hours[asked.get("device", "cpu")] += asked["rows"] / asked["rows_per_second"] / 3600
     if training is not None:
         hours[training["device"]] += training["seconds"] / 3600

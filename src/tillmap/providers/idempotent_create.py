@@ -1,6 +1,6 @@
-"""Makes files, jobs and batches at a provider, or takes over those that an earlier run made.
+"""Creates files, jobs and batches at a provider once, or takes over those that an earlier run created.
 
-Jobs and batches carry their run's and their own key as metadata, files carry a key as their name.
+Jobs and batches carry the run's key and their own as metadata; files carry a key in their names.
 """
 
 import logging
@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T", Batch, FineTuningJob)
 
 RUN, KEY = "tillmap_run", "tillmap_key"
-_TRIES = 10
+_MAX_TRIES = 10
 
 
 def batches_of(service: Service, run: str) -> dict[str, Batch]:
@@ -44,7 +44,7 @@ def _keyed(listed: list[T], run: str) -> dict[str, T]:
 
 
 def upload(service: Service, path: Path, key: str, purpose: Literal["batch", "fine-tune"]) -> str:
-    """The id of the file at the provider, uploaded unless it is there. Raises ProviderError."""
+    """Upload a file unless the provider has it. Returns its id; raises ProviderError."""
     name, content = f"tillmap-{key}.jsonl", path.read_bytes()
     files = service.read(lambda: list(service.client.files.list(purpose=purpose)))
     same = [file for file in files if (file.filename, file.bytes) == (name, len(content)) and file.status != "error"]
@@ -53,7 +53,7 @@ def upload(service: Service, path: Path, key: str, purpose: Literal["batch", "fi
 
 
 def _await_file(service: Service, file: FileObject) -> FileObject:
-    """A file just uploaded may not be found, or be processed for a while."""
+    """Wait for a file that was just uploaded: at first it may not be found, or still be processed."""
     began = time.monotonic()
     while True:
         found = service.read(lambda: service.client.files.retrieve(file.id), may_lag=True)
@@ -67,13 +67,13 @@ def _await_file(service: Service, file: FileObject) -> FileObject:
 def create_once(
     service: Service, state: RunState, key: str, find: Callable[[], T | None], create: Callable[[], T]
 ) -> T:
-    """The thing with this key: found at the provider, or created there.
+    """Return the job or batch with this key: found at the provider, or created there.
 
-    A create whose outcome is unclear, in this process or a killed one, may have taken effect, so the thing is looked
-    for during `settle_seconds` before it is created again. Raises ProviderError.
+    A create whose outcome is unclear (no response, or the process was killed) may have succeeded. So this looks for the
+    result for `settle_seconds` before it creates another. Raises ProviderError.
     """
     found = _look(service, find, since=state.records[key]["asked"])
-    for _ in range(_TRIES):
+    for _ in range(_MAX_TRIES):
         if found is not None:
             state.update(key, id=found.id)
             return found
@@ -87,7 +87,7 @@ def create_once(
                 service.pause()
             elif is_passing(error):
                 logger.info(
-                    "%s: unclear whether %s was made (%s); looking", service.base_url, key, type(error).__name__
+                    "%s: unclear whether %s was created (%s); looking", service.base_url, key, type(error).__name__
                 )
                 _wait_as_told(error)
                 found = _look(service, find, since=state.records[key]["asked"])
@@ -98,7 +98,7 @@ def create_once(
 
 
 def _look(service: Service, find: Callable[[], T | None], since: float | None) -> T | None:
-    """Look for something whose creation was tried at that time, or never: until it shows, or should have."""
+    """Look until `find` finds something, or would have: `since` is when its creation was tried, None if never."""
     looks = 0
     while True:
         over = since is None or (looks + 1 >= MIN_LOOKS and time.time() - since > service.settle_seconds)
@@ -110,7 +110,7 @@ def _look(service: Service, find: Callable[[], T | None], since: float | None) -
 
 
 def _misses_file(error: openai.APIError) -> bool:
-    """A refusal because the file just uploaded is not known everywhere yet."""
+    """Whether a request failed because not all of the provider's servers know the uploaded file yet."""
     said = error.message.lower()
     return (
         isinstance(error, openai.BadRequestError | openai.NotFoundError)
@@ -120,6 +120,7 @@ def _misses_file(error: openai.APIError) -> bool:
 
 
 def _wait_as_told(error: openai.APIError) -> None:
+    """Wait for the seconds of Retry-After, 10 minutes at most."""
     told = error.response.headers.get("retry-after", "") if isinstance(error, openai.APIStatusError) else ""
     if told.isdigit():
         time.sleep(min(int(told), 600))

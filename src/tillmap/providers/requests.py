@@ -1,4 +1,4 @@
-"""One chat request and its response, the same for a batch's line and a server's call."""
+"""One chat request and its response, the same for a line of a batch and a call to a server."""
 
 import json
 import math
@@ -8,11 +8,12 @@ from typing import Any, Literal
 
 from tillmap.core.completions import Completion, Question, failed, finished
 from tillmap.core.errors import ParamsError
-from tillmap.llm.generation import Generation
+from tillmap.llm.interface.generation import Generation
 
 Constraint = Literal["off", "structured_outputs", "json_schema"]
 
-# https://developers.openai.com/api/docs/guides/structured-outputs: values of an enum, and their length where many.
+# https://developers.openai.com/api/docs/guides/structured-outputs: an enum has at most 1,000 values, and if it has more
+# than 250, at most 15,000 letters in all.
 _MAX_VALUES, _MANY_VALUES, _MAX_LETTERS = 1000, 250, 15_000
 
 
@@ -20,9 +21,15 @@ _MAX_VALUES, _MANY_VALUES, _MAX_LETTERS = 1000, 250, 15_000
 class Asking:
     """How a model is asked.
 
-    `constraint` is how a server is told a question's only answers: vLLM's own `structured_outputs`, or OpenAI's
-    `json_schema`. `more` is added to every request as it is; a None in it takes a field away, which a model that
-    knows no `stop`, `temperature` or `max_tokens` needs.
+    Attributes:
+        model: the provider's name of the model.
+        generation: length and sampling of the answers.
+        stop: texts that end an answer.
+        logprobs: whether to ask for log probabilities.
+        constraint: how to restrict a question to its allowed answers: `structured_outputs` is vLLM's own field,
+            `json_schema` OpenAI's.
+        more: fields added to every request. None removes a field, for models that do not accept `stop`, `temperature`
+            or `max_tokens`.
     """
 
     model: str
@@ -33,7 +40,7 @@ class Asking:
     more: Mapping[str, Any] = field(default_factory=dict)
 
     def body(self, question: Question) -> dict[str, Any]:
-        """The JSON body of a request. Raises ParamsError where a schema cannot hold the question's answers."""
+        """The JSON body of a request. Raises ParamsError if a question has too many allowed answers for a schema."""
         drawn = self.generation.temperature > 0
         body: dict[str, Any] = {
             "model": self.model,
@@ -49,7 +56,7 @@ class Asking:
         return {name: value for name, value in body.items() if value is not None}
 
     def completion(self, question: Question, response: Mapping[str, Any]) -> Completion:
-        """A response's answer with its counts; an `error` where it is none."""
+        """Read a response's answer and its token counts; a malformed response gives an `error`."""
         try:
             choice = response["choices"][0]
             message, usage = choice["message"], response.get("usage") or {}

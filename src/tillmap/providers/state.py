@@ -1,4 +1,4 @@
-"""What a run has asked a provider for, in a small JSON file that outlives the process."""
+"""Which jobs and batches a run has created at a provider, in a small JSON file that outlives the process."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +13,7 @@ _CANCELLED = "cancelled"
 
 
 class RunState:
-    """The records of one run's jobs or batches by key, each saved before and after it is asked for.
+    """The records of one run's jobs or batches by key, saved before and after each create.
 
     A record has `kind` ("job" or "batch"), `id` (None until known), `asked` (when its creation was last tried, in
     seconds since 1970, or None) and `ended` (the final status, or None).
@@ -39,7 +39,7 @@ class RunState:
         self._save()
 
     def update(self, key: str, **values: Any) -> None:
-        """Change a record, or begin it, and have it on the disk."""
+        """Change or add a record, and save it."""
         self.records.setdefault(key, {"kind": None, "id": None, "asked": None, "ended": None}).update(values)
         self._save()
 
@@ -48,7 +48,7 @@ class RunState:
         return (self.folder / _CANCELLED).exists()
 
     def cancel(self) -> None:
-        """Tell whoever follows this run to stop."""
+        """Tell the process that follows this run to stop."""
         (self.folder / _CANCELLED).touch()
 
     def _save(self) -> None:
@@ -57,7 +57,7 @@ class RunState:
 
 @contextmanager
 def own_run(folder: Path) -> Iterator[RunState]:
-    """The state of a run, for one process at a time. Raises ResourceError where another has it."""
+    """Open the state of a run, for one process at a time. Raises ResourceError if another process has it."""
     with alone(folder):
         (folder / _CANCELLED).unlink(missing_ok=True)
         yield RunState(folder)

@@ -1,4 +1,4 @@
-"""A supervised tuning job: its file checked and uploaded, the job made once, followed to its end."""
+"""A supervised tuning job: uploads the examples, creates the job once and follows it to its end."""
 
 import logging
 from dataclasses import dataclass
@@ -16,12 +16,12 @@ from tillmap.providers.state import RunState, own_run
 logger = logging.getLogger(__name__)
 
 _ENDED = ("succeeded", "failed", "cancelled")
-_MAX_SEED = 2**31  # the API's own bound
+_MAX_SEED = 2**31  # exclusive; the API's bound
 
 
 @dataclass(frozen=True)
 class Tuning:
-    """What is tuned and how; None leaves a hyperparameter to the provider. `suffix` becomes part of the name."""
+    """What to tune, and how. None means the provider's default; `suffix` becomes part of the model's name."""
 
     model: str
     suffix: str
@@ -41,11 +41,13 @@ class Tuning:
 
 
 def tune(service: Service, examples: Path, tuning: Tuning, folder: Path, run: str) -> dict[str, Any]:
-    """Tune a model on checked examples and wait for it, hours if need be: `job`, `model` and `trained_tokens`.
+    """Tune a model on checked examples, and wait for it, for hours if necessary.
 
-    `folder` keeps the run's state and `run` is its key: the same examples, model and settings. A job of this run that
-    is under way or done is taken over; after one that failed or was cancelled, this asks for another. Raises
-    ProviderError where the provider refuses, or the job fails or is cancelled.
+    `folder` keeps the run's state, and `run` is its key, which stands for the examples, the model and the settings. A
+    job of this run that is under way or done is taken over; after a failed or cancelled job, another one is created.
+
+    Returns `job` (its id), `model` (the tuned model's name) and `trained_tokens` (None if the provider does not say).
+    Raises ProviderError if the provider refuses, or if the job fails or is cancelled.
     """
     with own_run(folder) as state:
         state.set_service(base_url=service.base_url, key_variable=service.key_variable, run=run)
@@ -86,18 +88,18 @@ def _follow(service: Service, state: RunState, key: str, job: FineTuningJob) -> 
         while True:
             _show_events(service, job_id, seen, bar)
             bar.set_postfix_str(job.status)
-            # A model that succeeded is named at once, or a look or two later.
+            # A job may succeed a look or two before the name of its model is there.
             if job.status in _ENDED and (job.status != "succeeded" or job.fine_tuned_model or named > 2):
                 break
             named += job.status == "succeeded"
             if state.is_cancelled:
-                raise ProviderError(f"the job {job.id} is being cancelled; run again to tune anew")
+                raise ProviderError(f"the job {job.id} is being cancelled; run again to create another")
             service.pause()
             job = service.read(lambda: service.client.fine_tuning.jobs.retrieve(job_id), may_lag=True)
     state.update(key, ended=job.status)
     if job.status != "succeeded" or not job.fine_tuned_model:
         why = service.redact(job.error.message) if job.error and job.error.message else "no reason given"
-        raise ProviderError(f"the job {job.id} ended as {job.status}: {why}; mend that and run again for a new job")
+        raise ProviderError(f"the job {job.id} ended as {job.status}: {why}; fix the cause and run again for a new job")
     return {"job": job.id, "model": job.fine_tuned_model, "trained_tokens": job.trained_tokens}
 
 

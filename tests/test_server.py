@@ -8,10 +8,10 @@ import pytest
 from openai_client import connect, questions
 from openai_server import Fault, LocalOpenAI
 from tillmap.core.completions import Question
-from tillmap.llm.generation import Generation
+from tillmap.llm.interface.generation import Generation
 from tillmap.providers.client import ProviderError
 from tillmap.providers.requests import Asking
-from tillmap.providers.server import ServerEngine, _Pace
+from tillmap.providers.server import ServerEngine
 
 ASKING = Asking("small", Generation(16, 0.0, 0), stop=("|",))
 
@@ -94,14 +94,19 @@ def test_sampling_has_a_seed_of_the_row(server):
     assert [body["seed"] for body in server.bodies] == [drawn.generation.seed_for(q) for q in questions(3)]
 
 
-def test_requests_keep_their_distance(monkeypatch):
-    now, slept = [100.0], []
-    monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    monkeypatch.setattr(time, "sleep", slept.append)
-    pace = _Pace(0.5)
-    for _ in range(3):
-        pace.wait()
-    assert slept == [0.0, 0.5, 1.0]
-    now[0] += 10
-    pace.wait()
-    assert slept[-1] == 0.0
+def test_requests_keep_their_distance(server):
+    engine = ServerEngine(connect(server.base_url), ASKING, requests_a_minute=300)
+    for pause in (0.5, 0):  # a pause saves up no requests for later
+        began = time.monotonic()
+        assert [answer.status for answer in engine.answer(questions(4))] == ["ok"] * 4
+        assert time.monotonic() - began >= 3 * 0.2 - 0.01
+        time.sleep(pause)
+
+
+def test_a_first_request_and_one_after_a_pause_go_at_once(server):
+    engine = ServerEngine(connect(server.base_url), ASKING, requests_a_minute=30)
+    for pause in (2, 0):
+        began = time.monotonic()
+        engine.answer(questions(1))
+        assert time.monotonic() - began < 1.5
+        time.sleep(pause)

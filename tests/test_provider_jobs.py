@@ -12,7 +12,7 @@ from openai_client import ASKING, RUN, TUNING, Clients, ask, connect, write_exam
 from openai_server import KEY, Fault, LocalOpenAI, Plan
 from tillmap.core.completions import Question
 from tillmap.core.errors import InputError, ParamsError, ResourceError
-from tillmap.llm.generation import Generation
+from tillmap.llm.interface.generation import Generation
 from tillmap.providers import cancel
 from tillmap.providers.chat_files import check_examples
 from tillmap.providers.client import ProviderError, Service
@@ -376,10 +376,10 @@ GOOD = example("system", "user", "assistant")
     [
         ("{", 'not an object with "messages" alone'),
         ('{"messages": [], "more": 1}', 'not an object with "messages" alone'),
-        (example("user", "assistant", content=" "), "the user text is empty"),
-        (example("user", "tool"), "a role of system, user, assistant"),
-        (example("system", "user"), "the last an answer"),
-        (example("user", "user", "assistant"), "questions and answers in turn"),
+        (example("user", "assistant", content=" "), "the content of the user message is empty"),
+        (example("user", "tool"), r"a role \(system, user, assistant\)"),
+        (example("system", "user"), "ending with assistant"),
+        (example("user", "user", "assistant"), "user and assistant in turn"),
         (example("user", "assistant", content="word " * 70_000), "shorten it to 65536"),
     ],
 )
@@ -393,7 +393,7 @@ def test_examples_are_checked_before_anything_is_sent(tmp_path, line, said):
 def test_ten_examples_are_the_fewest(tmp_path):
     path = tmp_path / "examples.jsonl"
     path.write_text(f"{GOOD}\n" * 9)
-    with pytest.raises(InputError, match="9 examples; a provider asks for 10"):
+    with pytest.raises(InputError, match="9 examples; a provider requires at least 10"):
         check_examples(path, TokenCounter("gpt-4o-mini"))
     path.write_text(f"{GOOD}\n" * 10)
     assert check_examples(path, TokenCounter("gpt-4o-mini")) == (10, 10 * 15)
