@@ -1,1 +1,1 @@
-"""Tuning a language model on this machine: LoRA with Unsloth and TRL."""
+"""Tuning of a language model on this machine: LoRA with Unsloth and TRL."""

@@ -1,26 +1,26 @@
-"""Sends a trained model to a Hugging Face hub."""
+"""Uploads a trained model to a Hugging Face hub."""
 
 import os
 from pathlib import Path
 
-from tillmap.core.errors import ModelError
+from tillmap.core.errors import ModelError, first_line
 
 
 def require_token(hub_id: str) -> str:
-    """The hub's token, from HF_TOKEN alone. Raises ModelError where there is none: ask before training."""
+    """The hub's token, from the variable HF_TOKEN. Raises ModelError if it is not set; call this before training."""
     token = os.environ.get("HF_TOKEN", "").strip()
     if not token:
         raise ModelError(
-            f"train_llama.hub_id is {hub_id}, but HF_TOKEN is not set; set it to a token that may write there, "
+            f"train_llama.hub_id is {hub_id}, but HF_TOKEN is not set; set HF_TOKEN to a token with write access, "
             "or train_llama.hub_id to null"
         )
     return token
 
 
 def push_model(folder: Path, hub_id: str) -> str:
-    """Upload a folder as a private repository of the hub (made if it isn't there); returns the commit's address.
+    """Upload a folder to a private repository, which is created if it does not exist. Returns the commit's URL.
 
-    The hub is huggingface.co, or what HF_ENDPOINT names. Raises ModelError where it refuses; the folder stays.
+    The hub is huggingface.co, or the one in HF_ENDPOINT. Raises ModelError if the upload fails; the folder is kept.
     """
     token = require_token(hub_id)
     from huggingface_hub import HfApi
@@ -31,9 +31,8 @@ def push_model(folder: Path, hub_id: str) -> str:
         api.create_repo(hub_id, private=True, exist_ok=True)
         commit = api.upload_folder(repo_id=hub_id, folder_path=folder, commit_message="Model trained by tillmap")
     except (HfHubHTTPError, HFValidationError, OfflineModeIsEnabled, OSError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
         raise ModelError(
-            f"{hub_id}: the hub did not take the model ({reason}); check the name, that HF_TOKEN may write, and the "
-            "network, then run again: the training itself is kept"
+            f"{hub_id}: the upload to the hub failed ({first_line(error)}); check the name, that HF_TOKEN has write "
+            "access, and the network, then run again; the trained model is kept"
         ) from error
     return str(commit.commit_url)

@@ -1,4 +1,4 @@
-"""Trains a LoRA adapter with Unsloth and TRL, from its last checkpoint where an earlier run was cut short."""
+"""Trains a LoRA adapter with Unsloth and TRL. An interrupted training resumes at its last checkpoint."""
 
 import importlib.util
 import json
@@ -15,22 +15,22 @@ from pathlib import Path
 from typing import Any
 
 from tillmap.core.completions import Message
-from tillmap.core.errors import ModelError, ResourceError
+from tillmap.core.errors import ModelError, ResourceError, first_line
 from tillmap.core.files import read_json, write_json
 from tillmap.tuning.examples import TokenisedExample, describe, tokenise_all
 from tillmap.tuning.recipes import TrainingRecipe, fit_to_machine
 
 logger = logging.getLogger(__name__)
 
-PROGRESS = "progress.json"  # written last into a checkpoint: without it the checkpoint was cut short
+PROGRESS = "progress.json"  # the last file of a checkpoint; without it the checkpoint is incomplete
 
 
 @dataclass
 class Progress:
-    """What training has done so far, interrupted runs included.
+    """What training has done so far, including interrupted runs.
 
-    `tokens` are the examples' own, `padding` those that only fill a batch up; `peak_memory_mib` is the device's, or on
-    a CPU the process's.
+    `tokens` are those of the examples, `padding` those that fill up batches. `peak_memory_mib` is the memory of the
+    GPU, or that of the process on a CPU.
     """
 
     step: int = 0
@@ -42,7 +42,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class Training:
-    """A finished training: what it did, the loss after each step as (step, loss, learning rate), and how it was set."""
+    """A finished training: its progress, `losses` as (step, loss, learning rate), and its settings."""
 
     progress: Progress
     losses: list[tuple[int, float, float]]
@@ -53,10 +53,10 @@ class Training:
     device: str
 
     def report(self) -> dict[str, Any]:
-        """Figures for `metrics/train_llama.json`.
+        """The figures for the metrics file.
 
-        `flops` is the 6ND count of Kaplan et al. (2020, arXiv:2001.08361): 6 x parameters x trained tokens. LoRA does
-        less, for frozen weights need no gradient of their own, so the rate compares runs and not chips.
+        `flops` is the estimate 6ND of Kaplan et al. (2020, arXiv:2001.08361): 6 x parameters x trained tokens. LoRA
+        does fewer, because frozen weights need no gradients. So the rate can compare runs, but not devices.
         """
         done = self.progress
         flops = 6 * self.parameters * done.tokens
@@ -89,14 +89,19 @@ def train_adapter(
     checkpoint_steps: int,
     seed: int,
 ) -> Training:
-    """Train an adapter of the checkpoint folder `base` and save it (safetensors, with the tokenizer) in `folder`.
+    """Train a LoRA adapter and save it with the tokenizer in `folder`, as safetensors.
 
-    The last message of each conversation is the answer that is learned; the first one is logged as the loss sees it.
-    `state` belongs to exactly this training: a checkpoint is kept there every `checkpoint_steps` steps and at the
-    end, and training goes on from the last whole one. Data order, initial weights and dropout follow from `seed`.
+    Args:
+        conversations: the examples. The last message of each is the answer to learn. The first example is logged.
+        base: the folder of the checkpoint to tune.
+        recipe: the hyperparameters.
+        state: the folder for the checkpoints of exactly this training. Training resumes at the last complete one.
+        folder: where the adapter goes.
+        checkpoint_steps: steps between checkpoints; there is one more at the end.
+        seed: for the order of the examples, the initial weights and dropout.
 
-    Raises ResourceError, with numbers, where memory runs out, ModelError where the base can't be read, and InputError
-    where an example is too long.
+    Raises ResourceError, with what to change, if memory runs out, ModelError if the base cannot be loaded, and
+    InputError if an example is too long.
     """
     unsloth, torch = _import_unsloth()
     from transformers import TrainerCallback
@@ -108,13 +113,13 @@ def train_adapter(
     last = last_checkpoint(state)
     progress = Progress(**read_json(last / PROGRESS)) if last else Progress()
     if last:
-        logger.info("train: going on from step %d", progress.step)
+        logger.info("train: resuming at step %d", progress.step)
     model, tokenizer, targets = _load(unsloth, base, recipe, seed)
     examples = tokenise_all(conversations, tokenizer, recipe.max_seq_length)
-    logger.info("train: the first of %d examples\n%s", len(examples), describe(examples[0], tokenizer))
+    logger.info("train: %d examples, the first:\n%s", len(examples), describe(examples[0], tokenizer))
     pad = DataCollatorForLanguageModeling(pad_token_id=tokenizer.pad_token_id)
 
-    waiting: deque[tuple[int, int]] = deque()  # batches are made ahead of the steps that use them
+    waiting: deque[tuple[int, int]] = deque()  # own tokens and padding; TRL makes batches ahead of their steps
 
     def collate(batch: list[dict[str, list[int]]]) -> dict[str, Any]:
         inputs = pad([{name: row[name] for name in ("input_ids", "labels")} for row in batch])
@@ -123,7 +128,7 @@ def train_adapter(
         return dict(inputs)
 
     class Keeper(TrainerCallback):  # type: ignore[misc]
-        """Counts, and adds to every checkpoint what was done up to it, as the last thing: that makes it whole."""
+        """Counts tokens, and writes the progress into each checkpoint as its last file."""
 
         began = time.perf_counter()
 
@@ -132,7 +137,7 @@ def train_adapter(
             progress.tokens += own
             progress.padding += padding
 
-        on_step_end = on_substep_end  # of a step's batches the last has no substep of its own
+        on_step_end = on_substep_end  # the last batch of a step has no substep event
 
         def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             now = time.perf_counter()
@@ -182,8 +187,8 @@ def train_adapter(
     )
     from transformers.trainer_callback import PrinterCallback
 
-    trainer.remove_callback(PrinterCallback)  # the losses go to a file
-    with _advice(recipe, progress, torch):
+    trainer.remove_callback(PrinterCallback)  # the losses are written to a file
+    with _explaining_memory(recipe, progress, torch):
         trainer.train(resume_from_checkpoint=str(last) if last else None)
     _save(trainer.model, tokenizer, base, folder)
     trained, total = trainer.model.get_nb_trainable_parameters()
@@ -203,20 +208,20 @@ def train_adapter(
 
 
 def last_checkpoint(state: Path) -> Path | None:
-    """The latest whole checkpoint in `state`; those that a kill cut short are deleted."""
-    whole = []
+    """The last complete checkpoint in `state`, or None. Incomplete ones, left by a killed run, are deleted."""
+    complete = []
     for checkpoint in state.glob("checkpoint-*"):
         if (checkpoint / PROGRESS).is_file():
-            whole.append(checkpoint)
+            complete.append(checkpoint)
         else:
             shutil.rmtree(checkpoint)
-    return max(whole, key=lambda checkpoint: int(checkpoint.name.rpartition("-")[2]), default=None)
+    return max(complete, key=lambda checkpoint: int(checkpoint.name.rpartition("-")[2]), default=None)
 
 
 def lora_targets(model: Any) -> list[str]:
-    """The names of a model's linear projections, whatever its architecture; the output layer is not one of them.
+    """The names of the linear layers of a model of any architecture, except its output layer.
 
-    In a Llama, Mistral or Qwen2 these are q, k, v, o, gate, up and down; in a Phi-3 qkv, o, gate_up and down.
+    For Llama, Mistral and Qwen2 these are q, k, v, o, gate, up and down; for Phi-3 qkv, o, gate_up and down.
     """
     from torch import nn
 
@@ -233,20 +238,20 @@ def lora_targets(model: Any) -> list[str]:
 def _import_unsloth() -> tuple[Any, Any]:
     os.environ.setdefault("UNSLOTH_DISABLE_STATISTICS", "1")
     try:
-        with _vllm_untried():
+        with _without_vllm():
             import unsloth  # before trl and transformers, which it changes
     except ImportError as error:
-        raise ModelError(f"training needs Unsloth ({error}); install it with `make setup`") from error
+        raise ModelError(f"training needs Unsloth ({first_line(error)}); run `make setup` to install it") from error
     import torch
 
     return unsloth, torch
 
 
 @contextmanager
-def _vllm_untried() -> Iterator[None]:
-    """Keep Unsloth from trying vLLM's compiled part, which is not needed here.
+def _without_vllm() -> Iterator[None]:
+    """Keep Unsloth from importing vLLM's compiled module, which is not needed here.
 
-    Of the builds that vLLM for CPUs brings, it tries the one for AVX-512, and a processor without ends the process.
+    Of the builds in vLLM for CPUs, Unsloth imports the one for AVX-512. On other processors the process dies.
     """
     name, spec = "vllm._C", importlib.util.find_spec("vllm")
     folders = [Path(folder) for folder in (spec.submodule_search_locations or () if spec else ())]
@@ -254,7 +259,7 @@ def _vllm_untried() -> Iterator[None]:
     if not for_cpus or name in sys.modules:
         yield
         return
-    sys.modules[name] = None  # type: ignore[assignment]  # an import of it says that there is no such module
+    sys.modules[name] = None  # type: ignore[assignment]  # makes an import raise ModuleNotFoundError
     try:
         yield
     finally:
@@ -274,12 +279,11 @@ def _load(unsloth: Any, base: Path, recipe: TrainingRecipe, seed: int) -> tuple[
             local_files_only=True,
             trust_remote_code=False,
         )
-        # Not the tokenizer that Unsloth hands back: it may have been changed, and engines load the base's own.
+        # Unsloth may change the tokenizer that it returns. Engines load the base's own, so train with that one.
         tokenizer = AutoTokenizer.from_pretrained(base, padding_side="right")
     except (OSError, ValueError, KeyError, RuntimeError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
         raise ModelError(
-            f"{base}: Unsloth cannot load this checkpoint ({reason}); choose another llama.base"
+            f"{base}: Unsloth cannot load this checkpoint ({first_line(error)}); choose another llama.base"
         ) from error
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
@@ -309,10 +313,10 @@ def _dataset(examples: Sequence[TokenisedExample]) -> Any:
 
 
 def _save(model: Any, tokenizer: Any, base: Path, folder: Path) -> None:
-    """Save adapter and tokenizer, the same bytes each time: PEFT's config keeps sets in no order."""
+    """Save adapter and tokenizer. PEFT writes a set into its config in no fixed order; it is sorted here."""
     model.save_pretrained(folder, safe_serialization=True)
     tokenizer.save_pretrained(folder)
-    (folder / "README.md").unlink(missing_ok=True)  # PEFT's model card template, unfilled
+    (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
     config = json.loads((folder / "adapter_config.json").read_text())
     config |= {"base_model_name_or_path": str(base), "target_modules": sorted(config["target_modules"])}
     write_json(dict(sorted(config.items())), folder / "adapter_config.json")
@@ -327,10 +331,10 @@ def _peak_memory_mib(torch: Any) -> int:
 
 
 @contextmanager
-def _advice(recipe: TrainingRecipe, progress: Progress, torch: Any) -> Iterator[None]:
+def _explaining_memory(recipe: TrainingRecipe, progress: Progress, torch: Any) -> Iterator[None]:
     try:
         yield
-    except (MemoryError, RuntimeError) as error:  # PyTorch's own out-of-memory errors are RuntimeErrors
+    except (MemoryError, RuntimeError) as error:  # PyTorch raises RuntimeError when memory runs out
         if not isinstance(error, MemoryError) and "memory" not in str(error).lower():
             raise
         raise ResourceError(
@@ -347,18 +351,18 @@ def _memory_mib(torch: Any) -> int:
 
 
 def out_of_memory(recipe: TrainingRecipe, peak_mib: int, total_mib: int, step: int) -> str:
-    """What to change when memory runs out, in numbers that keep the effective batch."""
-    said = (
+    """The message when memory runs out, with changes that keep the effective batch size."""
+    problem = (
         f"out of memory after step {step}: a batch of {recipe.batch_rows} examples of up to {recipe.max_seq_length} "
-        f"tokens took {peak_mib / 1024:.1f} GiB of {total_mib / 1024:.1f}"
+        f"tokens took {peak_mib / 1024:.1f} GiB of {total_mib / 1024:.1f} GiB"
     )
     if recipe.batch_rows == 1:
-        return f"{said}; choose a smaller llama.base or a lower train_llama.max_seq_length"
+        return f"{problem}; choose a smaller llama.base or a lower train_llama.max_seq_length"
     half = recipe.batch_rows // 2
     accumulation = -(-recipe.batch_rows * recipe.accumulation // half)
     return (
-        f"{said}; halve the batch and keep {recipe.batch_rows * recipe.accumulation} examples a step: "
+        f"{problem}; halve the batch and keep {recipe.batch_rows * recipe.accumulation} examples per step: "
         f"-S train_llama.batch_rows={half} -S train_llama.accumulation={accumulation}"
         + ("" if recipe.load_in_4bit or not recipe.gradient_checkpointing else ", or -S train_llama.load_in_4bit=true")
-        + "; the run goes on from its last checkpoint only with the settings it began with"
+        + "; with changed settings training starts again from the first step"
     )

@@ -1,4 +1,4 @@
-"""The values a model is tuned with: GradientGurus', ours, and what of them a machine without a GPU can do."""
+"""Training recipes: that of the team GradientGurus, our own, and their changes for a machine without a GPU."""
 
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -8,11 +8,11 @@ Dtype = Literal["float32", "bfloat16", "float16"]
 
 @dataclass(frozen=True)
 class TrainingRecipe:
-    """How a LoRA adapter is trained. Names are those of PEFT and TRL where they have one.
+    """How a LoRA adapter is trained. The names are those of PEFT and TRL where they have one.
 
-    `batch_rows` examples go through the model at once and `accumulation` such batches make one step, so
-    `batch_rows * accumulation` is the effective batch. `max_seq_length` is in tokens, question and answer together.
-    `warmup_steps` below 1 is a share of all steps.
+    The model processes `batch_rows` examples at a time, and `accumulation` such batches make one step; their product is
+    the effective batch size. `max_seq_length` counts the tokens of question and answer. A `warmup_steps` below 1 is a
+    share of all steps.
     """
 
     max_seq_length: int
@@ -52,8 +52,8 @@ GRADIENTGURUS = TrainingRecipe(
     group_by_length=False,
 )
 
-# Short answers leave most of a batch to padding unless like lengths go together, and a smaller batch takes more steps
-# from the same rows.
+# Examples are short and differ in length, so a random batch is mostly padding; grouping by length avoids that. A
+# smaller effective batch makes more steps of the same rows.
 OURS = replace(
     GRADIENTGURUS,
     max_seq_length=256,
@@ -69,15 +69,15 @@ RECIPES = {"ours": OURS, "gradientgurus": GRADIENTGURUS}
 
 
 def choose_recipe(name: str, changes: dict[str, Any]) -> TrainingRecipe:
-    """The recipe of that name with `changes`; a change of None leaves the recipe's own value."""
+    """The recipe `name` with `changes`. A change of None keeps the recipe's value."""
     return replace(RECIPES[name], **{key: value for key, value in changes.items() if value is not None})
 
 
 def fit_to_machine(recipe: TrainingRecipe, cuda: bool) -> TrainingRecipe:
-    """The recipe as this machine can run it: without CUDA neither 4-bit weights nor an 8-bit optimizer, in float32.
+    """The recipe for this machine. Without CUDA: no 4-bit weights, no 8-bit optimizer, no checkpointing, float32.
 
-    float32 because a CPU trains no faster in bfloat16, and gives the same bytes each time. Gradient checkpointing
-    saves the memory of a GPU; a CPU has enough for the models it can train, and it would cost a third of the time.
+    On a CPU float32 is as fast as bfloat16 and gives the same bytes in every run. Gradient checkpointing would take a
+    third more time to save memory, of which a CPU has enough for the models that it can train.
     """
     if cuda:
         return recipe

@@ -11,8 +11,8 @@ from project import ROOT
 from hub_server import serve_hub
 from tillmap.core.errors import InputError, ModelError
 from tillmap.core.taxonomy import LabelPath, LabelTree
-from tillmap.llm.answer_formats import make_answer_format
-from tillmap.llm.prompting import GRADIENTGURUS_LLAMA, Item, Renderer, our_recipe
+from tillmap.llm.interface.answer_formats import make_answer_format
+from tillmap.llm.interface.prompting import GRADIENTGURUS_LLAMA, Item, Renderer, our_recipe
 from tillmap.tuning.examples import IGNORED, describe, tokenise, tokenise_all
 from tillmap.tuning.hub import require_token
 from tillmap.tuning.lora import PROGRESS, Progress, last_checkpoint, lora_targets, out_of_memory
@@ -56,10 +56,10 @@ def tokenizer(request, base):
 
 
 @pytest.mark.parametrize("recipe", [GRADIENTGURUS_LLAMA, our_recipe(True, True)])
-@pytest.mark.parametrize("target", ["short", "joined", "json"])
-def test_the_question_is_the_training_example_up_to_the_answer(recipe, target, tokenizer):
+@pytest.mark.parametrize("answer_format", ["short", "joined", "json"])
+def test_the_question_is_the_training_example_up_to_the_answer(recipe, answer_format, tokenizer):
     """Checked against the chat template and the tokenizer alone, as an engine uses them."""
-    renderer = Renderer(recipe, make_answer_format(target, TREE))
+    renderer = Renderer(recipe, make_answer_format(answer_format, TREE))
     asked = tokenizer.apply_chat_template(renderer.question(ITEM), add_generation_prompt=True, tokenize=False)
     question = tokenizer.encode(asked, add_special_tokens=False)
     example = tokenise(renderer.training_example(ITEM, PATH), tokenizer)
@@ -100,7 +100,7 @@ def test_what_the_loss_sees_can_be_read(tokenizer):
     assert learned.startswith("learned (") and "butter | golden" in learned and ITEM.description not in learned
 
 
-def test_the_seeds_recipe_has_every_value():
+def test_the_recipe_of_gradientgurus_has_every_value():
     assert asdict(GRADIENTGURUS) == {
         "max_seq_length": 512, "load_in_4bit": True, "dtype": "bfloat16", "lora_rank": 16, "lora_alpha": 16,
         "lora_dropout": 0.0, "batch_rows": 16, "accumulation": 4, "epochs": 3, "learning_rate": 2e-4,
@@ -127,7 +127,7 @@ def test_without_cuda_a_recipe_keeps_all_but_what_needs_one():
 
 def test_memory_advice_has_numbers_and_keeps_the_effective_batch():
     said = out_of_memory(GRADIENTGURUS, peak_mib=15_360, total_mib=16_384, step=3)
-    assert "15.0 GiB of 16.0" in said
+    assert "15.0 GiB of 16.0 GiB" in said
     assert "-S train_llama.batch_rows=8 -S train_llama.accumulation=8" in said
     odd = out_of_memory(choose_recipe("gradientgurus", {"batch_rows": 11, "accumulation": 6}), 1, 1, 0)
     assert "batch_rows=5 -S train_llama.accumulation=14" in odd
@@ -135,7 +135,7 @@ def test_memory_advice_has_numbers_and_keeps_the_effective_batch():
     assert "load_in_4bit=true" in out_of_memory(choose_recipe("ours", {"load_in_4bit": False}), 1, 1, 0)
 
 
-def test_a_checkpoint_cut_short_by_a_kill_is_not_used(tmp_path):
+def test_an_incomplete_checkpoint_is_not_used(tmp_path):
     assert last_checkpoint(tmp_path) is None
     for step in (8, 16, 100):
         (tmp_path / f"checkpoint-{step}").mkdir()
@@ -241,7 +241,7 @@ def test_a_model_is_pushed_to_a_hub(tmp_path, monkeypatch):
         assert hub.files["shop/labels"] == {file.name: file.read_bytes() for file in tmp_path.iterdir()}
         refused = run_with(env | {"HF_TOKEN": "hf_wrong"}, push)
         assert refused.returncode != 0
-        assert "the hub did not take the model" in refused.stderr
+        assert "the upload to the hub failed" in refused.stderr
         assert "hf_wrong" not in refused.stderr + refused.stdout
 
 
