@@ -1,7 +1,7 @@
 """The checkpoint that an LLM arm starts from."""
 
-from runner import Metrics, run_arm
-
+from stages.context import OFF
+from tillmap.cli.stages import Metrics, run_arm_stage
 from tillmap.config import paths
 from tillmap.config.params import Params
 from tillmap.core.files import new_folder, write_json
@@ -11,17 +11,17 @@ PARAMS = ("run.{arm}", "run.cascade", "cascade.llm", "{arm}.base", "{arm}.revisi
 
 
 def main(params: Params, arm: str) -> Metrics:
-    chosen = getattr(params, arm)
+    settings = params.block(arm)
     with new_folder(paths.BASE / arm) as folder:
-        fetch_checkpoint(chosen.base, chosen.revision, folder)
+        fetch_checkpoint(settings.base, settings.revision, folder)
         size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-    return {"model": chosen.base, "size_mib": round(size / 2**20, 1)}
+    return {"model": settings.base, "size_mib": round(size / 2**20, 1)}
 
 
 def write_off(arm: str) -> None:
     with new_folder(paths.BASE / arm) as folder:
-        write_json({"off": True}, folder / "off.json")
+        write_json({"off": True}, folder / OFF)
 
 
 if __name__ == "__main__":
-    run_arm(main, PARAMS, write_off, Params.needs)
+    run_arm_stage(main, PARAMS, write_off, Params.needs)

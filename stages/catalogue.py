@@ -2,10 +2,9 @@
 
 from pathlib import Path
 
-from runner import Metrics, run
-
 from tillmap.catalogue.demo import make_demo, write_contest_files
 from tillmap.catalogue.source import check_folder
+from tillmap.cli.stages import Metrics, run_stage
 from tillmap.config import paths
 from tillmap.config.params import Params
 from tillmap.core.files import new_folder
@@ -24,4 +23,4 @@ def main(params: Params) -> Metrics:
 
 
 if __name__ == "__main__":
-    run(main, PARAMS)
+    run_stage(main, PARAMS)

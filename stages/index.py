@@ -1,7 +1,6 @@
 """The retrievers' indexes over the training subset, and the vectors of every text that will be asked."""
 
-from runner import Metrics, run
-
+from tillmap.cli.stages import Metrics, run_stage
 from tillmap.config import paths
 from tillmap.config.params import Params
 from tillmap.core.files import new_folder, read_table
@@ -29,4 +28,4 @@ def main(params: Params) -> Metrics:
 
 
 if __name__ == "__main__":
-    run(main, PARAMS)
+    run_stage(main, PARAMS)

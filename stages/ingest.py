@@ -2,9 +2,8 @@
 
 from pathlib import Path
 
-from runner import Metrics, run
-
 from tillmap.catalogue.source import read_source
+from tillmap.cli.stages import Metrics, run_stage
 from tillmap.config import paths
 from tillmap.config.params import Params
 from tillmap.core.files import new_folder, write_table
@@ -29,4 +28,4 @@ def main(params: Params) -> Metrics:
 
 
 if __name__ == "__main__":
-    run(main, PARAMS)
+    run_stage(main, PARAMS)

@@ -1,80 +1,66 @@
-"""Every answer becomes a label path with a confidence; what it took is written beside it."""
+"""Every answer becomes a label path with a confidence; the arms vote."""
 
-import logging
-from collections.abc import Mapping
-from dataclasses import replace
-from typing import Any
+import time
 
 import pandas as pd
-from runner import Metrics, run_arm
 
-from tillmap.arms import nearest
+from stages.context import completions_of, free_scores, neighbours
+from tillmap.arms.rules import AnswerRules
+from tillmap.cli.stages import Metrics, run_stage
 from tillmap.config import paths
 from tillmap.config.params import Params
-from tillmap.core.files import new_folder, read_jsonl, read_table, write_json, write_table
-from tillmap.core.taxonomy import LEVELS, LabelPath, LabelTree
-from tillmap.postprocessing.calibration import FREE, CandidateScores, calibrate, candidate_scores, make_signals
-from tillmap.postprocessing.predictions import no_predictions, predict
-from tillmap.postprocessing.repairing import known_paths, make_repairer
+from tillmap.core.files import new_folder, read_table, write_json, write_jsonl, write_table
+from tillmap.core.taxonomy import KEY, LabelPath, LabelTree
+from tillmap.postprocessing.predictions import COLUMNS, OFF, calibrate_arm, count_repairs, make_repairer, predict
+from tillmap.postprocessing.voting import VOTE, choose_voters, hold_election
+from tillmap.retrieval.vote import vote, votes_by_key
 
-Key = tuple[str, int]
-Completions = list[dict[str, Any]]
-
-PARAMS = ("run.{arm}", "{arm}", "nearest", "embedding", "postprocess")
-
-logger = logging.getLogger("tillmap.postprocess")
+PARAMS = ("run", "nearest", "embedding", "postprocess", "vote")
 
 
-def main(params: Params, arm: str) -> Metrics:
-    rows = read_table(paths.ROWS)
-    training = LabelTree.from_table(read_table(paths.TREE))
-    tree = known_paths(params, arm, rows)
-    completions = list(read_jsonl(paths.COMPLETIONS / f"{arm}.jsonl"))
-    votes = neighbours_votes(params, rows, completions)
-    predictions = predict(completions, make_repairer(params, arm, tree), votes, arm)
-    free = free_candidate_scores(arm)
-    held_out = rows.loc[rows["subset"] == "calibration", ["split", "id"]]
-    calibrated = predictions
-    with new_folder(paths.CONFIDENCE / arm) as folder:
-        if predictions.merge(held_out, on=["split", "id"]).empty:
-            logger.warning("%s answered no row of the calibration subset: its confidences are not calibrated", arm)
-            write_json({"off": True}, folder / "off.json")
-        else:
-            # Where the free arms' files are not at hand, new rows are judged by what the arm itself says.
-            # Not by the tree of all labelled rows: there a row of the calibration subset would speak for its own answer.
-            for name, beliefs_ in (("alone", {}), ("together", free)):
-                signals = make_signals(completions, predictions, rows, beliefs_, training)
-                calibrated, model = calibrate(predictions, signals, rows)
-                replace(model, free=tuple(beliefs_)).save(folder / f"{name}.json")
-    write_table(calibrated, paths.PREDICTIONS / f"{arm}.parquet")
-    return {
-        "rows": len(predictions),
-        "repair": {str(kind): int(count) for kind, count in predictions["repair"].value_counts().items()},
-        "out_of_tree": int((~predictions["in_tree"]).sum()),
-    }
+def main(params: Params) -> Metrics:
+    rows, training = read_table(paths.ROWS), LabelTree.from_table(read_table(paths.TREE))
+    arms = [arm for arm in params.run.on if arm in params.run.own_answers]
+    voters = choose_voters(params.vote.arms, arms) if params.run.vote else []
+    free, votes = free_scores(params), neighbours_votes(params, rows)
+    tables: dict[str, pd.DataFrame] = {}
+    metrics: Metrics = {}
+    with new_folder(paths.PREDICTIONS) as answers, new_folder(paths.CONFIDENCE) as confidences:
+        for arm in arms:
+            completions, rules = completions_of(arm), AnswerRules.load(paths.RULES / arm)
+            repairer = make_repairer(rules, training, params.postprocess, params.embedding)
+            table = predict(completions, repairer, votes, arm)
+            others = {name: scores for name, scores in free.items() if name != arm}
+            (confidences / arm).mkdir()
+            tables[arm] = calibrate_arm(arm, completions, table, rows, others, training, confidences / arm)
+            metrics[arm] = count_repairs(table)
+        if voters:
+            began = time.perf_counter()
+            ballots = {arm: tables[arm] for arm in voters}
+            elected = hold_election(ballots, {arm: free[arm] for arm in free if arm in voters}, rows, training)
+            write_jsonl(elected.completions, answers / f"{VOTE}.jsonl")
+            tables[VOTE] = elected.predictions
+            usage = {"rows": len(elected.predictions), "agreed": elected.agreed, "voters": voters}
+            usage["test_rows"] = int((elected.predictions["split"] == "test").sum())
+            usage["rows_per_second"] = round(len(elected.predictions) / (time.perf_counter() - began), 2)
+            metrics[VOTE] = usage
+        for arm in params.run.own_answers:
+            if arm not in tables:
+                tables[arm] = pd.DataFrame([], columns=COLUMNS)
+                (confidences / arm).mkdir()
+                write_json({"off": True}, confidences / arm / OFF)
+        for arm, table in tables.items():
+            write_table(table, answers / f"{arm}.parquet")
+    write_json(metrics.get(VOTE, {"off": True}), paths.USAGE / f"{VOTE}.json")
+    return metrics
 
 
-def neighbours_votes(
-    params: Params, rows: pd.DataFrame, completions: Completions
-) -> dict[Key, list[tuple[LabelPath, float]]]:
+def neighbours_votes(params: Params, rows: pd.DataFrame) -> dict[tuple[str, int], list[tuple[LabelPath, float]]]:
     """What each row's neighbours would answer, for the rows whose own answer says nothing."""
-    neighbours = read_table(paths.NEIGHBOURS / f"{params.nearest.retriever}.parquet")
-    asked = pd.DataFrame({name: [answer[name] for answer in completions] for name in ("split", "id")})
-    training = rows.loc[rows["subset"] == "train", ["id", *LEVELS]]
-    return nearest.votes_by_key(nearest.vote(neighbours, training, asked, params.nearest.k, params.nearest.power))
-
-
-def free_candidate_scores(arm: str) -> Mapping[str, CandidateScores]:
-    """What the free arms other than this one say of each row, those that are off left out."""
-    said = {name: list(read_jsonl(paths.COMPLETIONS / f"{name}.jsonl")) for name in FREE if name != arm}
-    return {name: candidate_scores(answers) for name, answers in said.items() if answers[0]["status"] != "off"}
-
-
-def write_off(arm: str) -> None:
-    write_table(no_predictions(), paths.PREDICTIONS / f"{arm}.parquet")
-    with new_folder(paths.CONFIDENCE / arm) as folder:
-        write_json({"off": True}, folder / "off.json")
+    voting, train = params.block("nearest"), rows["subset"] == "train"
+    table = neighbours(voting.retriever)
+    return votes_by_key(vote(table, rows[train], rows.loc[~train, KEY], voting.k, voting.power))
 
 
 if __name__ == "__main__":
-    run_arm(main, PARAMS, write_off)
+    run_stage(main, PARAMS)

@@ -1,50 +1,45 @@
-"""The questions of an arm that prompts a model, and what it is tuned on, ready for any machine."""
+"""The questions of an arm that asks a language model, and what it is tuned on, ready for any machine."""
 
-from runner import Metrics, run_arm
-
-from tillmap.arms import llama, openai, rag
+from stages.context import OFF, context_of
+from tillmap.arms import ARMS
+from tillmap.arms.context import ALLOWED, QUESTIONS, TRAINING
+from tillmap.cli.stages import Metrics, run_arm_stage
 from tillmap.config import paths
 from tillmap.config.params import Params
-from tillmap.core.files import new_folder, read_table, write_json, write_jsonl
-from tillmap.core.taxonomy import LabelTree
+from tillmap.core.files import new_folder, write_json, write_jsonl
 from tillmap.splitting.samples import sample_for_training, sample_report
 from tillmap.splitting.subsets import rows_to_answer
 
-PARAMS = ("seed", "run.{arm}", "run.cascade", "cascade.llm", "{arm}")
-ARMS = {"rag": rag, "llama": llama, "openai": openai}
-TUNED = ("llama", "openai")
+PARAMS = ("seed", "run.{arm}", "run.cascade", "run.pilot_rows", "cascade.llm", "{arm}")
 
 
-def main(params: Params, arm: str) -> Metrics:
-    chosen, module = getattr(params, arm), ARMS[arm]
-    rows = read_table(paths.ROWS)
-    labelled = rows[rows["subset"] == "train"]
-    neighbours = read_table(paths.NEIGHBOURS / f"{chosen.retriever}.parquet")
-    tree = LabelTree.from_table(read_table(paths.TREE))
-    # A row of a part that nothing is fitted or scored on would be asked for nothing.
+def main(params: Params, name: str) -> Metrics:
+    arm, context, settings = ARMS[name], context_of(params, name), params.block(name)
+    rows, training = context.rows, context.training
+    # A row of a subset that nothing is fitted or scored on would be asked for nothing.
     scored = rows.loc[rows["subset"] == "test", "brand"].notna().any()
     used = rows["subset"].isin(("test", "calibration") if scored else ("test", "calibration", "holdout"))
-    asked = rows_to_answer(rows[used], chosen.held_out_rows, params.seed)
-    questions = module.write_questions(asked, labelled, neighbours, tree, chosen)
+    asked = rows_to_answer(rows[used], settings.held_out_rows, params.seed, params.run.pilot_rows)
     metrics: Metrics = {"questions": len(asked)}
-    with new_folder(paths.PROMPTS / arm) as folder:
-        if chosen.constrain != "off":
-            write_json(module.answer_format_of(chosen, tree).allowed_to_all(chosen), folder / paths.ANSWERS)
-        write_jsonl((question.as_record() for question in questions), folder / paths.QUESTIONS)
-        if arm in TUNED:
-            sample = sample_for_training(labelled, chosen.sample_rows, chosen.sample_policy, params.seed)
-            conversations = module.write_training(sample, tree, chosen)
-            write_jsonl(({"messages": messages} for messages in conversations), folder / paths.TRAINING)
-            metrics |= {"sample": sample_report(sample, labelled), "all": sample_report(labelled, labelled)}
+    with new_folder(paths.PROMPTS / name) as folder:
+        allowed = arm.allowed(context)
+        if allowed is not None:
+            write_json(allowed, folder / ALLOWED)
+        write_jsonl((question.as_record() for question in arm.questions(context, asked)), folder / QUESTIONS)
+        if arm.tuned:
+            sample = sample_for_training(training, settings.sample_rows, settings.sample_policy, params.seed)
+            conversations = arm.training_examples(context, sample)
+            write_jsonl(({"messages": messages} for messages in conversations), folder / TRAINING)
+            metrics |= {"sample": sample_report(sample, training), "all": sample_report(training, training)}
     return metrics
 
 
-def write_off(arm: str) -> None:
-    with new_folder(paths.PROMPTS / arm) as folder:
-        write_json({"off": True}, folder / "off.json")
-        if arm in TUNED:
-            write_jsonl([], folder / paths.TRAINING)
+def write_off(name: str) -> None:
+    with new_folder(paths.PROMPTS / name) as folder:
+        write_json({"off": True}, folder / OFF)
+        if ARMS[name].tuned:
+            write_jsonl([], folder / TRAINING)
 
 
 if __name__ == "__main__":
-    run_arm(main, PARAMS, write_off, Params.needs)
+    run_arm_stage(main, PARAMS, write_off, Params.needs)

@@ -1,7 +1,6 @@
 """The neighbours of every row that is not in the indexes, by each retriever and by both fused."""
 
-from runner import Metrics, run
-
+from tillmap.cli.stages import Metrics, run_stage
 from tillmap.config import paths
 from tillmap.config.params import Params
 from tillmap.core.files import new_folder, read_table, write_table
@@ -35,4 +34,4 @@ def main(params: Params) -> Metrics:
 
 
 if __name__ == "__main__":
-    run(main, PARAMS)
+    run_stage(main, PARAMS)

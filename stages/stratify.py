@@ -1,7 +1,6 @@
 """Splits the labelled rows into a training subset and three held-out parts; builds the training subset's label tree."""
 
-from runner import Metrics, run
-
+from tillmap.cli.stages import Metrics, run_stage
 from tillmap.config import paths
 from tillmap.config.params import Params
 from tillmap.core.files import new_folder, read_table, write_json, write_table
@@ -18,8 +17,8 @@ def main(params: Params) -> Metrics:
     split = params.split
     products = {text: product_key(text) for text in rows["description"].unique()}
     rows["product"] = rows["description"].map(products).astype("str")
-    calibrate = calibration_share(split.calibrate, split.calibrate_rows, int((rows["split"] == "train").sum()))
-    shares = {"dev": split.tune, "calibration": calibrate, "holdout": split.report}
+    calibration = calibration_share(split.calibration, split.calibration_rows, int((rows["split"] == "train").sum()))
+    shares = {"dev": split.dev, "calibration": calibration, "holdout": split.holdout}
     rows.insert(2, "subset", assign_subsets(rows, split.by, **shares, seed=params.seed))
     tree = LabelTree.from_rows(rows[rows["subset"] == "train"])
     with new_folder(paths.SPLIT) as folder:
@@ -27,7 +26,7 @@ def main(params: Params) -> Metrics:
         write_table(tree.to_table(), folder / paths.TREE.name)
     write_json(Seen.of(rows[rows["subset"] == "train"]).as_json(), paths.SEEN)
     return {
-        "parts": {str(part): int(count) for part, count in rows["subset"].value_counts(sort=False).items()},
+        "subsets": {str(subset): int(count) for subset, count in rows["subset"].value_counts(sort=False).items()},
         "paths": len(tree),
         "strict_tree": tree.is_strict,
         "split_by": split.by,
@@ -36,4 +35,4 @@ def main(params: Params) -> Metrics:
 
 
 if __name__ == "__main__":
-    run(main, PARAMS)
+    run_stage(main, PARAMS)

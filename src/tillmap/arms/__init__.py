@@ -1,1 +1,38 @@
-"""The ways to answer: each arm turns rows into label paths with scores."""
+"""The ways to answer. Every module here that defines an `Arm` is one; nothing else needs to know its name."""
+
+import importlib
+import pkgutil
+from collections.abc import Mapping, Sequence
+from functools import cache
+
+from tillmap.arms.base import Arm
+from tillmap.config.params import Params, make_schema
+
+
+def _find() -> dict[str, Arm]:
+    for module in pkgutil.iter_modules(__path__):
+        importlib.import_module(f"{__name__}.{module.name}")
+    classes = [Arm]
+    for known in classes:  # grows while it is walked: an arm may be a subclass of another's base
+        classes += known.__subclasses__()
+    return {known.name: known() for known in classes if hasattr(known, "name")}
+
+
+ARMS: Mapping[str, Arm] = _find()
+
+
+def asks_model(arm: str, voters: Sequence[str] = ()) -> bool:
+    """Whether a language model gives some of an arm's answers, so that a pilot holds it back.
+
+    Of the vote, that goes by its `voters`.
+    """
+    if arm in ARMS:
+        return not ARMS[arm].free
+    return arm == "cascade" or any(not ARMS[voter].free for voter in voters)
+
+
+@cache
+def schema() -> type[Params]:
+    """The schema of params.yaml, with a switch and a block for each arm."""
+    asked = [name for name, arm in ARMS.items() if not arm.free]
+    return make_schema({name: arm.Settings for name, arm in ARMS.items()}, asked)

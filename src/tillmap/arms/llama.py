@@ -1,46 +1,70 @@
 """The `llama` arm: a language model tuned on labelled rows, asked without examples."""
 
-from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, ClassVar
 
-import pandas as pd
+from tillmap.arms._llm import LocalModelArm
+from tillmap.arms.base import Need
+from tillmap.arms.context import TRAINING, Context
+from tillmap.config.blocks import Count, LanguageModel, Policy, Section
+from tillmap.core.files import read_jsonl
+from tillmap.llm.interface.prompting import GRADIENTGURUS_LLAMA, Recipe
 
-from tillmap.config.params import Llama
-from tillmap.core.completions import Message, Question
-from tillmap.core.taxonomy import LabelTree
-from tillmap.llm.answer_formats import AnswerFormat, make_answer_format
-from tillmap.llm.few_shot import ITEM_COLUMNS, FewShotExamples, labelled_items, make_item, widen_paths
-from tillmap.llm.prompting import GRADIENTGURUS_LLAMA, Renderer, our_recipe
-
-
-def answer_format_of(params: Llama, tree: LabelTree) -> AnswerFormat:
-    """The form of the arm's answers; GradientGurus' recipe has its own."""
-    return make_answer_format("json" if params.recipe == "gradientgurus" else params.answer_format, tree)
+_NOT_OF_THE_RECIPE = {"checkpoint_steps", "merge", "hub_id"}
 
 
-def write_questions(
-    asked: pd.DataFrame, training: pd.DataFrame, neighbours: pd.DataFrame, tree: LabelTree, params: Llama
-) -> Iterator[Question]:
-    """One question for each row of `asked`, in order: the row, and nothing else.
-
-    The tables are those of `rag.write_questions`; neighbours only say which answers `constrain: retrieved` allows.
-    """
-    renderer = renderer_of(params, tree)
-    evidence = FewShotExamples(training, neighbours) if params.constrain == "retrieved" else None
-    for split, row_id, *shown in asked[["split", "id", *ITEM_COLUMNS]].itertuples(index=False, name=None):
-        near = evidence.examples(split, row_id) if evidence else []
-        found = widen_paths((example.path for example in near), tree, params.widen)
-        answers = [renderer.answer_format.encode(path) for path in found]
-        yield Question(split, row_id, renderer.question(make_item(*shown)), answers or None)
+class Settings(LanguageModel):
+    sample_rows: Count
+    sample_policy: Policy
 
 
-def write_training(sample: pd.DataFrame, tree: LabelTree, params: Llama) -> Iterator[list[Message]]:
-    """One conversation for each labelled row, in order: exactly its question, then its answer."""
-    renderer = renderer_of(params, tree)
-    for _, example in labelled_items(sample):
-        yield renderer.training_example(example.item, example.path)
+class Llama(LocalModelArm):
+    """LoRA with Unsloth and TRL on `llama.sample_rows` rows; the adapter is served with its base, or merged into it."""
 
+    name: ClassVar[str] = "llama"
+    Settings: ClassVar[type[Section]] = Settings
+    tuned: ClassVar[bool] = True
+    reads: ClassVar[tuple[Need, ...]] = ("rows", "index", "base", "model")
+    training_params: ClassVar[tuple[str, ...]] = ("llama.recipe", "train_llama")
 
-def renderer_of(params: Llama, tree: LabelTree) -> Renderer:
-    """How the arm asks, in training and afterwards."""
-    ours = our_recipe(params.show_retailer, params.show_price, params.show_numbers)
-    return Renderer(GRADIENTGURUS_LLAMA if params.recipe == "gradientgurus" else ours, answer_format_of(params, tree))
+    def gradientgurus(self, settings: Any) -> tuple[Recipe, str]:
+        return GRADIENTGURUS_LLAMA, "json"
+
+    def train(self, context: Context, training: Any, folder: Path) -> dict[str, Any]:
+        """A killed training goes on from its last checkpoint."""
+        from tillmap.core.run_state import alone, run_key, state_folder
+        from tillmap.llm.checkpoints import check_checkpoint
+        from tillmap.llm.merging import merge_adapter
+        from tillmap.tuning.hub import push_model, require_token
+        from tillmap.tuning.lora import train_adapter
+        from tillmap.tuning.recipes import choose_recipe
+
+        assert context.prompts is not None
+        check_checkpoint(context.base)
+        if training.hub_id:
+            require_token(training.hub_id)
+        recipe = choose_recipe(context.settings.recipe, training.model_dump(exclude=_NOT_OF_THE_RECIPE))
+        examples = context.prompts / TRAINING
+        files = [examples, *(file for file in context.base.rglob("*") if file.is_file())]
+        state = state_folder() / "train" / run_key({"recipe": asdict(recipe), "seed": context.seed}, files)
+        conversations = [record["messages"] for record in read_jsonl(examples)]
+        with alone(state), TemporaryDirectory() as beside:
+            adapter = Path(beside) if training.merge else folder
+            trained = train_adapter(
+                conversations,
+                context.base,
+                recipe,
+                state,
+                adapter,
+                checkpoint_steps=training.checkpoint_steps,
+                seed=context.seed,
+            )
+            if training.merge:
+                merge_adapter(context.base, adapter, folder, training.merge)
+        found = trained.report() | {"examples": len(conversations), "seed": context.seed, "merge": training.merge}
+        found["losses"] = trained.losses
+        if training.hub_id:
+            found["pushed"] = push_model(folder, training.hub_id)
+        return found

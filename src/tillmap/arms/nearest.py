@@ -1,105 +1,37 @@
 """The `nearest` arm: the neighbours of a row vote for whole label paths."""
 
-import json
 from collections.abc import Iterator
+from typing import Annotated, ClassVar
 
-import numpy as np
 import pandas as pd
+from pydantic import Field
 
+from tillmap.arms.base import Arm, Need, answer_of
+from tillmap.arms.context import Context
+from tillmap.config.blocks import Count, RetrieverName, Section
 from tillmap.core.completions import Completion
-from tillmap.core.errors import InputError
-from tillmap.core.taxonomy import LEVELS, LabelPath, LabelTree
-from tillmap.llm.answer_formats import AnswerFormat, make_answer_format
+from tillmap.retrieval.vote import vote, votes_by_key
 
-_PATH = list(LEVELS)
+MAX_CANDIDATES = 10
 
 
-def vote(
-    neighbours: pd.DataFrame, rows: pd.DataFrame, queries: pd.DataFrame, k: int = 20, power: float = 5.0
-) -> pd.DataFrame:
-    """The label paths of each query's neighbours, ranked by the similarity that stands behind them.
-
-    A neighbour weighs (its score / the query's best score) ** power, so that retrievers of any scale can vote. A
-    query's scores sum to 1, and the share of the winner is the confidence in it. Equal shares go to the path whose
-    nearest neighbour is nearer. A query without neighbours gets the commonest path of all, with its share of the rows.
-
-    Args:
-        neighbours: a neighbours table.
-        rows: id and the four levels of the rows that neighbours are of.
-        queries: split and id of the rows to answer; the result keeps their order.
-        k: how many of a query's neighbours vote.
-        power: how much more the nearer ones weigh; 0 for a plain count.
-
-    Returns: split, id, rank (from 0, the answer), the four levels, score.
-
-    Raises InputError when there are no labelled rows or a neighbour is not one of them.
-    """
-    labelled = rows[["id", *_PATH]].dropna()
-    if labelled.empty:
-        raise InputError("no labelled rows to vote with: expected an id and four labels for each training row")
-    paths = labelled[_PATH].drop_duplicates(ignore_index=True)
-    path_of_row = labelled.groupby(_PATH, sort=False).ngroup().to_numpy()
-
-    voters = neighbours[neighbours["rank"] < k]
-    place = pd.Index(labelled["id"]).get_indexer(voters["neighbour"])
-    if (place < 0).any():
-        missing = voters["neighbour"].iloc[int(np.argmin(place))]
-        raise InputError(f"neighbour {missing} is not a labelled training row: index and rows differ, run both again")
-    query = _place(queries, voters)
-    votes = pd.DataFrame({"query": query, "path": path_of_row[place], "rank": voters["rank"].to_numpy()})[query >= 0]
-    votes["score"] = _weights(votes["query"], voters["score"][query >= 0].to_numpy(dtype=np.float64), power)
-
-    shares = votes.groupby(["query", "path"], as_index=False).agg({"score": "sum", "rank": "min"})
-    unheard = np.setdiff1d(np.arange(len(queries)), votes["query"])
-    counts = np.bincount(path_of_row)
-    commonest = pd.DataFrame(
-        {"query": unheard, "path": counts.argmax(), "score": counts.max() / counts.sum(), "rank": 0}
-    )
-    shares = pd.concat([shares, commonest], ignore_index=True)
-    shares["share"] = shares["score"].round(12)  # sums of the same weights in another order are equal
-    shares = shares.sort_values(["query", "share", "rank"], ascending=[True, False, True], kind="stable")
-    asked, chosen = queries.iloc[shares["query"]], paths.iloc[shares["path"]]
-    return pd.DataFrame(
-        {
-            "split": asked["split"].array,
-            "id": asked["id"].array,
-            "rank": shares.groupby("query").cumcount().array,
-            **{level: chosen[level].array for level in LEVELS},
-            "score": shares["score"].array,
-        }
-    )
+class Settings(Section):
+    retriever: RetrieverName
+    k: Count
+    power: Annotated[float, Field(ge=0)]
 
 
-def answer_format_of(tree: LabelTree) -> AnswerFormat:
-    """How the arm writes its answers down."""
-    return make_answer_format("json", tree)
+class Nearest(Arm):
+    """Each neighbour's vote weighs its similarity; the winner's share of the votes is the arm's own confidence."""
 
+    name: ClassVar[str] = "nearest"
+    Settings: ClassVar[type[Section]] = Settings
+    reads: ClassVar[tuple[Need, ...]] = ("rows", "index")
 
-def votes_by_key(votes: pd.DataFrame) -> dict[tuple[str, int], list[tuple[LabelPath, float]]]:
-    """The ranked label paths of each query of a `vote` table, with their scores."""
-    ranked: dict[tuple[str, int], list[tuple[LabelPath, float]]] = {}
-    for split, row_id, *path, score in votes[["split", "id", *_PATH, "score"]].itertuples(index=False, name=None):
-        ranked.setdefault((split, row_id), []).append((LabelPath(*path), score))
-    return ranked
-
-
-def completions(votes: pd.DataFrame, most: int = 10) -> Iterator[Completion]:
-    """A `vote` table as completions: the winner as the answer, the first `most` paths as candidates."""
-    for (split, row_id), ranked in votes_by_key(votes).items():
-        candidates = [[list(path), round(score, 6)] for path, score in ranked[:most]]
-        answer = json.dumps(ranked[0][0]._asdict(), ensure_ascii=False)
-        yield Completion(split, row_id, answer, "ok", candidates=candidates)
-
-
-def _place(queries: pd.DataFrame, voters: pd.DataFrame) -> "np.ndarray[tuple[int], np.dtype[np.intp]]":
-    """The position of each voter's query; -1 where it was not asked."""
-    asked = pd.MultiIndex.from_frame(queries[["split", "id"]])
-    return asked.get_indexer(pd.MultiIndex.from_frame(voters[["split", "id"]]))
-
-
-def _weights(query: pd.Series, score: "np.ndarray[tuple[int], np.dtype[np.float64]]", power: float) -> pd.Series:
-    """Shares of each voter in its query's vote. Similarities below 0 count as 0; where all are, all count alike."""
-    similarity = pd.Series(np.maximum(score, 0), index=query.index)
-    best = similarity.groupby(query).transform("max")
-    weight = (similarity / best).fillna(1.0) ** power
-    return weight / weight.groupby(query).transform("sum")
+    def answer(self, context: Context, rows: pd.DataFrame) -> Iterator[Completion]:
+        settings = context.settings
+        neighbours = context.neighbours(rows, settings.retriever)
+        votes = vote(neighbours, context.training, rows[["split", "id"]], settings.k, settings.power)
+        for (split, row_id), ranked in votes_by_key(votes).items():
+            candidates = [[list(path), round(share, 6)] for path, share in ranked[:MAX_CANDIDATES]]
+            yield Completion(split, row_id, answer_of(ranked[0][0]), "ok", candidates=candidates)

@@ -1,15 +1,18 @@
 """The `openai` arm: a model tuned at a provider and asked without examples, or an untuned one that sees neighbours."""
 
-from collections.abc import Iterator
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
 
-import pandas as pd
+from pydantic import Field
 
-from tillmap.config.params import OpenAI
-from tillmap.core.completions import Message, Question
-from tillmap.core.taxonomy import LabelTree
-from tillmap.llm.answer_formats import AnswerFormat, make_answer_format
-from tillmap.llm.few_shot import ITEM_COLUMNS, FewShotExamples, labelled_items, make_item, widen_paths
-from tillmap.llm.prompting import GRADIENTGURUS_RAG, Recipe, Renderer, our_recipe
+from tillmap.arms._llm import LanguageModelArm
+from tillmap.arms.base import Need
+from tillmap.arms.context import JOB, TRAINING, Context
+from tillmap.config.blocks import Count, Policy, Questions, Section
+from tillmap.core.completions import Completion, Question
+from tillmap.core.files import write_json
+from tillmap.llm.interface.prompting import GRADIENTGURUS_RAG, Recipe
 
 GRADIENTGURUS_OPENAI = Recipe(
     system="Your task is to classify the user text",
@@ -21,45 +24,63 @@ GRADIENTGURUS_OPENAI = Recipe(
 )
 
 
-def answer_format_of(params: OpenAI, tree: LabelTree) -> AnswerFormat:
-    """The form of the arm's answers; GradientGurus' recipes have their own."""
-    seed = "joined" if params.mode == "tuned" else "json"
-    return make_answer_format(seed if params.recipe == "gradientgurus" else params.answer_format, tree)
+class Settings(Questions):
+    mode: Literal["tuned", "retrieved"]
+    model: Annotated[str, Field(min_length=1)]
+    sample_rows: Count
+    sample_policy: Policy
+    examples: Annotated[int, Field(ge=0, le=100)]
+    constraint: Literal["off", "structured_outputs", "json_schema"]
+    unseen_brand: Literal[False]
+    engine: Literal["openai_batch", "openai_server"]
+    request: dict[str, Any]
 
 
-def stop_of(params: OpenAI) -> tuple[str, ...]:
-    """Where an answer ends: GradientGurus' bar, which no joined label holds, or a line's end."""
-    return ("|",) if params.mode == "tuned" and params.recipe == "gradientgurus" else ("\n",)
+class OpenAI(LanguageModelArm):
+    """OpenAI, or any provider with its interface: a paid one, or a server on this machine."""
 
+    name: ClassVar[str] = "openai"
+    Settings: ClassVar[type[Section]] = Settings
+    paid: ClassVar[bool] = True
+    tuned: ClassVar[bool] = True
+    reads: ClassVar[tuple[Need, ...]] = ("rows", "index", "model")
+    training_params: ClassVar[tuple[str, ...]] = ("openai.mode", "openai.model", "train_openai", "provider")
 
-def write_questions(
-    asked: pd.DataFrame, training: pd.DataFrame, neighbours: pd.DataFrame, tree: LabelTree, params: OpenAI
-) -> Iterator[Question]:
-    """One question for each row of `asked`, in order; the tables are those of `rag.write_questions`.
+    def is_tuned(self, settings: Any) -> bool:
+        return bool(settings.mode == "tuned")
 
-    A tuned model sees the row alone, an untuned one its nearest neighbours too. With `constrain: retrieved` a question
-    allows only answers that stand for some neighbour's path, widened as `widen` says.
-    """
-    renderer = renderer_of(params, tree)
-    untuned, bound = params.mode == "retrieved", params.constrain == "retrieved"
-    evidence = FewShotExamples(training, neighbours) if untuned or bound else None
-    for split, row_id, *shown in asked[["split", "id", *ITEM_COLUMNS]].itertuples(index=False, name=None):
-        near = evidence.examples(split, row_id) if evidence else []
-        found = widen_paths((example.path for example in near), tree, params.widen) if bound else []
-        answers = [renderer.answer_format.encode(path) for path in found]
-        seen = near[: params.examples] if untuned else []
-        yield Question(split, row_id, renderer.question(make_item(*shown), seen), answers or None)
+    def gradientgurus(self, settings: Any) -> tuple[Recipe, str]:
+        return (GRADIENTGURUS_OPENAI, "joined") if self.is_tuned(settings) else (GRADIENTGURUS_RAG, "json")
 
+    def stop(self, settings: Any) -> tuple[str, ...]:
+        """Where an answer ends: GradientGurus' bar, which no joined label holds, or a line's end."""
+        return ("|",) if self.is_tuned(settings) and settings.recipe == "gradientgurus" else ("\n",)
 
-def write_training(sample: pd.DataFrame, tree: LabelTree, params: OpenAI) -> Iterator[list[Message]]:
-    """One conversation for each labelled row, in order: exactly its question, then its answer."""
-    renderer = renderer_of(params, tree)
-    for _, example in labelled_items(sample):
-        yield renderer.training_example(example.item, example.path)
+    def ask(self, context: Context, questions: Sequence[Question], allowed: dict[str, Any] | None) -> list[Completion]:
+        from tillmap.llm.interface.inference import plan_generation
+        from tillmap.providers.inference import ask_provider
 
+        assert context.provider is not None
+        settings = context.settings
+        generation = plan_generation(settings, context.seed, allowed)
+        answers, spent = ask_provider(
+            context.provider, settings, context.job, questions, generation, self.stop(settings), context.arm
+        )
+        context.notes |= {"seconds": answers.seconds, **spent}
+        return answers.completions
 
-def renderer_of(params: OpenAI, tree: LabelTree) -> Renderer:
-    """How the arm asks, in training and afterwards."""
-    seed = GRADIENTGURUS_OPENAI if params.mode == "tuned" else GRADIENTGURUS_RAG
-    ours = our_recipe(params.show_retailer, params.show_price, params.show_numbers)
-    return Renderer(seed if params.recipe == "gradientgurus" else ours, answer_format_of(params, tree))
+    def train(self, context: Context, training: Any, folder: Path) -> dict[str, Any]:
+        """Writes the record of who is asked: a model tuned now, one tuned earlier, or an untuned one."""
+        from tillmap.providers.tuned_model import tune_model, untuned_record
+
+        settings = context.settings
+        if settings.mode == "retrieved":
+            job = untuned_record("retrieved", settings.model)
+        elif training.tuned_model:
+            job = untuned_record("tuned", training.tuned_model)
+        else:
+            assert context.provider is not None
+            assert context.prompts is not None
+            job = tune_model(context.provider, training, settings.model, context.prompts / TRAINING, context.seed)
+        write_json(job, folder / JOB)
+        return job

@@ -1,34 +1,16 @@
-"""Which rows the cascade's language model is to answer: those that the free arm is not sure of, or a budget's worth."""
+"""Which rows the cascade routes to its language model: those that the free arm is not sure of, as a budget allows."""
 
 from collections.abc import Mapping
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from tillmap.evaluation.calibration_curves import threshold_for
-from tillmap.evaluation.metrics import KEY
+from tillmap.core.taxonomy import KEY
 from tillmap.splitting.subsets import rows_to_answer
 
-FREE, TRIED, ASKED = "free", "tried", "asked"
-Role = Literal["free", "tried", "asked"]  # a row is the free arm's, or is asked to try the model, or for its answer
-
-
-def choose_threshold(confidence: npt.ArrayLike, right: npt.ArrayLike, target: float) -> float:
-    """The least confidence from which on rows are answered at the `target` accuracy; infinite where none is.
-
-    Args:
-        confidence: of held-out rows, each by a model that has not seen it: see `confidence.cross_fit`.
-        right: whether their answers were right.
-
-    The accuracy above a threshold is taken as the mean of what came out and of what the confidences expect. Of the
-    two, the first alone follows the luck of few rows, and the largest set that reaches the target is the luckiest; the
-    second alone keeps what is wrong with the confidences' shape.
-    """
-    given = np.asarray(confidence, dtype=np.float64)
-    found = threshold_for(given, (given + np.asarray(right, dtype=np.float64)) / 2, target)
-    return float("inf") if found is None else found
+# A row is kept by the free arm, asked to try the model on, or routed to the model for its answer.
+KEPT, TRIAL, ROUTED = "kept", "trial", "routed"
 
 
 def plan_routes(predictions: pd.DataFrame, threshold: float, held_out_rows: int, seed: int) -> pd.DataFrame:
@@ -50,9 +32,9 @@ def plan_routes(predictions: pd.DataFrame, threshold: float, held_out_rows: int,
     tried = rows_to_answer(unsure, held_out_rows, seed)
     share = len(tried) / len(unsure) if len(unsure) else 1.0
     parts = [
-        rows_to_answer(sure, round(share * len(sure)), seed).assign(role=FREE),
-        tried.assign(role=TRIED),
-        new.assign(role=np.where(below[new.index], ASKED, FREE)),
+        rows_to_answer(sure, round(share * len(sure)), seed).assign(role=KEPT),
+        tried.assign(role=TRIAL),
+        new.assign(role=np.where(below[new.index], ROUTED, KEPT)),
     ]
     return pd.concat(parts).sort_index()
 
@@ -82,10 +64,10 @@ def keep_to_budget(routes: pd.DataFrame, usd: Mapping[tuple[str, int], float], b
     The others are the free arm's; those of them that were to be tried are left out, like all that are not.
     """
     keys = pd.Series(list(routes[KEY].itertuples(index=False, name=None)), index=routes.index)
-    order = pd.concat([routes[routes["role"] == role].sort_values("confidence") for role in (TRIED, ASKED)]).index
+    order = pd.concat([routes[routes["role"] == role].sort_values("confidence") for role in (TRIAL, ROUTED)]).index
     too_dear = order[_affordable(np.array([usd[key] for key in keys[order]]), budget_usd) :]
-    kept: pd.DataFrame = routes.drop(index=too_dear[routes.loc[too_dear, "role"] == TRIED])
-    kept["role"] = kept["role"].mask(kept.index.isin(too_dear), FREE)
+    kept: pd.DataFrame = routes.drop(index=too_dear[routes.loc[too_dear, "role"] == TRIAL])
+    kept["role"] = kept["role"].mask(kept.index.isin(too_dear), KEPT)
     return kept
 
 

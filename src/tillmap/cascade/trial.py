@@ -12,11 +12,11 @@ import numpy as np
 import pandas as pd
 
 from tillmap.core.completions import Question
-from tillmap.core.taxonomy import LEVELS, LabelPath
+from tillmap.core.taxonomy import KEY, LEVELS, LabelPath
 from tillmap.evaluation.comparison import BETTER, compare_arms
-from tillmap.evaluation.metrics import KEY, mark
-from tillmap.llm.few_shot import ITEM_COLUMNS, FewShotExamples, make_item
-from tillmap.llm.prompting import Renderer
+from tillmap.evaluation.metrics import mark
+from tillmap.llm.interface.few_shot import ITEM_COLUMNS, FewShotExamples, make_item
+from tillmap.llm.interface.prompting import Renderer
 
 Key = tuple[str, int]
 Ranked = Sequence[tuple[LabelPath, float]]

@@ -1,4 +1,4 @@
-"""Looks whether this machine is ready: Python, packages, memory, disk, remote, keys, models. Changes nothing."""
+"""`tillmap doctor`: look whether this machine is ready, and change nothing."""
 
 import importlib.metadata
 import os
@@ -11,8 +11,11 @@ from queue import Empty, Queue
 from threading import Thread
 from typing import NamedTuple
 
+import typer
+
+from tillmap.arms import ARMS, schema
 from tillmap.config import paths
-from tillmap.config.params import TRAINED, Params, read_params
+from tillmap.config.params import Params, read_params
 from tillmap.core.errors import TillmapError
 from tillmap.core.run_state import state_folder
 
@@ -22,6 +25,24 @@ _MIN_GPU_GIB = 8
 _PATIENCE = 30.0  # seconds for a remote
 _PIN = re.compile(r"^([A-Za-z0-9._-]+)==([^\s;#\\]+)")
 _MANY = 5  # packages that a finding names
+
+
+def doctor() -> None:
+    """Look whether this machine is ready to run the pipeline and to label, and say what to do where it is not.
+
+    Python, packages against the lock of requirements/, GPU, disk, params.yaml, DVC's remote, keys (whether they are
+    set, never their values) and the files of each arm that is on. Changes nothing. The exit code is 0 where all is
+    well, else 1.
+    """
+    bad = 0
+    for finding in examine(Path()):
+        typer.echo(f"{'ok ' if finding.well else 'BAD'}  {finding.name}: {finding.found}")
+        if not finding.well:
+            typer.echo(f"     -> {finding.remedy}")
+            bad += 1
+    typer.echo("all is well" if not bad else f"{bad} to mend")
+    if bad:
+        raise typer.Exit(1)
 
 
 class Finding(NamedTuple):
@@ -41,7 +62,7 @@ def examine(root: Path) -> Iterator[Finding]:
     yield from _disk(state_folder())
     params = None
     try:
-        params = read_params(root / paths.PARAMS)
+        params = read_params(root / paths.PARAMS, schema())
         yield Finding("params", True, "params.yaml is valid")
     except TillmapError as error:
         yield Finding("params", False, str(error), "correct params.yaml")
@@ -169,8 +190,10 @@ def _within(seconds: float, call: Callable[[], bool]) -> bool:
 
 def _keys(params: Params) -> Iterator[Finding]:
     """Whether the keys that the arms that are on will need are set. Their values are never read out."""
+    paid = [arm for arm in ARMS if ARMS[arm].paid and params.needs(arm)]
+    why_paid = f"the {paid[0]} arm is asked" if paid else "a provider is asked"
     wanted: list[tuple[str, str, bool]] = [
-        (params.provider.key_variable, "the openai arm is on", params.run.openai),
+        (params.provider.key_variable, why_paid, bool(paid)),
         ("HF_TOKEN", "train_llama.hub_id is set", params.train_llama.hub_id is not None),
     ]
     for variable, why, needed in wanted:
@@ -183,7 +206,7 @@ def _models(root: Path, params: Params) -> Iterator[Finding]:
     """Whether the arms that are on can label new rows."""
     from tillmap.serving.labeller import missing_files
 
-    for arm in (arm for arm in TRAINED if getattr(params.run, arm)):
+    for arm in (arm for arm in params.run.on if arm in ARMS):
         missing = " ".join(str(path) for path in missing_files(arm, root))
         found = f"{missing} not here" if missing else "its files are here"
         yield Finding(f"arm {arm}", not missing, found, f"`dvc repro` makes them, `dvc pull {missing}` brings them")

@@ -1,14 +1,22 @@
-"""What of the pipeline's outputs goes to a shared remote."""
+"""`tillmap private`: keep a licensed catalogue's rows from every remote."""
 
 from pathlib import Path
 
+import typer
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap
 
 from tillmap.core.errors import ParamsError
 
 # Outputs that hold a catalogue's descriptions. Models, completions and predictions name rows by their ids.
-HOLD_ROWS = ("data/raw", "data/split", "data/index", "data/prompts/", "data/review")
+HOLD_ROWS = ("data/raw", "data/split", "data/index", "data/prompts/", "data/cascade", "data/review")
+
+
+def private() -> None:
+    """Keep a licensed catalogue's rows from every remote: marks the outputs that hold descriptions in dvc.yaml."""
+    for path in keep_private(Path("dvc.yaml")):
+        typer.echo(f"{path}: push: false")
+    typer.echo("Rows stay on this machine; models, completions and predictions still travel. Commit dvc.yaml.")
 
 
 def keep_private(dvcfile: Path) -> list[str]:

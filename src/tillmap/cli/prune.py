@@ -1,16 +1,29 @@
-"""Deletes resume state that nobody will go on from."""
+"""`tillmap prune`: delete resume state that nobody will go on from."""
 
 import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from tillmap.core.errors import ResourceError
 from tillmap.core.run_state import alone, state_folder
-from tillmap.providers.cancel import unfinished_runs
 
-_KINDS = ("infer", "predict", "train", "openai")
+_KINDS = ("infer", "predict", "train", "provider")
 _DAY = 24 * 60 * 60
+
+
+def prune(
+    days: Annotated[int, typer.Option(min=0, help="Keep what was used in the last so many days.")] = 30,
+) -> None:
+    """Delete old resume state: answers, checkpoints and pieces of finished or forgotten runs.
+
+    What is under way at a paid provider is kept.
+    """
+    count, size = prune_state(days)
+    typer.echo(f"{count} runs deleted, {size / 2**20:,.0f} MiB freed")
 
 
 def prune_state(days: float) -> tuple[int, int]:
@@ -18,6 +31,8 @@ def prune_state(days: float) -> tuple[int, int]:
 
     Runs with something under way at a provider stay, and so do those that a process is at work on.
     """
+    from tillmap.providers.cancel import unfinished_runs  # loads the provider's library
+
     paid = set(unfinished_runs())
     count = freed = 0
     for folder in _runs():

@@ -5,16 +5,16 @@ keeps its work in a folder of the user's: `TILLMAP_STATE`, or the platform's sta
 key made of its questions, model and settings; code is not part of the key, `STATE_VERSION` is.
 """
 
-import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import platformdirs
+from filelock import FileLock, Timeout
 
 from tillmap.core.errors import ResourceError
 
@@ -38,72 +38,100 @@ def run_key(settings: dict[str, Any], files: Iterable[Path]) -> str:
 
 @contextmanager
 def hold(lock: Path, refusal: Callable[[str], str]) -> Iterator[None]:
-    """Hold a lock file while the block runs; a killed process lets go of it.
+    """Hold a lock file while the block runs. The system releases the lock when the process ends, even by a kill.
 
-    Raises ResourceError where another process has it, with what `refusal` makes of that process's number.
+    The file contains the number of the process that holds it. Raises ResourceError if another process has the lock,
+    with the text that `refusal` makes of its number.
     """
     lock.parent.mkdir(parents=True, exist_ok=True)
-    with lock.open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            file.seek(0)
-            raise ResourceError(refusal(file.read() or "?")) from None
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
+    try:
+        held = FileLock(lock).acquire(blocking=False)
+    except Timeout:
+        raise ResourceError(refusal(lock.read_text() or "?")) from None
+    with held:
+        lock.write_text(str(os.getpid()))
         yield
 
 
 @contextmanager
 def alone(folder: Path) -> Iterator[None]:
-    """Keep other processes from the state in a folder while the block runs. Raises ResourceError where one has it."""
+    """Keep other processes from the state in a folder while the block runs. Raises ResourceError if one has it."""
     with hold(
         folder / _LOCK, lambda _: f"{folder}: another process follows this run; wait for it or stop it, then run again"
     ):
         yield
 
 
-class Journal:
-    """Batches of records by number. A batch counts once its whole line is on the disk."""
+class AnswerLog:
+    """The answers of one run so far, appended to one file: a record counts once its whole line is on the disk.
+
+    A line is {"seconds": what these records took, "records": {key: record}}. Keys are the caller's, say a hash of a
+    question, so that another run of the same model finds an answer again (`read_answers`).
+    """
 
     def __init__(self, path: Path) -> None:
-        """Open the journal at `path`, or start it; a line cut short by a kill is dropped."""
+        """Open the log at `path`, or start it; a line cut short by a kill is dropped."""
         path.parent.mkdir(parents=True, exist_ok=True)
         self._path = path
-        self._batches: dict[int, dict[str, Any]] = {}
-        end = 0
+        self._records: dict[str, tuple[dict[str, Any], float]] = {}
         with path.open("ab+") as file:
             file.seek(0)
-            for line in file:
-                try:
-                    entry = json.loads(line)
-                except ValueError:
-                    break
-                if not line.endswith(b"\n"):
-                    break
-                self._batches[entry["batch"]] = entry
-                end += len(line)
+            end = 0
+            for size, records in _whole_lines(file):
+                self._records |= records
+                end += size
             file.truncate(end)
 
-    def __contains__(self, batch: int) -> bool:
-        return batch in self._batches
+    def __contains__(self, key: str) -> bool:
+        return key in self._records
 
-    def add(self, batch: int, seconds: float, records: list[dict[str, Any]]) -> None:
-        """Write one batch and wait until it is on the disk."""
-        entry = {"batch": batch, "seconds": round(seconds, 3), "records": records}
+    def add(self, records: Mapping[str, dict[str, Any]], seconds: float) -> None:
+        """Write some records, which took so many seconds together, and wait until they are on the disk."""
+        entry = {"seconds": round(seconds, 3), "records": records}
         with self._path.open("ab") as file:
             file.write(json.dumps(entry, ensure_ascii=False).encode() + b"\n")
             file.flush()
             os.fsync(file.fileno())
-        self._batches[batch] = entry
+        self._records |= _with_seconds(entry)
 
-    def records(self) -> Iterator[dict[str, Any]]:
-        """All records, in the order of the batches."""
-        for batch in sorted(self._batches):
-            yield from self._batches[batch]["records"]
+    def take(self, found: Mapping[str, tuple[dict[str, Any], float]]) -> None:
+        """Count records that another log holds as if they were this one's, without writing them again."""
+        self._records = dict(found) | self._records
 
-    @property
-    def seconds(self) -> float:
-        """Time spent on the batches, those of an earlier, interrupted run included."""
-        return float(sum(entry["seconds"] for entry in self._batches.values()))
+    def records(self, keys: Iterable[str]) -> list[dict[str, Any]]:
+        """The records of these keys, in their order. Raises KeyError where one is missing."""
+        return [self._records[key][0] for key in keys]
+
+    def seconds(self, keys: Iterable[str]) -> float:
+        """The time that these records took, whichever run it was spent in."""
+        return float(sum(self._records[key][1] for key in keys))
+
+
+def read_answers(paths: Iterable[Path], keys: Container[str]) -> dict[str, tuple[dict[str, Any], float]]:
+    """What some logs hold of these keys: each record with its share of the seconds. Nothing is written.
+
+    Another process may be writing one of them: a last line that is not whole is passed over.
+    """
+    found: dict[str, tuple[dict[str, Any], float]] = {}
+    for path in sorted(paths):
+        with path.open("rb") as file:
+            for _, records in _whole_lines(file):
+                found |= {key: record for key, record in records.items() if key in keys}
+    return found
+
+
+def _whole_lines(file: IO[bytes]) -> Iterator[tuple[int, dict[str, tuple[dict[str, Any], float]]]]:
+    """The size and the records of each line, up to the first that is cut short."""
+    for line in file:
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            return
+        if not line.endswith(b"\n"):
+            return
+        yield len(line), _with_seconds(entry)
+
+
+def _with_seconds(entry: Mapping[str, Any]) -> dict[str, tuple[dict[str, Any], float]]:
+    each = entry["seconds"] / max(len(entry["records"]), 1)
+    return {key: (record, each) for key, record in entry["records"].items()}

@@ -6,7 +6,7 @@ from functools import lru_cache
 from itertools import takewhile
 from typing import TypeAlias
 
-from tillmap.llm.answer_formats import OpenAnswers
+from tillmap.llm.interface.answer_formats import OpenAnswers
 
 _Node: TypeAlias = "dict[int, _Node]"  # from a token id to what may follow it
 

@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple, TypeVar
 from rapidfuzz import fuzz, process
 
 from tillmap.core.taxonomy import LEVELS, LabelPath, LabelTree
-from tillmap.llm.answer_formats import AnswerFormat, unescape
+from tillmap.llm.interface.answer_formats import AnswerFormat, unescape
 from tillmap.postprocessing.matching import Embed, NearestPath, PathMatcher, fold
 from tillmap.postprocessing.parsing import Reading, readings, runs
 

@@ -1,13 +1,24 @@
-"""The `vote` arm: the other arms vote for whole label paths, all levels together, each as loudly as it is sure."""
+"""The vote: the other arms vote for whole label paths, all levels together, each with the odds of its confidence."""
 
 import json
+import logging
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
 
 from tillmap.core.completions import Completion
-from tillmap.core.taxonomy import LabelPath
+from tillmap.core.errors import ParamsError
+from tillmap.core.taxonomy import KEY, LEVELS, LabelPath, LabelTree
+from tillmap.postprocessing.calibration import CandidateScores, calibrate, make_signals
+from tillmap.postprocessing.predictions import COLUMNS
+
+logger = logging.getLogger(__name__)
 
 Key = tuple[str, int]
+VOTE = "vote"
 Ranked = Sequence[tuple[LabelPath, float]]
 
 # A path counts the votes for each of its labels, as linear scores it: arms that agree on the module but not on the
@@ -52,3 +63,69 @@ def completions(elected: Mapping[Key, Ranked], most: int = 10) -> Iterator[Compl
         candidates = [[list(path), round(share, 6)] for path, share in ranked[:most]]
         answer = json.dumps(ranked[0][0]._asdict(), ensure_ascii=False)
         yield Completion(split, row_id, answer, "ok", candidates=candidates)
+
+
+def choose_voters(wanted: Sequence[str], answered: Sequence[str]) -> list[str]:
+    """The arms that vote: those wanted that answered. Raises ParamsError where there is none."""
+    voters = [arm for arm in wanted if arm in answered]
+    if not voters:
+        raise ParamsError(
+            f"vote.arms: {', '.join(wanted)}: every arm is off that could vote; switch one on in `run`, "
+            "or the vote off with `-S run.vote=false`"
+        )
+    return voters
+
+
+@dataclass(frozen=True)
+class Election:
+    """What the vote came to: its completions (records), its predictions, and on how many rows all voters agreed."""
+
+    completions: list[dict[str, Any]]
+    predictions: pd.DataFrame
+    agreed: int
+
+
+def hold_election(
+    predictions: Mapping[str, pd.DataFrame],
+    free: Mapping[str, CandidateScores],
+    rows: pd.DataFrame,
+    training: LabelTree,
+) -> Election:
+    """Let some arms vote on every row that all of them answered.
+
+    Args:
+        predictions: each voter's table, with calibrated confidences.
+        free: the candidate scores of the voters that have them; the others vote for their answer alone.
+        rows: the split's rows.
+        training: the paths of the training subset.
+    """
+    tables = list(predictions.values())
+    shared = tables[0][KEY]
+    for table in tables[1:]:
+        shared = shared.merge(table[KEY], on=KEY)
+    tables = [shared.merge(table, on=KEY) for table in tables]
+    cast = [_ballots(table, free.get(arm)) for arm, table in zip(predictions, tables, strict=True)]
+    keys = list(shared.itertuples(index=False, name=None))
+    elected = {key: elect(row) for key, row in zip(keys, zip(*cast, strict=True), strict=True)}
+    said = [answer.as_record() for answer in completions(elected)]
+    tree = LabelTree.from_rows(rows[rows["split"] == "train"])
+    table = pd.DataFrame(
+        [(*key, *path, share, "none", path in tree, VOTE, "ok") for key, ((path, share), *_) in elected.items()],
+        columns=COLUMNS,
+    )
+    if rows.loc[rows["subset"] == "calibration", KEY].merge(table, on=KEY).empty:
+        logger.warning("vote: no row of the calibration subset was answered by all: its confidences are not calibrated")
+    else:
+        table, _ = calibrate(table, make_signals(said, table, rows, free, training), rows)
+    answers = (voter[list(LEVELS)].itertuples(index=False, name=None) for voter in tables)
+    return Election(said, table, sum(len(set(row)) == 1 for row in zip(*answers, strict=True)))
+
+
+def _ballots(
+    predictions: pd.DataFrame, scores: CandidateScores | None
+) -> Iterator[tuple[float, Sequence[tuple[LabelPath, float]]]]:
+    """One arm's ballot for each row of its predictions, in order; a free arm's has all its candidates."""
+    columns = [*KEY, *LEVELS, "confidence"]
+    for split, row_id, *labels, confidence in predictions[columns].itertuples(index=False, name=None):
+        answer = LabelPath(*labels)
+        yield confidence, (scores or {}).get((split, row_id)) or [(answer, 1.0)]

@@ -18,7 +18,7 @@ from tillmap.splitting.drift import Drift
 logger = logging.getLogger(__name__)
 
 # Blocks of params.yaml that shape the answers of some arm.
-_SHAPING = ("seed", "embedding", "retrieval", "nearest", "linear", "engine", "postprocess")
+_SHAPING = ("seed", "embedding", "retrieval", "nearest", "engine", "postprocess")
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def _key(labeller: Labeller, feed: Feed) -> str:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     settings = {
         "arm": labeller.arm,
-        "params": labeller.params.model_dump(include={*_SHAPING, labeller.arm}),
+        "params": labeller.params.model_dump(include={*_SHAPING, *labeller.free, labeller.arm}),
         "confidence": labeller.confidence and vars(labeller.confidence),
         "columns": vars(feed.columns),
         "feed": digest,

@@ -104,15 +104,29 @@ def _take(free: list[int], sizes: NDArray[np.int64], wanted: int, leave: int) ->
     return taken
 
 
-def rows_to_answer(rows: pd.DataFrame, held_out_rows: int | None, seed: int) -> pd.DataFrame:
-    """The test rows and up to `held_out_rows` rows (None: all) of each held-out subset, in the order of `rows`.
+def rows_to_answer(
+    rows: pd.DataFrame, held_out_rows: int | None, seed: int, pilot_rows: int | None = None
+) -> pd.DataFrame:
+    """Up to `pilot_rows` test rows and up to `held_out_rows` rows of each held-out subset, in the order of `rows`.
 
-    Needs the columns id and subset.
+    None: all. Needs the columns id and subset.
     """
     draw = pd.Series(draws(rows["id"], seed), index=rows.index)
     rank = draw.groupby(rows["subset"]).rank(method="first")
-    wanted = rows["subset"].isin(HELD_OUT) & (held_out_rows is None or rank <= held_out_rows)
-    return rows[wanted | (rows["subset"] == "test")]
+    held_out = rows["subset"].isin(HELD_OUT) & (held_out_rows is None or rank <= held_out_rows)
+    new = (rows["subset"] == "test") & (pilot_rows is None or rank <= pilot_rows)
+    return rows[held_out | new]
+
+
+def draw_pilot(rows: pd.DataFrame, pilot_rows: int | None, seed: int) -> pd.DataFrame | None:
+    """The test rows (split, id) that a pilot asks a language model about, the same for every arm.
+
+    None where that is all of them: no pilot was asked for, or there are no more rows. `rows` may hold other rows.
+    """
+    test = rows[rows["subset"] == "test"]
+    if pilot_rows is None or pilot_rows >= len(test):
+        return None
+    return rows_to_answer(test, 0, seed, pilot_rows)[["split", "id"]].reset_index(drop=True)
 
 
 def draws(keys: Iterable[object], seed: int) -> NDArray[np.uint64]:

@@ -5,7 +5,7 @@ from tempfile import TemporaryDirectory
 
 from tillmap.core.errors import ParamsError, ResourceError
 from tillmap.llm.checkpoints import check_adapter
-from tillmap.llm.generation import Engine, Generation, Machine
+from tillmap.llm.interface.generation import Engine, Generation, Machine
 from tillmap.llm.merging import merge_adapter
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from tillmap.core.completions import Completion, Question, failed, finished
 from tillmap.core.errors import ModelError
-from tillmap.llm.answer_formats import OpenAnswers
-from tillmap.llm.generation import Generation, Machine
+from tillmap.llm.interface.answer_formats import OpenAnswers
+from tillmap.llm.interface.generation import Generation, Machine
 from tillmap.llm.likelihood import Choice, LikelihoodRanker, Scored, Start
 from tillmap.llm.token_trie import OpenTrie, TokenTrie
 

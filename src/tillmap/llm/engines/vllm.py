@@ -12,7 +12,7 @@ from tillmap.core.completions import Completion, Question, failed, finished
 from tillmap.core.errors import ModelError, ResourceError
 from tillmap.llm.checkpoints import check_adapter
 from tillmap.llm.engines.vllm_requests import PromptScorer, grammar_of, max_bytes
-from tillmap.llm.generation import Generation, Machine
+from tillmap.llm.interface.generation import Generation, Machine
 from tillmap.llm.likelihood import LikelihoodRanker
 
 # Read by vLLM when it is imported: one process, so that a killed stage leaves no worker behind.

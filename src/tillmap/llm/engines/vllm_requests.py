@@ -7,7 +7,7 @@ from itertools import groupby
 from os.path import commonprefix
 from typing import Any
 
-from tillmap.llm.answer_formats import OpenAnswers
+from tillmap.llm.interface.answer_formats import OpenAnswers
 from tillmap.llm.likelihood import Scored, Start
 
 _LISTED = 64  # texts written as one list of alternatives; measured, 16 to 64 are alike and 256 is slower

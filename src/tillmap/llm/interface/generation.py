@@ -7,7 +7,7 @@ from typing import Literal, Protocol
 
 from tillmap.core.completions import Completion, Question
 from tillmap.core.errors import ParamsError
-from tillmap.llm.answer_formats import OpenAnswers
+from tillmap.llm.interface.answer_formats import OpenAnswers
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,7 @@ class Machine:
     kv_cache_gib: float | None
     eager: bool
     lora: Literal["merge", "serve"] = "serve"
+    threads: int | None = None
 
 
 class Engine(Protocol):

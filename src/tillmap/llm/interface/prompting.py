@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 
 from tillmap.core.completions import Message
 from tillmap.core.taxonomy import LabelPath
-from tillmap.llm.answer_formats import AnswerFormat
+from tillmap.llm.interface.answer_formats import AnswerFormat
 
 
 class Item(NamedTuple):

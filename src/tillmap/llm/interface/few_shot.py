@@ -6,7 +6,7 @@ from typing import Literal
 import pandas as pd
 
 from tillmap.core.taxonomy import LEVELS, LabelPath, LabelTree
-from tillmap.llm.prompting import Example, Item
+from tillmap.llm.interface.prompting import Example, Item
 
 ITEM_COLUMNS = ["description", "retailer", "price"]
 Widen = Literal["module", "group"] | None

@@ -12,8 +12,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from tillmap.arms import ARMS, schema
 from tillmap.config import paths
-from tillmap.config.params import ARMS, Params, read_params
+from tillmap.config.params import Params, read_params
 from tillmap.core.errors import ResourceError, TillmapError
 from tillmap.core.files import write_json
 from tillmap.core.run_state import hold
@@ -27,37 +28,37 @@ _NO_ROOM = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "your share of the d
 logger = logging.getLogger("tillmap")
 
 
-def run(main: Callable[[Params], Metrics], keys: Sequence[str]) -> None:
+def run_stage(main: Callable[[Params], Metrics], keys: Sequence[str]) -> None:
     """Run a stage that is the same for every arm. `keys` are the params it declares in dvc.yaml."""
-    _run(_name(), lambda: main(read_params(paths.PARAMS, keys)))
+    _run(_name(), lambda: main(read_params(paths.PARAMS, schema(), keys)))
 
 
-def is_on(params: Params, arm: str) -> bool:
-    return bool(getattr(params.run, arm))
-
-
-def run_arm(
+def run_arm_stage(
     main: Callable[[Params, str], Metrics],
-    keys: Sequence[str],
+    keys: Sequence[str] | Callable[[str], Sequence[str]],
     write_off: Callable[[str], None],
-    wanted: Callable[[Params, str], bool] = is_on,
+    wanted: Callable[[Params, str], bool] = Params.is_on,
+    name: str = "{stage}/{arm}",
 ) -> None:
-    """Run a per-arm stage for the arm named on the command line; `{arm}` in `keys` stands for it.
+    """Run a per-arm stage for the arm named on the command line; `{arm}` in `keys` stands for it. `keys` may be a
+    function of the arm.
 
     An arm that is not wanted, because it is switched off, runs `write_off` instead, which leaves a record of that.
     """
-    parser = argparse.ArgumentParser(prog=f"stages/{_name()}.py")
-    parser.add_argument("arm", choices=ARMS)
+    parser = argparse.ArgumentParser(prog=f"python -m stages.{_name()}")
+    parser.add_argument("arm", choices=list(ARMS))
     arm = parser.parse_args().arm
 
+    declared = keys(arm) if callable(keys) else keys
+
     def work() -> Metrics:
-        params = read_params(paths.PARAMS, [key.format(arm=arm) for key in keys])
+        params = read_params(paths.PARAMS, schema(), [key.format(arm=arm) for key in declared])
         if wanted(params, arm):
             return main(params, arm)
         write_off(arm)
         return {"off": True}
 
-    _run(f"{_name()}/{arm}", work)
+    _run(name.format(stage=_name(), arm=arm), work)
 
 
 def _name() -> str:

@@ -1,0 +1,53 @@
+"""What an arm's answers can be: kept beside its completions, so that they can be read without the arm."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from tillmap.arms.base import Arm
+from tillmap.arms.context import Context
+from tillmap.core.files import read_json, read_table, write_json, write_table
+from tillmap.core.taxonomy import LabelTree
+
+_RULES, _PATHS = "rules.json", "paths.parquet"
+
+
+@dataclass(frozen=True)
+class AnswerRules:
+    """How an arm's answers are read.
+
+    Attributes:
+        format: the answer format: `json`, `joined` or `short`.
+        unseen: whether an answer may be a path that is not among the known ones.
+        free_text: whether a model wrote the answers, so that labels may have to be repaired by their meaning.
+        paths: the paths that may be answered; None for those of the training subset.
+    """
+
+    format: str
+    unseen: bool
+    free_text: bool
+    paths: LabelTree | None
+
+    @classmethod
+    def of(cls, arm: Arm, context: Context) -> Self:
+        """The rules of an arm with these settings."""
+        own = type(arm).known_paths is not Arm.known_paths
+        return cls(
+            arm.answer_format(context.settings),
+            arm.answers_unseen(context.settings),
+            not arm.free,
+            arm.known_paths(context) if own else None,
+        )
+
+    def save(self, folder: Path) -> None:
+        """Write them into an empty folder."""
+        write_json({"format": self.format, "unseen": self.unseen, "free_text": self.free_text}, folder / _RULES)
+        if self.paths is not None:
+            write_table(self.paths.to_table(), folder / _PATHS)
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Read what `save` wrote. Raises InputError where it is missing or damaged."""
+        paths = folder / _PATHS
+        tree = LabelTree.from_table(read_table(paths)) if paths.is_file() else None
+        return cls(**read_json(folder / _RULES), paths=tree)

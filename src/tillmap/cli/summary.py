@@ -1,0 +1,50 @@
+"""`tillmap summary`: what the last run came to."""
+
+from pathlib import Path
+
+import pandas as pd
+import typer
+
+from tillmap.config import paths
+from tillmap.core.errors import InputError
+from tillmap.core.files import read_json
+
+_MIN_SECONDS = 1.0  # quicker stages are added up
+
+
+def summary() -> None:
+    """Show the arms' table, what each stage took, and what asking every test row would take.
+
+    Reads what `dvc repro` wrote: plots/ and metrics/. A stage that did not have to run again shows its last time.
+    """
+    for file in (paths.TABLE, paths.ESTIMATE):
+        if not file.is_file():
+            raise InputError(f"{file} is not here; `dvc repro` makes it, `dvc pull plots` brings it")
+    typer.echo(paths.TABLE.read_text(encoding="utf-8"))
+    typer.echo("What each stage took, imports and DVC aside:\n")
+    typer.echo(stage_times(paths.METRICS) + "\n")
+    typer.echo("What all test rows would take, at the speed and the cost of those that were asked:\n")
+    typer.echo(paths.ESTIMATE.read_text(encoding="utf-8"))
+
+
+def stage_times(metrics: Path) -> str:
+    """A plain text table of seconds and memory, from the files that the stages wrote; the slowest first."""
+    found = []
+    for file in sorted(metrics.rglob("*.json")):
+        name = str(file.relative_to(metrics).with_suffix(""))
+        block = read_json(file)
+        for key in name.split("/"):
+            block = block.get(key, {}) if isinstance(block, dict) else {}
+        if "seconds" in block:
+            found.append((name.replace("/", "@"), float(block["seconds"]), block.get("peak_memory_mib", 0)))
+    slow = sorted((line for line in found if line[1] >= _MIN_SECONDS), key=lambda line: -line[1])
+    rest = [line for line in found if line[1] < _MIN_SECONDS]
+    if rest:
+        slow.append((f"{len(rest)} others", sum(line[1] for line in rest), max(line[2] for line in rest)))
+    slow.append(("all", sum(line[1] for line in found), max((line[2] for line in found), default=0)))
+    table = pd.DataFrame(
+        [(name, f"{seconds:,.1f}", f"{memory:,}") for name, seconds, memory in slow],
+        columns=["stage", "seconds", "peak MiB"],
+    )
+    align = ("left", "right", "right")
+    return str(table.to_markdown(index=False, tablefmt="simple", disable_numparse=True, colalign=align))

@@ -1,0 +1,220 @@
+"""The blocks of params.yaml that belong to no arm, and what the blocks of the arms are made of."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
+
+Share = Annotated[float, Field(gt=0, lt=0.5)]
+Count = Annotated[int, Field(ge=1)]
+Price = Annotated[float, Field(ge=0)]
+Policy = Literal["stratified", "per_path", "by_retailer", "all"]
+RetrieverName = Literal["lexical", "dense", "hybrid"]
+
+
+COMBINED = ("cascade", "vote")  # the arms that are made of others
+
+
+class Section(BaseModel):
+    """A block of params.yaml. Types are strict: `"3"` is no number, `yes` no switch."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, protected_namespaces=())
+
+
+class Run(Section):
+    """Which arms answer, in the order of params.yaml: the first that is on is the reference of every comparison.
+
+    `make_schema` adds a switch for each arm.
+    """
+
+    cascade: bool
+    vote: bool
+    pilot_rows: Annotated[int, Field(ge=1)] | None
+    _order: tuple[str, ...] = PrivateAttr(())
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _keep_order(cls, values: Any, validate: Any) -> Any:
+        run = validate(values)
+        run._order = tuple(name for name in values if name in cls.model_fields and name != "pilot_rows")
+        return run
+
+    @property
+    def arms(self) -> tuple[str, ...]:
+        """Every arm, on or off; the cascade and the vote, which are made of others, among them."""
+        return self._order
+
+    @property
+    def own_answers(self) -> tuple[str, ...]:
+        """The arms that answer by themselves, on or off: all but the cascade and the vote."""
+        return tuple(name for name in self._order if name not in COMBINED)
+
+    @property
+    def on(self) -> tuple[str, ...]:
+        """The arms that are on."""
+        return tuple(name for name in self._order if getattr(self, name))
+
+
+class Data(Section):
+    source: Annotated[str, Field(min_length=1)]
+    on_bad_row: Literal["stop", "quarantine"]
+
+
+class Demo(Section):
+    train_rows: Annotated[int, Field(ge=100)]
+    test_rows: Annotated[int, Field(ge=20)]
+
+
+class Split(Section):
+    by: Literal["product", "row"]
+    dev: Share
+    calibration: Share
+    calibration_rows: Annotated[int, Field(ge=0)]
+    holdout: Share
+
+
+class Embedding(Section):
+    model: Annotated[str, Field(min_length=1)]
+    revision: str | None
+    batch_size: Count
+    flat_up_to: Count
+
+
+class Retrieval(Section):
+    k: Annotated[int, Field(ge=1, le=1000)]
+    same_retailer: bool
+    price_ratio: Annotated[float, Field(gt=1)] | None
+    hybrid_weights: Annotated[list[Annotated[float, Field(ge=0)]], Field(min_length=2, max_length=2)]
+    min_kept: Annotated[int, Field(ge=0)]
+
+
+class Questions(Section):
+    """What the arms that ask a language model have in common, wherever it runs."""
+
+    recipe: Literal["ours", "gradientgurus"]
+    retriever: RetrieverName
+    show_retailer: bool
+    show_price: bool
+    show_numbers: bool
+    answer_format: Literal["short", "joined", "json"]
+    constrain: Literal["off", "tree", "retrieved"]
+    widen: Literal["module", "group"] | None
+    unseen_brand: bool
+    held_out_rows: Annotated[int, Field(ge=0)]
+    max_new_tokens: Annotated[int, Field(ge=1, le=4096)]
+    temperature: Annotated[float, Field(ge=0, le=2)]
+
+
+class LanguageModel(Questions):
+    """What the arms that ask a local language model have in common."""
+
+    choose: Literal["greedy", "likelihood"]
+    engine: Literal["vllm", "transformers"]
+    base: Annotated[str, Field(min_length=1)]
+    revision: str | None
+
+
+class TrainLlama(Section):
+    """Null takes the value of `llama.recipe`, see training/recipes.py."""
+
+    epochs: Annotated[float, Field(gt=0)] | None
+    learning_rate: Annotated[float, Field(gt=0)] | None
+    schedule: Literal["linear", "cosine"] | None
+    warmup_steps: Annotated[float, Field(ge=0)] | None
+    batch_rows: Count | None
+    accumulation: Count | None
+    max_seq_length: Annotated[int, Field(ge=16)] | None
+    lora_rank: Count | None
+    lora_alpha: Count | None
+    dtype: Literal["float32", "bfloat16", "float16"] | None
+    load_in_4bit: bool | None
+    checkpoint_steps: Count
+    merge: Literal["fp32", "16bit"] | None
+    hub_id: Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+$")] | None
+
+
+class TrainOpenAI(Section):
+    tuned_model: str | None
+    epochs: Annotated[int, Field(ge=1, le=50)]
+    batch_size: Annotated[int, Field(ge=1, le=256)] | None
+    learning_rate_multiplier: Annotated[float, Field(gt=0)] | None
+
+
+class TokenPrices(Section):
+    """Dollars for a million tokens."""
+
+    input: Price
+    cached_input: Price
+    output: Price
+
+
+class Prices(Section):
+    date: str
+    source: str
+    training: Price
+    tuned: TokenPrices
+    tuned_batch: TokenPrices
+    untuned: TokenPrices
+    untuned_batch: TokenPrices
+
+
+class Provider(Section):
+    base_url: Annotated[str, Field(pattern=r"^https?://")]
+    key_variable: Annotated[str, Field(pattern=r"^[A-Za-z_]\w*$")]
+    suffix: Annotated[str, Field(min_length=1, max_length=64)]
+    budget_usd: Price
+    poll_seconds: Annotated[float, Field(gt=0)]
+    settle_seconds: Annotated[float, Field(gt=0)]
+    retries: Annotated[int, Field(ge=0)]
+    requests: Annotated[int, Field(ge=1, le=50_000)]
+    file_bytes: Count
+    enqueued_tokens: Count
+    concurrency: Count
+    requests_a_minute: Annotated[float, Field(gt=0)] | None
+    prices: Prices
+
+
+class Cascade(Section):
+    """`make_schema` narrows `llm` to the arms that ask a language model."""
+
+    llm: str
+    target_accuracy: Annotated[float, Field(gt=0, lt=1)] | None
+    budget_usd: Price | None
+    candidates: Annotated[int, Field(ge=1, le=100)]
+    show_candidates: Literal["untuned", "always", "never"]
+    constrain: Literal["off", "candidates"]
+    held_out_rows: Count
+
+
+class Vote(Section):
+    """`make_schema` narrows `arms` to those that there are."""
+
+    arms: list[str]
+
+
+class Review(Section):
+    min_confidence: Annotated[float, Field(ge=0, le=1)] | None
+
+
+class Costs(Section):
+    gpu_usd_per_hour: Price
+    cpu_usd_per_hour: Price
+
+
+class Engine(Section):
+    dtype: Literal["float32", "bfloat16", "float16", "auto"]
+    max_model_len: Annotated[int, Field(ge=64)]
+    batch_rows: Count
+    threads: Count | None
+    kv_cache_gib: Annotated[float, Field(gt=0)] | None
+    eager: bool
+    lora: Literal["merge", "serve"]
+
+
+class Postprocess(Section):
+    repair: bool
+    embed: bool
+    min_similarity: Annotated[float, Field(ge=0, le=1)]
+
+
+class Evaluate(Section):
+    resamples: Annotated[int, Field(ge=100)]

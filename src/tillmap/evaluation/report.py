@@ -1,0 +1,188 @@
+"""The arms side by side: scores, slices, expectations of new rows, the bill, what all rows would take, pictures."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from tillmap.core.taxonomy import KEY
+from tillmap.evaluation import charts
+from tillmap.evaluation.calibration_curves import (
+    answered_from,
+    calibration_table,
+    coverage_curve,
+    expected_calibration_error,
+    threshold_for_use,
+)
+from tillmap.evaluation.comparison import compare_arms
+from tillmap.evaluation.metrics import mark, recall_table, rounded, score_arm, score_held_back
+from tillmap.evaluation.slices import catch_all_paths, confusion, costliest_confusions, score_slices, slice_rows
+from tillmap.postprocessing.calibration import Confidence
+
+TARGETS = (0.8, 0.9, 0.95)  # accuracies of the rows that are answered
+OTHER = "other"  # the slice of rows that are not of a catch-all path
+NOT_DRAWN = ("all", "level", "source", "in_tree")  # slices without a chart
+Tables = Mapping[str, pd.DataFrame]
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was found: scores by arm, the paired comparison with the reference, slices, and the marks they rest on."""
+
+    scores: dict[str, dict[str, Any]]
+    versus: pd.DataFrame
+    slices: pd.DataFrame
+    marks: dict[str, pd.DataFrame]
+
+    def as_json(self) -> dict[str, Any]:
+        """All of it, for metrics/scores.json."""
+        return {"arms": self.scores, "versus": self.versus.set_index("arm").to_dict("index")}
+
+    def compact(self) -> dict[str, dict[str, float]]:
+        """The figures that `dvc exp show` puts side by side: item accuracy with its interval, and by level."""
+        return {
+            arm: {name: score[name] for name in ("item_accuracy", "low", "high")} | score["accuracy"]
+            for arm, score in self.scores.items()
+        }
+
+
+def choose_truth(rows: pd.DataFrame, predictions: Tables, pilot: pd.DataFrame | None) -> pd.DataFrame:
+    """The rows to score: labelled test rows; where there are none, the holdout rows that all arms answered.
+
+    `pilot` (split, id) are the only test rows that every arm answered; None where all were.
+    """
+    test = rows[(rows["subset"] == "test") & rows["brand"].notna()]
+    if len(test):
+        return test if pilot is None else test.merge(pilot, on=KEY)
+    holdout = rows[rows["subset"] == "holdout"]
+    for table in predictions.values():
+        holdout = holdout.merge(table[KEY], on=KEY)
+    return holdout
+
+
+def make_report(
+    predictions: Tables,
+    held_back: Tables,
+    confidences: Mapping[str, Confidence],
+    usage: Mapping[str, Mapping[str, Any]],
+    rows: pd.DataFrame,
+    truth: pd.DataFrame,
+    *,
+    resamples: int,
+    seed: int,
+) -> Report:
+    """Score every arm on the rows of `truth`; the first arm is the reference of the comparison.
+
+    Args:
+        predictions: each arm's predictions table.
+        held_back: each arm's answers down to where they are sure (`review.hold_back`); empty where review is off.
+        confidences: the model of each arm whose confidences are calibrated.
+        usage: what each arm's answers took: rows, rows_per_second, tokens.
+        rows: the split's rows.
+    """
+    draws = {"resamples": resamples, "seed": seed}
+    training = rows[rows["subset"] == "train"]
+    marks = {arm: mark(table, truth, arm) for arm, table in predictions.items()}
+    scores = {arm: score_arm(table, truth, arm, **draws) | _speed(usage[arm]) for arm, table in predictions.items()}
+    for arm, table in predictions.items():
+        scores[arm]["confidence"] = _believe(arm, table, marks[arm], rows)
+        if arm in confidences:
+            scores[arm] |= _expect(table, rows, confidences[arm])
+    versus = compare_arms(marks, next(iter(marks)), **draws)
+    for line in versus.itertuples():
+        scores[str(line.arm)]["verdict"] = line.verdict
+    kinds = slice_rows(truth, training, catch_all_paths(training))
+    slices = pd.concat(score_slices(table, kinds, arm, **draws) for arm, table in marks.items())
+    for arm, held in held_back.items():
+        scores[arm]["held_back"] = score_held_back(mark(held, truth, arm))
+    for line in slices[(slices["slice"] == "catch_all") & (slices["value"] == OTHER)].itertuples():
+        scores[str(line.arm)]["without_catch_all"] = rounded(
+            {"rows": line.rows, "item_accuracy": line.accuracy, "low": line.low, "high": line.high}
+        )
+    return Report(scores, versus, slices, marks)
+
+
+def _believe(arm: str, predictions: pd.DataFrame, marks: pd.DataFrame, rows: pd.DataFrame) -> dict[str, Any]:
+    """How far an arm's confidences can be trusted on the rows scored.
+
+    For each target accuracy: the threshold that reaches it on the calibration subset, and the share (coverage) and the
+    accuracy of the scored rows from there on; nothing where the arm answered none of that subset.
+    """
+    held_out = rows[rows["subset"] == "calibration"].merge(predictions[KEY], on=KEY)
+    found: dict[str, Any] = {"ece": expected_calibration_error(marks["confidence"], marks["right"])}
+    if len(held_out):
+        known = mark(predictions, held_out, arm)
+        for target in TARGETS:
+            threshold = threshold_for_use(known["confidence"], known["right"], target)
+            coverage, accuracy = answered_from(marks["confidence"], marks["right"], threshold)
+            answered = {"threshold": threshold, "accuracy": accuracy} if coverage else {}
+            found[f"at_{100 * target:.0f}"] = {"coverage": coverage, **answered}
+    return dict(rounded(found))
+
+
+def _expect(predictions: pd.DataFrame, rows: pd.DataFrame, confidence: Confidence) -> dict[str, Any]:
+    """The accuracy to expect of the test rows that have no labels, with its interval, where there are such rows."""
+    new = rows.loc[(rows["subset"] == "test") & rows["brand"].isna(), KEY]
+    asked = predictions.merge(new, on=KEY)
+    if asked.empty:
+        return {}
+    accuracy, low, high = confidence.expected_accuracy(asked["confidence"])
+    return {"expected": rounded({"rows": len(asked), "accuracy": accuracy, "low": low, "high": high})}
+
+
+def _speed(usage: Mapping[str, Any]) -> dict[str, Any]:
+    """Rows a second and tokens a row."""
+    tokens = {name: usage.get(name, 0) / usage["rows"] for name in ("prompt_tokens", "completion_tokens")}
+    return {"rows_per_second": usage["rows_per_second"], **(tokens if any(tokens.values()) else {})}
+
+
+def recall_of(
+    neighbours: Tables, rows: pd.DataFrame, truth: pd.DataFrame, *, resamples: int, seed: int
+) -> pd.DataFrame:
+    """How often each retriever finds the true path: `metrics.recall_table` for each, with its name."""
+    train = rows[rows["subset"] == "train"]
+    return pd.concat(
+        recall_table(table, truth, train, resamples=resamples, seed=seed).assign(retriever=name)
+        for name, table in neighbours.items()
+    )
+
+
+def by_retriever(recall: pd.DataFrame) -> dict[str, dict[str, float]]:
+    """The recall tables of the retrievers as numbers for a metrics file."""
+    return {
+        str(name): {f"at_{line.k}": round(float(line.recall), 6) for line in table.itertuples()}
+        for name, table in recall.groupby("retriever", sort=False)
+    }
+
+
+def draw(report: Report, recall: pd.DataFrame, losses: Mapping[str, Sequence[Sequence[float]]], folder: Path) -> None:
+    """Draw every chart into a folder, each a PNG beside the CSV it shows."""
+    marks, slices = report.marks, report.slices
+    arms = pd.DataFrame(
+        [
+            {"arm": arm, "accuracy": score["item_accuracy"], "low": score["low"], "high": score["high"]}
+            for arm, score in report.scores.items()
+        ]
+    )
+    curves = {
+        "calibration": (calibration_table, charts.draw_calibration),
+        "coverage": (coverage_curve, charts.draw_coverage),
+    }
+    charts.save(charts.draw_arms(arms), arms, folder, "arms")
+    charts.save(charts.draw_recall(recall), recall, folder, "recall")
+    for name, (tabulate, picture) in curves.items():
+        table = pd.concat(tabulate(own["confidence"], own["right"]).assign(arm=arm) for arm, own in marks.items())
+        charts.save(picture(table), table, folder, name)
+    for way in slices["slice"].unique():
+        if way not in NOT_DRAWN:
+            table = slices[slices["slice"] == way]
+            charts.save(charts.draw_slices(table, way), table, folder, f"by_{way}")
+    for arm, own in marks.items():
+        matrix = confusion(own)
+        charts.save(charts.draw_confusion(matrix, arm), matrix, folder, f"confusion_{arm}")
+        costliest_confusions(own).to_csv(folder / f"costliest_{arm}.csv", index=False, lineterminator="\n")
+    for arm, steps in losses.items():
+        table = pd.DataFrame(steps, columns=["step", "loss", "learning_rate"])
+        charts.save(charts.draw_loss(table), table, folder, f"loss_{arm}")

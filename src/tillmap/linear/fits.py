@@ -1,0 +1,113 @@
+"""The fits of one linear recipe: on the training subset, without the calibration subset, and on every labelled row."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pandas as pd
+
+from tillmap.core.errors import InputError
+from tillmap.core.files import read_table
+from tillmap.core.taxonomy import LEVELS, LabelTree
+from tillmap.linear.model import TREE, LinearModel, Recipe
+from tillmap.linear.recipes import fit_best
+
+_ITEM = ["id", "description", "retailer", "price"]
+# The folders of the three fits.
+_TRAIN, _OTHERS, _ALL = "train", "all_but_calibration", "all"
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a user decides; the rest of the recipe is chosen on the `dev` subset.
+
+    epochs: how often each row is shown in training.
+    ngrams: shortest and longest character n-gram.
+    price, retailer: whether an item's price and its retailer are looked at; None: where the `dev` subset says it helps.
+    unseen_paths: whether a known chain with a known brand may be answered that training never showed together.
+    trial_rows: up to so many rows are tried with all of them, more on whole groups of about so many.
+    weights_mib: the most that the weights' file may take.
+    """
+
+    epochs: int = 5
+    ngrams: tuple[int, int] = (2, 4)
+    price: bool | None = None
+    retailer: bool | None = None
+    unseen_paths: bool = False
+    trial_rows: int = 20_000
+    weights_mib: float = 16.0
+
+
+def train(rows: pd.DataFrame, tree: LabelTree, options: Options, seed: int) -> LinearModel:
+    """Train on the `train` part of a rows table with the recipe that gets the most of its `dev` subset right.
+
+    `tree` holds the paths of the training subset. Raises InputError where that part is empty or has a path not of `tree`.
+    """
+    decided = {"price": options.price, "retailer": options.retailer}
+    seen = {block: used for block, used in decided.items() if used is not None}
+    recipe = Recipe(ngrams=options.ngrams, epochs=options.epochs, weights_mib=options.weights_mib)
+    columns = ["subset", *_ITEM, *LEVELS]
+    subsets = {name: table for name, table in rows[columns].groupby("subset", observed=True)}
+    if "train" not in subsets:
+        raise InputError("linear: there is no row of the training subset; run `dvc repro stratify`")
+    return fit_best(
+        subsets["train"], subsets.get("dev", rows[columns].head(0)), tree, recipe, seed,
+        seen=seen, trial_rows=options.trial_rows, unseen_paths=options.unseen_paths,
+    )  # fmt: skip
+
+
+def refit(model: LinearModel, rows: pd.DataFrame, seed: int) -> LinearModel:
+    """Train a model's recipe anew on all labelled rows, the held-out parts included; for answering test rows alone."""
+    labelled = rows.loc[rows["split"] == "train", [*_ITEM, *LEVELS]]
+    return _refit(model, labelled, LabelTree.from_rows(labelled), seed)
+
+
+def refit_for_calibration(model: LinearModel, rows: pd.DataFrame, seed: int) -> LinearModel:
+    """Train a model's recipe anew on all labelled rows but the `calibration` subset, which it is to answer.
+
+    It is nearly as good as the model of all rows, so that confidences fitted on its answers hold for that one's. It
+    knows no other paths than `model`: rows with one are left out.
+    """
+    others = rows.loc[(rows["split"] == "train") & (rows["subset"] != "calibration"), [*_ITEM, *LEVELS]]
+    known = [path in model.tree for path in others[list(LEVELS)].itertuples(index=False, name=None)]
+    return _refit(model, others[known], model.tree, seed)
+
+
+def _refit(model: LinearModel, rows: pd.DataFrame, tree: LabelTree, seed: int) -> LinearModel:
+    return replace(LinearModel.fit(rows, tree, model.recipe, seed), trials=model.trials)
+
+
+def save(
+    model: LinearModel, folder: Path, *, others: LinearModel | None = None, whole: LinearModel | None = None
+) -> None:
+    """Write the model of the training subset and, where there are, that for the calibration subset and that for new rows."""
+    for name, each in ((_TRAIN, model), (_OTHERS, others), (_ALL, whole)):
+        if each is not None:
+            (folder / name).mkdir()
+            each.save(folder / name)
+
+
+def fit_for(subset: str) -> str:
+    """The fit that answers the rows of a subset: the one that has seen most rows besides them."""
+    return {"test": _ALL, "calibration": _OTHERS}.get(subset, _TRAIN)
+
+
+def load(folder: Path, fit: str = _ALL) -> LinearModel:
+    """A fit, or that of the training subset where the model was not refitted; by default the one for new rows.
+
+    Raises InputError or ModelError where a file is missing or damaged.
+    """
+    return LinearModel.load(_folder_of(folder, fit))
+
+
+def known_paths(folder: Path) -> LabelTree:
+    """The paths that new rows can be answered with. Raises InputError where the file is missing."""
+    return LabelTree.from_table(read_table(_folder_of(folder, _ALL) / TREE))
+
+
+def _folder_of(folder: Path, fit: str) -> Path:
+    return folder / (fit if (folder / fit).is_dir() else _TRAIN)
+
+
+def training_tree(folder: Path) -> LabelTree:
+    """The paths of the training subset, whether the model was refitted or not. Raises InputError where it is missing."""
+    return LabelTree.from_table(read_table(folder / _TRAIN / TREE))

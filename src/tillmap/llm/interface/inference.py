@@ -1,0 +1,162 @@
+"""Asks a language model every question, batch by batch, and never the same question twice."""
+
+import hashlib
+import json
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from tillmap.core.completions import Completion, Question, failed
+from tillmap.core.errors import ResourceError, TillmapError
+from tillmap.core.run_state import AnswerLog, alone, read_answers, run_key, state_folder
+from tillmap.llm.interface.generation import Engine, Generation, Machine
+
+logger = logging.getLogger(__name__)
+
+_KIND = "infer"
+_LOG = "answers.jsonl"
+_NAME = 16  # characters of a run's key
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Completions, one for each question in order, and the seconds they took, those of earlier runs included."""
+
+    completions: list[Completion]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class LocalModel:
+    """A checkpoint on this machine, the adapter on top of it if there is one, and how both are run.
+
+    `engine` is `vllm` or `transformers`.
+    """
+
+    engine: str
+    checkpoint: Path
+    adapter: Path | None
+    machine: Machine
+    generation: Generation
+
+    def key(self) -> str:
+        """What the answers follow from, the questions aside. Code is not part of it, nor are batches and threads."""
+        folders = [folder for folder in (self.checkpoint, self.adapter) if folder]
+        machine = asdict(self.machine)
+        for size in ("batch_rows", "threads"):
+            machine.pop(size)
+        settings = {"engine": self.engine, "machine": machine, "generation": asdict(self.generation)}
+        return run_key(settings, (file for folder in folders for file in folder.rglob("*") if file.is_file()))
+
+    def load(self) -> Engine:
+        from tillmap.llm.engines.loading import load_engine
+
+        return load_engine(self.engine, self.checkpoint, self.machine, self.generation, self.adapter)
+
+
+def ask_model(model: LocalModel, questions: Sequence[Question], desc: str) -> Answers:
+    """Ask a model on this machine. Raises ModelError, ParamsError or ResourceError."""
+
+    def ask(missing: Sequence[Question], log: "Keep") -> None:
+        ask_in_batches(missing, model.load(), log, model.machine.batch_rows, desc)
+
+    return answer_missing(questions, model.key(), ask, desc)
+
+
+Keep = Callable[[Sequence[Completion], float], None]  # writes completions, and the seconds they took together, down
+
+
+def answer_missing(
+    questions: Sequence[Question], model_key: str, ask: Callable[[Sequence[Question], Keep], None], desc: str
+) -> Answers:
+    """Ask only the questions that no run has an answer to yet; `ask` asks some questions and keeps what was said.
+
+    `model_key` stands for the model and all its settings. The answers of this run are logged as they come, so that a
+    killed run goes on; those of other runs of the same model are taken over, errors aside: a full run after a pilot
+    asks just the rows that are missing.
+    """
+    keys = [_digest(question) for question in questions]
+    runs = state_folder() / _KIND
+    own = hashlib.sha256("".join(keys).encode()).hexdigest()[:_NAME]
+    folder = runs / f"{model_key[:_NAME]}-{own}"
+    with alone(folder):
+        log = AnswerLog(folder / _LOG)
+        others = [path for path in runs.glob(f"{model_key[:_NAME]}-*/{_LOG}") if path.parent != folder]
+        found = read_answers(others, set(keys))
+        log.take({key: (record, each) for key, (record, each) in found.items() if record["status"] != "error"})
+        missing = {key: question for key, question in zip(keys, questions, strict=True) if key not in log}
+        if len(missing) < len(keys):
+            logger.info("%s: %d of %d rows were answered before", desc, len(keys) - len(missing), len(keys))
+        if missing:
+            key_of = {(question.split, question.id): key for key, question in missing.items()}
+
+            def keep(completions: Sequence[Completion], seconds: float) -> None:
+                records = {key_of[answer.split or "", answer.id or 0]: answer.as_record() for answer in completions}
+                log.add(records, seconds)
+
+            ask(list(missing.values()), keep)
+        return Answers([Completion(**record) for record in log.records(keys)], log.seconds(keys))
+
+
+def ask_in_batches(questions: Sequence[Question], engine: Engine, keep: Keep, batch_rows: int, desc: str) -> None:
+    """Ask an engine batch by batch, in order, and keep each batch as it comes.
+
+    A killed run that goes on asks the batches that an unbroken one would have asked. Raises ResourceError where the
+    engine stops answering altogether.
+    """
+    with tqdm(total=len(questions), desc=desc, unit="row", disable=None) as bar:
+        for start in range(0, len(questions), batch_rows):
+            batch = questions[start : start + batch_rows]
+            began = time.perf_counter()
+            keep(_answer(engine, batch), time.perf_counter() - began)
+            bar.update(len(batch))
+
+
+def _answer(engine: Engine, batch: Sequence[Question]) -> list[Completion]:
+    """One batch. If it fails as a whole, its rows are asked one by one, and only those that fail alone are errors."""
+    try:
+        return engine.answer(batch)
+    except TillmapError:  # of the key or the model, not of a row
+        raise
+    except Exception:
+        logger.exception("a batch failed; asking its %d rows one by one", len(batch))
+    completions = []
+    for question in batch:
+        try:
+            completions += engine.answer([question])
+        except Exception as error:  # whatever an engine throws, the other rows must not be lost
+            completions.append(failed(question, f"{type(error).__name__}: {error}"[:500]))
+    if len(batch) > 1 and all(completion.status == "error" for completion in completions):
+        raise ResourceError(
+            f"the engine fails on every row ({completions[0].error}); earlier batches are kept: "
+            "remove the cause and run again"
+        )
+    return completions
+
+
+def _digest(question: Question) -> str:
+    return hashlib.sha256(json.dumps(question.as_record(), sort_keys=True).encode()).hexdigest()[:32]
+
+
+def plan_generation(settings: Any, seed: int, allowed: Mapping[str, Any] | None) -> Generation:
+    """How an arm's answers are drawn, from its block of params.yaml, and which are allowed to all its questions.
+
+    `allowed` is that of `AnswerFormat.allowed_to_all`; None allows any text.
+    """
+    from tillmap.llm.interface.answer_formats import OpenAnswers
+
+    answers = (allowed or {}).get("answers")
+    free = (allowed or {}).get("open_answers")
+    return Generation(
+        settings.max_new_tokens,
+        settings.temperature,
+        seed,
+        answers=tuple(answers) if answers else None,
+        choose=getattr(settings, "choose", "greedy"),
+        open_answers=OpenAnswers(**free | {"openings": tuple(free["openings"])}) if free else None,
+    )
