@@ -60,6 +60,8 @@ def test_unseen_paths_pass_where_they_may(tmp_path):
             b"indoml_id,supergroup,group,module,brand\n007,a,b,c,d\n",
             ':2: `indoml_id` is "007", expected a whole number',
         ),
+        ("a.csv", b"indoml_id,supergroup,group,module,brand\n1,a,b,c,cr\xe8me\n", ":2: `brand` is not UTF-8"),
+        ("a.jsonl", b"[1]\n", r":1: expected a JSON object, found \[1\]; label the test file again"),
     ],
 )
 def test_malformed_predictions_are_refused_with_their_line(tmp_path, name, content, said):
@@ -67,3 +69,8 @@ def test_malformed_predictions_are_refused_with_their_line(tmp_path, name, conte
     path.write_bytes(content)
     with pytest.raises(InputError, match=said):
         read_answers(path)
+
+
+def test_predictions_that_are_not_there(tmp_path):
+    with pytest.raises(InputError, match=r"nowhere\.csv: the file is not there; check its name"):
+        read_answers(tmp_path / "nowhere.csv")

@@ -1,6 +1,6 @@
-"""The built-in demo catalogue: simulated till receipt lines with labels, for trying the pipeline without data.
+"""The built-in demo catalogue: simulated till receipt lines with labels, to try the pipeline without data of your own.
 
-Nothing in it is real. Its goods are generic, its shops and brands are made up, and its lines are drawn from a seed.
+Nothing in it is real. The goods are generic, the shops and brands are made up, and the lines are drawn from a seed.
 """
 
 from tillmap.catalogue.demo.catalogue import DemoCatalogue, make_demo

@@ -1,7 +1,7 @@
 """The demo catalogue's label space: which brand is sold in which module, at what price and in which shops.
 
-It is the same for every size and seed of the catalogue. The goods are a strict tree down to the module; the makers'
-brands are made up from syllables, the shops' own brands are listed with the shops.
+It is the same for every size and seed of the catalogue. Down to the module the labels are a strict tree: a module has
+one group. The makers' brands are made up from syllables; the shops' own brands are listed with the shops.
 """
 
 import random
@@ -25,16 +25,16 @@ from tillmap.catalogue.demo.vocabulary import (
 from tillmap.core.taxonomy import LabelPath
 
 _SPACE_SEED = 11
-_MAKERS = 330
+_MAKERS = 330  # brands of makers
 _SHARE_OF_MAKERS_IN_ONE_MODULE = 0.74
-_SHARE_OF_RANGES = 0.12
-_MODULES_OF_AN_OWN_BRAND = (3, 6)
+_SHARE_OF_RANGES = 0.12  # of makers' brands are an older brand and a word: "tavatta gold"
+_MODULES_OF_AN_OWN_BRAND = (3, 6)  # from, to
 _NEW_BRANDS = 30
 
 
 @dataclass(frozen=True)
 class Listing:
-    """One label path on the shelves: its goods, its typical price, and the shops that sell it."""
+    """One label path on sale: its goods, its typical price, and the shops that sell it."""
 
     path: LabelPath
     module: Module
@@ -44,12 +44,17 @@ class Listing:
 
     @property
     def is_catch_all(self) -> bool:
+        """Whether the path is for lines that the till could not name."""
         return self.path.brand == CATCH_ALL_BRAND
 
 
 @dataclass(frozen=True)
 class LabelSpace:
-    """`catch_alls` take the most rows; `listings` come in no order of size; `new_brands` are on no shelf yet."""
+    """All that the demo catalogue can hold.
+
+    `catch_alls`: paths of vague lines, which take the most rows. `listings`: the other paths, in random order.
+    `new_brands`: names that no listing has, for test rows with a brand that training never shows.
+    """
 
     catch_alls: list[Listing]
     listings: list[Listing]
@@ -57,7 +62,7 @@ class LabelSpace:
 
 
 def build_label_space() -> LabelSpace:
-    """Every label path of the demo catalogue; the same at every call."""
+    """Every label path of the demo catalogue. Each call returns the same."""
     rng = random.Random(_SPACE_SEED)
     names = _brand_names(rng)
     modules = [
@@ -84,7 +89,7 @@ def build_label_space() -> LabelSpace:
 
 
 def stock(path: LabelPath, rng: random.Random, owner: Retailer | None = None) -> Listing:
-    """Put a path on the shelves: of its owner alone, at a lower price, or of four shops and more."""
+    """Put a path on sale: in four shops or more, or, as `owner`'s own brand, there alone and at a lower price."""
     module = next(module for module in GOODS[path.supergroup][path.group] if module.name == path.module)
     price = module.price * rng.lognormvariate(0.0, 0.3)
     if owner:
@@ -94,7 +99,7 @@ def stock(path: LabelPath, rng: random.Random, owner: Retailer | None = None) ->
 
 
 def _makers_paths(modules: list[LabelPath], names: Iterator[str], rng: random.Random) -> list[LabelPath]:
-    """Brands dealt out to the modules in turn, so that none stays empty; some are sold in neighbouring modules too."""
+    """Give brands to the modules in turn, so that no module is empty. Some brands are also sold in modules nearby."""
     paths: list[LabelPath] = []
     family: dict[str, list[str]] = {}
     for number in range(_MAKERS):
@@ -121,7 +126,7 @@ def _own_brand_paths(modules: list[LabelPath], rng: random.Random) -> Iterator[t
 
 
 def _brand_names(rng: random.Random) -> Iterator[str]:
-    """Made-up names without end of stock: each pair of syllables is used once, a third with a word before or after."""
+    """Made-up names, each pair of syllables once. A third have another word: "dame zimworth", "zimworth mill"."""
     pairs = [head + tail for head in BRAND_HEADS for tail in BRAND_TAILS]
     rng.shuffle(pairs)
     for name in pairs:

@@ -1,10 +1,10 @@
-"""What the demo catalogue sells, as plain data: the goods, the shops, and the pieces of made-up brand names."""
+"""The words of the demo catalogue, as plain data: its goods, its shops, and the parts of made-up brand names."""
 
 from typing import NamedTuple
 
 
 class Module(NamedTuple):
-    """A kind of goods. `price` is its usual shelf price; the lists are separated by commas."""
+    """The goods of one module. `price`: the usual one. `kinds`, `variants` and `sizes`: separated by commas."""
 
     name: str
     price: float
@@ -14,7 +14,7 @@ class Module(NamedTuple):
 
 
 class Retailer(NamedTuple):
-    """A shop: how many characters its till prints on a line, its share of all rows, and its own brands."""
+    """A shop. `width`: how many characters its till prints on a line. `weight`: how often it is drawn."""
 
     name: str
     width: int
@@ -337,7 +337,7 @@ GOODS: dict[str, dict[str, list[Module]]] = {
     },
 }
 
-# Whatever a till could not name ends up on one of these: the label says only which side of the shop it was.
+# The labels of lines that the till could not name: they say no more than food or not.
 CATCH_ALL_BRAND = "receipt all"
 CATCH_ALLS: dict[str, Module] = {
     "food cupboard": Module(
