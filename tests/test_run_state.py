@@ -1,4 +1,4 @@
-"""Locks of run state: one process at a time, named by its number, and let go of by a kill."""
+"""Run state: whole lines of answers survive, cut ones do not count; one process at a time, until it is killed."""
 
 import os
 import shutil
@@ -6,10 +6,13 @@ import subprocess
 import sys
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tillmap.core.errors import ResourceError
-from tillmap.core.run_state import alone, hold
+from tillmap.core.run_state import AnswerLog, alone, hold, read_answers, run_key, state_folder
 
+LINES = [{"x": {"id": 0, "text": "a"}, "y": {"id": 1, "text": "crème | b\n"}}, {"z": {"id": 2, "text": ""}}]
 HOLDER = """
 import sys, time
 from pathlib import Path
@@ -18,6 +21,76 @@ with hold(Path(sys.argv[1]), str):
     print("held", flush=True)
     time.sleep(600)
 """
+
+
+def filled(path):
+    log = AnswerLog(path)
+    for records in LINES:
+        log.add(records, 1.5)
+    return log
+
+
+def test_records_come_back_by_key_in_the_order_asked_for(tmp_path):
+    filled(tmp_path / "run.jsonl")
+    log = AnswerLog(tmp_path / "run.jsonl")
+    assert log.records("zxy") == [LINES[1]["z"], LINES[0]["x"], LINES[0]["y"]]
+    assert log.seconds("xyz") == 3.0
+    assert log.seconds("x") == 0.75
+
+
+@given(cut=st.integers(min_value=0))
+def test_a_file_cut_anywhere_keeps_its_whole_lines(tmp_path_factory, cut):
+    path = tmp_path_factory.mktemp("log") / "run.jsonl"
+    filled(path)
+    whole = path.read_bytes()
+    cut %= len(whole) + 1
+    path.write_bytes(whole[:cut])
+    kept = whole[:cut].count(b"\n")
+    assert set(read_answers([path], "xyz")) == {key for records in LINES[:kept] for key in records}
+    assert path.read_bytes() == whole[:cut], "reading writes nothing"
+    log = AnswerLog(path)
+    assert ["x" in log, "y" in log, "z" in log] == [kept > 0, kept > 0, kept > 1]
+    for records in LINES[kept:]:
+        log.add(records, 1.5)
+    assert path.read_bytes() == whole
+
+
+def test_answers_of_other_runs_count_but_are_not_written_again(tmp_path):
+    filled(tmp_path / "old.jsonl")
+    found = read_answers([tmp_path / "old.jsonl"], {"x", "z", "unknown"})
+    assert set(found) == {"x", "z"}
+    log = AnswerLog(tmp_path / "new.jsonl")
+    log.add({"x": {"id": 0, "text": "own"}}, 1.0)
+    log.take(found)
+    assert log.records("xz") == [{"id": 0, "text": "own"}, LINES[1]["z"]]
+    assert log.seconds("xz") == 2.5
+    assert "z" not in AnswerLog(tmp_path / "new.jsonl")
+
+
+def test_key_follows_settings_and_bytes_not_places(tmp_path):
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "model").write_bytes(b"weights")
+    key = run_key({"x": 1}, [tmp_path / "a" / "model"])
+    assert key == run_key({"x": 1}, [tmp_path / "b" / "model"])
+    assert key != run_key({"x": 2}, [tmp_path / "a" / "model"])
+    (tmp_path / "b" / "model").write_bytes(b"other")
+    assert key != run_key({"x": 1}, [tmp_path / "b" / "model"])
+
+
+def test_state_folder_is_absolute_and_follows_the_environment(tmp_path, monkeypatch):
+    monkeypatch.setenv("TILLMAP_STATE", str(tmp_path / "state"))
+    assert state_folder() == tmp_path / "state"
+    monkeypatch.delenv("TILLMAP_STATE")
+    assert state_folder().is_absolute()
+
+
+@pytest.mark.parametrize("key", ["x", ""])
+def test_unknown_records_are_not_there(tmp_path, key):
+    log = AnswerLog(tmp_path / "new.jsonl")
+    assert key not in log
+    with pytest.raises(KeyError):
+        log.records([key])
 
 
 def refusal(pid):
