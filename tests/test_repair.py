@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tillmap.core.taxonomy import LEVELS, LabelPath, LabelTree
-from tillmap.llm.answer_formats import make_answer_format
+from tillmap.llm.interface.answer_formats import make_answer_format
 from tillmap.postprocessing.matching import LabelMatcher, PathMatcher, fold
 from tillmap.postprocessing.repair import Neighbours, Repaired, Repairer
 
@@ -139,9 +139,9 @@ def test_punctuation_counts_where_nothing_else_tells_two_labels_apart(name: str)
 @pytest.mark.parametrize("name", FORMATS)
 @pytest.mark.parametrize("path", WILD.paths)
 def test_a_formats_own_characters_in_labels_do_no_harm(name: str, path: LabelPath) -> None:
-    target = make_answer_format(name, WILD)
-    one = Repairer(WILD, target)
-    answer, written = target.encode(path), json.dumps(path._asdict(), ensure_ascii=False)
+    answer_format = make_answer_format(name, WILD)
+    one = Repairer(WILD, answer_format)
+    answer, written = answer_format.encode(path), json.dumps(path._asdict(), ensure_ascii=False)
     assert one.repair(answer) == Repaired(path, "none", 1.0)
     shouted = answer.upper().replace(r"\U007C", r"\u007c").replace(r"\U005F", r"\u005f")
     assert one.repair(shouted) == Repaired(path, "none" if shouted == answer else "folded", 1.0)
@@ -196,11 +196,11 @@ def test_an_answer_like_nothing_is_voted_by_the_neighbours(text: str) -> None:
 
 
 def test_without_repair_all_but_exact_answers_are_voted() -> None:
-    target = make_answer_format("joined", TREE)
+    answer_format = make_answer_format("joined", TREE)
     path, other = TREE.paths[:2]
-    strict = Repairer(TREE, target, exact_only=True)
-    assert strict.repair(target.encode(path)) == Repaired(path, "none", 1.0)
-    folded = strict.repair(target.encode(path).upper(), [(other, 1.0)])
+    strict = Repairer(TREE, answer_format, exact_only=True)
+    assert strict.repair(answer_format.encode(path)) == Repaired(path, "none", 1.0)
+    folded = strict.repair(answer_format.encode(path).upper(), [(other, 1.0)])
     assert (folded.path, folded.repair) == (other, "vote")
 
 
@@ -233,7 +233,7 @@ def test_many_answers_are_repaired_as_each_alone_and_neighbours_are_asked_only_f
 
 
 def test_as_many_neighbours_as_texts_are_expected() -> None:
-    with pytest.raises(ValueError, match="2 texts but neighbours of 1"):
+    with pytest.raises(ValueError, match="2 texts, but 1 lists of neighbours"):
         JOINED.repair_all(["a", "b"], [[]])
 
 
@@ -277,8 +277,9 @@ paths = st.lists(
 @given(paths, st.sampled_from(FORMATS), st.booleans())
 def test_every_path_of_any_tree_comes_out_unchanged(some: list[LabelPath], name: str, unseen_brand: bool) -> None:
     tree = tree_of(dict.fromkeys(some, 1))
-    target = make_answer_format(name, tree)
-    repaired = Repairer(tree, target, unseen_brand=unseen_brand).repair_all([target.encode(path) for path in tree])
+    answer_format = make_answer_format(name, tree)
+    one = Repairer(tree, answer_format, unseen_brand=unseen_brand)
+    repaired = one.repair_all([answer_format.encode(path) for path in tree])
     assert repaired == [Repaired(path, "none", 1.0) for path in tree]
 
 
