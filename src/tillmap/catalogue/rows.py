@@ -77,7 +77,7 @@ def read_text(record: Record, name: str, *, blank: bool = True, null: bool = Fal
 
 
 def read_price(record: Record, name: str = "price", *, blank: bool = False) -> float:
-    """A price from 0 up, as a number or as text: 1.99 or "1.99". NaN for null, which is how Parquet may write null.
+    """A price from 0 up, given as a number or as text: 1.99 or "1.99". NaN for null or NaN.
 
     `blank`: accept empty text as null, since a CSV has no other null.
     """
@@ -100,7 +100,7 @@ def read_labels(record: Record) -> LabelPath:
 
 
 def parse_digits(text: str) -> int | None:
-    """The whole number from 0 to 2^63 - 1 that a text is; None where the number would be written in another way.
+    """The whole number from 0 to 2^63 - 1 that a text is; None if the number would be written back in another way.
 
     >>> parse_digits("7"), parse_digits("007")
     (7, None)
