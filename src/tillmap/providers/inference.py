@@ -1,4 +1,4 @@
-"""Asks a provider's model an arm's questions, in batches or at once, within a budget, and never the same one twice."""
+"""Sends an arm's questions to a provider, in batches or directly, within the budget; no question is paid for twice."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,7 @@ from tillmap.providers.costs import PriceList, TokenCounter, TokenPrices, cents,
 from tillmap.providers.requests import Asking
 from tillmap.providers.server import ServerEngine
 
-_BATCHES_UNDER_WAY = 4  # a batch of a server's rows is that many times as long as may be asked at once
+_ROUNDS = 4  # answers of a server are saved after this many times `provider.concurrency` questions
 
 
 def ask_provider(
@@ -30,10 +30,17 @@ def ask_provider(
     stop: tuple[str, ...],
     desc: str,
 ) -> tuple[Answers, dict[str, Any]]:
-    """Answers, and what the bill needs to know: whether the model was tuned, asked in batches, and the estimate.
+    """Answer an arm's questions.
 
-    `settings` is the block of an arm that is asked at a provider; `job` the record of who is asked (`tune_model`).
-    Raises ParamsError without a key, ProviderError where the provider refuses, ResourceError over the budget.
+    Args:
+        provider: the provider's block of params.
+        settings: the arm's block of params.
+        job: the record of the model to ask (see `tune_model`).
+        questions, generation, stop: what to ask, and how long and with which stop texts to answer.
+        desc: the label of the progress bar.
+
+    Returns the answers and what `costs.bill` needs: `tuned`, `batch` and `estimated_usd`. Raises ParamsError without a
+    key, ProviderError if the provider refuses, ResourceError if the questions may cost more than the budget.
     """
     tuned, batch = job["mode"] == "tuned", settings.engine == "openai_batch"
     asking = Asking(job["model"], generation, stop=stop, constraint=settings.constraint, more=settings.request)
@@ -49,7 +56,7 @@ def ask_provider(
         if not batch:
             limits = {"concurrency": provider.concurrency, "requests_a_minute": provider.requests_a_minute}
             engine = ServerEngine(service, asking, **limits)  # type: ignore[arg-type]
-            ask_in_batches(missing, engine, keep, _BATCHES_UNDER_WAY * provider.concurrency, desc)
+            ask_in_batches(missing, engine, keep, _ROUNDS * provider.concurrency, desc)
             return
         run = run_key({"model": model_key, "questions": [question.as_record() for question in missing]}, [])
         began = time.perf_counter()
@@ -69,7 +76,7 @@ def ask_provider(
 
 
 def service_of(provider: Provider) -> Service:
-    """The provider that the params name. Raises ParamsError where its key is not in the environment."""
+    """Connect to the provider of the params. Raises ParamsError if its key is not in the environment."""
     return Service(
         provider.base_url,
         provider.key_variable,
@@ -79,6 +86,6 @@ def service_of(provider: Provider) -> Service:
 
 
 def prices_of(provider: Provider, settings: Any, job: Mapping[str, Any]) -> TokenPrices:
-    """What questions and answers cost; `job` is the record of who is asked."""
+    """The token prices of the model in `job` (see `tune_model`)."""
     prices = PriceList.of(provider.prices.model_dump())
     return prices.asking(tuned=job["mode"] == "tuned", batch=settings.engine == "openai_batch")

@@ -1,4 +1,4 @@
-"""The record of the model that is asked at a provider: one tuned now, one tuned earlier, or an untuned one."""
+"""The record of the model that a provider is asked for: tuned now, tuned earlier, or untuned."""
 
 from dataclasses import asdict
 from decimal import Decimal
@@ -15,7 +15,7 @@ from tillmap.providers.tuning_jobs import Tuning, tune
 
 
 def untuned_record(mode: str, model: str) -> dict[str, Any]:
-    """Who answers, where nothing is tuned for it."""
+    """The record of a model for which nothing has to be tuned. `mode` is `tuned` (earlier) or `retrieved`."""
     return {
         "mode": mode, "model": model, "job": None, "examples": 0, "trained_tokens": 0, "usd": 0.0,
         "estimated_tokens": 0, "estimated_usd": 0.0,
@@ -23,29 +23,31 @@ def untuned_record(mode: str, model: str) -> dict[str, Any]:
 
 
 def tune_model(provider: Provider, chosen: TrainOpenAI, model: str, examples: Path, seed: int) -> dict[str, Any]:
-    """Tune `model` on a file of conversations and give the record of the tuned one, with what it cost.
+    """Tune `model` on a file of conversations. Returns the record of the tuned model, with what it cost.
 
-    A killed run follows the same job again. Raises ParamsError without a key, ProviderError where the provider
-    refuses, ResourceError over the budget, InputError for a bad example.
+    After a kill, another call follows the same job. Raises ParamsError without a key, ProviderError if the provider
+    refuses, ResourceError if tuning may cost more than the budget, InputError for a wrong example.
     """
     counter = TokenCounter(model)
     number, tokens = check_examples(examples, counter)
     prices = PriceList.of(provider.prices.model_dump())
     estimate = prices.tuning_cost(tokens * chosen.epochs)
     require_budget(f"tuning on {number} examples", estimate, provider.budget_usd)
-    tuning = Tuning(
-        model, provider.suffix, seed, chosen.epochs, chosen.batch_size, chosen.learning_rate_multiplier
-    )
+    tuning = Tuning(model, provider.suffix, seed, chosen.epochs, chosen.batch_size, chosen.learning_rate_multiplier)
     run = run_key({"kind": "tune", "base_url": provider.base_url, "tuning": asdict(tuning)}, [examples])
     tuned = tune(service_of(provider), examples, tuning, run_folder(run), run)
     billed = tuned["trained_tokens"]
     cost: Decimal = estimate if billed is None else prices.tuning_cost(billed)
-    return untuned_record("tuned", model) | tuned | {
-        "examples": number,
-        "trained_tokens": tokens * chosen.epochs if billed is None else billed,
-        "usd": cents(cost),
-        "estimated_tokens": tokens * chosen.epochs,
-        "estimated_usd": cents(estimate),
-        "counted_by": counter.method,
-        "prices": prices.origin(),
-    }
+    return (
+        untuned_record("tuned", model)
+        | tuned
+        | {
+            "examples": number,
+            "trained_tokens": tokens * chosen.epochs if billed is None else billed,
+            "usd": cents(cost),
+            "estimated_tokens": tokens * chosen.epochs,
+            "estimated_usd": cents(estimate),
+            "counted_by": counter.method,
+            "prices": prices.origin(),
+        }
+    )
