@@ -32,7 +32,9 @@ def main(params: Params) -> Metrics:
     held_back = {}
     with new_folder(paths.REVIEW) as folder:
         held_back = review_arms(predictions, free_scores(params), rows, params.review.min_confidence, folder)
-    report = reports.make_report(predictions, held_back, confidences_of(arms), usage, rows, truth, **draws)
+    report = reports.make_report(
+        predictions, rows, truth, held_back=held_back, confidences=confidences_of(arms), usage=usage, **draws
+    )
     recall = reports.recall_of({name: neighbours(name) for name in RETRIEVERS}, rows, truth, **draws)
     training = {arm: training_usage(arm, usage[arm]) for arm in arms}
     costs = bill_arms(usage, training, params.provider.prices, params.costs, int((rows["subset"] == "test").sum()))

@@ -18,8 +18,9 @@ def main(params: Params) -> Metrics:
     chosen = params.embedding
     embedder = Embedder(chosen.model, chosen.revision, chosen.batch_size)
     embedder.encode(rows["description"].tolist())  # all at once, so that a text of both sides is embedded once
-    dense = DenseRetriever.build(training["id"], training["description"].tolist(), embedder, chosen.flat_up_to)
-    lexical = LexicalRetriever.build(training["id"], training["description"].tolist())
+    ids, texts = training["id"].to_numpy(), training["description"].tolist()
+    dense = DenseRetriever.build(ids, texts, embedder, chosen.flat_up_to)
+    lexical = LexicalRetriever.build(ids, texts)
     with new_folder(paths.INDEX) as folder:
         dense.save(folder)
         lexical.save(folder)

@@ -32,7 +32,9 @@ def main(params: Params) -> Metrics:
             table = predict(completions, repairer, votes, arm)
             others = {name: scores for name, scores in free.items() if name != arm}
             (confidences / arm).mkdir()
-            tables[arm] = calibrate_arm(arm, completions, table, rows, others, training, confidences / arm)
+            tables[arm] = calibrate_arm(
+                arm, completions, table, rows, free=others, training=training, folder=confidences / arm
+            )
             metrics[arm] = count_repairs(table)
         if voters:
             began = time.perf_counter()

@@ -51,6 +51,7 @@ class Arm(ABC):
 
     def check(self, context: Context) -> None:
         """Look whether the arm's files are whole before hours go into a run. Raises InputError or ModelError."""
+        return None
 
     def known_paths(self, context: Context) -> LabelTree:
         """The label paths that the arm may answer with: those of the training subset, if it does not say otherwise."""

@@ -1,6 +1,7 @@
 """The `linear` arm: scores for every label from the line's character n-grams, decoded over whole label paths."""
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -14,7 +15,7 @@ from tillmap.core.completions import Completion
 from tillmap.core.taxonomy import LabelTree
 
 
-class Settings(Section):
+class LinearSettings(Section):
     epochs: Count
     ngrams: Annotated[list[Annotated[int, Field(ge=1, le=8)]], Field(min_length=2, max_length=2)]
     price: bool | Literal["auto"]
@@ -29,7 +30,7 @@ class Linear(Arm):
     """Its recipe is chosen on the `dev` subset and then fitted on more rows: see `tillmap.linear.fits`."""
 
     name: ClassVar[str] = "linear"
-    Settings: ClassVar[type[Section]] = Settings
+    Settings: ClassVar[type[Section]] = LinearSettings
     reads: ClassVar[tuple[Need, ...]] = ("model",)
     training_params: ClassVar[tuple[str, ...]] = ("linear",)
 
@@ -48,7 +49,7 @@ class Linear(Arm):
 
         return fits.training_tree(context.model)
 
-    def answers_unseen(self, settings: Settings) -> bool:
+    def answers_unseen(self, settings: LinearSettings) -> bool:
         return settings.unseen_paths
 
     def train(self, context: Context, training: Any, folder: Path) -> dict[str, Any]:
@@ -81,12 +82,11 @@ class Linear(Arm):
         from tillmap.linear import fits
 
         fit_of = rows["subset"].map(fits.fit_for)
-        answers = pd.concat(
-            [
-                context.keep(fit, lambda fit=fit: fits.load(context.model, fit)).predict(some)
-                for fit, some in rows.groupby(fit_of, sort=False)
-            ]
-        ).loc[rows.index]
+        parts = []
+        for fit, some in rows.groupby(fit_of, sort=False):
+            model = context.keep(str(fit), partial(fits.load, context.model, str(fit)))
+            parts.append(model.predict(some))
+        answers = pd.concat(parts).loc[rows.index]
         columns = [rows["split"], rows["id"], answers["evidence"], answers["candidates"]]
         for split, row_id, evidence, candidates in zip(*columns, strict=True):
             shown = [[list(path), round(share, 6)] for path, share in candidates]

@@ -15,7 +15,7 @@ from tillmap.llm.interface.prompting import GRADIENTGURUS_LLAMA, Recipe
 _NOT_OF_THE_RECIPE = {"checkpoint_steps", "merge", "hub_id"}
 
 
-class Settings(LanguageModel):
+class LlamaSettings(LanguageModel):
     sample_rows: Count
     sample_policy: Policy
 
@@ -24,7 +24,7 @@ class Llama(LocalModelArm):
     """LoRA with Unsloth and TRL on `llama.sample_rows` rows; the adapter is served with its base, or merged into it."""
 
     name: ClassVar[str] = "llama"
-    Settings: ClassVar[type[Section]] = Settings
+    Settings: ClassVar[type[Section]] = LlamaSettings
     tuned: ClassVar[bool] = True
     reads: ClassVar[tuple[Need, ...]] = ("rows", "index", "base", "model")
     training_params: ClassVar[tuple[str, ...]] = ("llama.recipe", "train_llama")

@@ -15,7 +15,7 @@ from tillmap.retrieval.vote import vote, votes_by_key
 MAX_CANDIDATES = 10
 
 
-class Settings(Section):
+class NearestSettings(Section):
     retriever: RetrieverName
     k: Count
     power: Annotated[float, Field(ge=0)]
@@ -25,7 +25,7 @@ class Nearest(Arm):
     """Each neighbour's vote weighs its similarity; the winner's share of the votes is the arm's own confidence."""
 
     name: ClassVar[str] = "nearest"
-    Settings: ClassVar[type[Section]] = Settings
+    Settings: ClassVar[type[Section]] = NearestSettings
     reads: ClassVar[tuple[Need, ...]] = ("rows", "index")
 
     def answer(self, context: Context, rows: pd.DataFrame) -> Iterator[Completion]:

@@ -24,7 +24,7 @@ GRADIENTGURUS_OPENAI = Recipe(
 )
 
 
-class Settings(Questions):
+class OpenAISettings(Questions):
     mode: Literal["tuned", "retrieved"]
     model: Annotated[str, Field(min_length=1)]
     sample_rows: Count
@@ -40,7 +40,7 @@ class OpenAI(LanguageModelArm):
     """OpenAI, or any provider with its interface: a paid one, or a server on this machine."""
 
     name: ClassVar[str] = "openai"
-    Settings: ClassVar[type[Section]] = Settings
+    Settings: ClassVar[type[Section]] = OpenAISettings
     paid: ClassVar[bool] = True
     tuned: ClassVar[bool] = True
     reads: ClassVar[tuple[Need, ...]] = ("rows", "index", "model")
@@ -64,7 +64,13 @@ class OpenAI(LanguageModelArm):
         settings = context.settings
         generation = plan_generation(settings, context.seed, allowed)
         answers, spent = ask_provider(
-            context.provider, settings, context.job, questions, generation, self.stop(settings), context.arm
+            context.provider,
+            settings,
+            context.job,
+            questions,
+            generation=generation,
+            stop=self.stop(settings),
+            desc=context.arm,
         )
         context.notes |= {"seconds": answers.seconds, **spent}
         return answers.completions

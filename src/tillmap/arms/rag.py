@@ -10,7 +10,7 @@ from tillmap.config.blocks import LanguageModel, Section
 from tillmap.llm.interface.prompting import GRADIENTGURUS_RAG, Recipe
 
 
-class Settings(LanguageModel):
+class RagSettings(LanguageModel):
     examples: Annotated[int, Field(ge=0, le=100)]
 
 
@@ -18,7 +18,7 @@ class Rag(LocalModelArm):
     """Retrieval-augmented generation: the neighbours are the few-shot examples of each row's question."""
 
     name: ClassVar[str] = "rag"
-    Settings: ClassVar[type[Section]] = Settings
+    Settings: ClassVar[type[Section]] = RagSettings
     reads: ClassVar[tuple[Need, ...]] = ("rows", "index", "base")
 
     def gradientgurus(self, settings: Any) -> tuple[Recipe, str]:

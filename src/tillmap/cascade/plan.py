@@ -118,7 +118,7 @@ def _free_predictions(rows: pd.DataFrame, known: Known) -> pd.DataFrame:
     answers = known.predictions[[*KEY, *LEVELS, "confidence"]]
     table = answers.merge(rows, on=KEY, suffixes=("", "_true"))
     true = table[[f"{level}_true" for level in LEVELS]].set_axis(list(LEVELS), axis=1)
-    right = right_labels(table, true).all(axis=1)
+    right = np.asarray(right_labels(table, true).all(axis=1))
     table = table.assign(right=right, labelled=table["brand_true"].notna())
     if known.pilot is not None:
         piloted = table[KEY].merge(known.pilot, on=KEY, how="left", indicator="_in")["_in"].eq("both").to_numpy()

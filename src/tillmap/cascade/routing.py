@@ -16,10 +16,11 @@ KEPT, TRIAL, ROUTED = "kept", "trial", "routed"
 def plan_routes(predictions: pd.DataFrame, threshold: float, held_out_rows: int, seed: int) -> pd.DataFrame:
     """The rows that the cascade answers, in their order, with a column `role`.
 
-    All test rows; of the `calibration` subset up to `held_out_rows` below the threshold, to try the model on, and as large
-    a share of those above it, which are the free arm's: together they are like the whole part. Where no test row is
-    labelled, up to `held_out_rows` of the `holdout` subset stand in for them to be scored: drawn by chance, for of the
-    easy ones alone a score would flatter.
+    - Every test row: kept from the threshold on, else routed.
+    - Of the `calibration` subset, up to `held_out_rows` below the threshold, to try the model on, and as large a share
+      of those above it, which are kept: together they are like the whole subset.
+    - Where no test row is labelled, up to `held_out_rows` of the `holdout` subset stand in for them to be scored. They
+      are drawn by chance, because the easy ones alone would flatter the score.
 
     `predictions` are the free arm's: split, id, subset, confidence, and `labelled`, whether the truth is known.
     """

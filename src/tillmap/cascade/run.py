@@ -78,7 +78,7 @@ class Reader:
         arm = ARMS[settings.llm]
         assert isinstance(arm, LanguageModelArm)
         self._arm, self._settings, self._context, self._known = arm, settings, context, known
-        self._allowed: dict[tuple[str, int], set[LabelPath | None]] = {}
+        self._allowed: dict[tuple[str, int], set[LabelPath]] = {}
 
     def ask(self, questions: Sequence[Question]) -> Asked:
         """The answers to some questions, and as predictions, not calibrated, in the same order."""
@@ -94,7 +94,8 @@ class Reader:
             if self._settings.constrain == "candidates":
                 for asked in questions:
                     if (asked.split == "test") == new:
-                        self._allowed[asked.split, asked.id] = set(map(answer_format.decode, asked.answers or ()))
+                        paths = map(answer_format.decode, asked.answers or ())
+                        self._allowed[asked.split, asked.id] = {path for path in paths if path}
         table = pd.concat([table for table in tables if len(table)], ignore_index=True)
         return Asked(records, table, dict(self._context.notes))
 

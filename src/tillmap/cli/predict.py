@@ -67,9 +67,9 @@ def predict(  # noqa: PLR0917 - the options of a command line
     path); source (the arm); status (ok; or empty or error where the arm gave no answer and the neighbours' vote stands
     in). The last line says how far the rows are from those of training, and what accuracy to expect.
     """
+    from tillmap.catalogue.formats import format_of
     from tillmap.serving.batch import label_feed
     from tillmap.serving.feed import Columns, Feed
-    from tillmap.serving.formats import format_of
     from tillmap.serving.labeller import open_arm
 
     target = out_format or format_of(out)

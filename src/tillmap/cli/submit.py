@@ -7,9 +7,10 @@ from typing import Annotated
 import pandas as pd
 import typer
 
-from tillmap.arms import ARMS
+from tillmap.arms import ARMS, schema
 from tillmap.config import paths
 from tillmap.config.blocks import COMBINED
+from tillmap.config.params import read_params
 from tillmap.core.errors import InputError
 from tillmap.core.files import read_table
 
@@ -47,7 +48,7 @@ def submit(  # noqa: PLR0917 - the options of a command line
     rows = read_table(paths.ROWS)
     if predictions is not None:
         answers = read_answers(predictions)
-    else:
+    elif arm is not None:
         answers = _pipeline_answers(arm.value, rows)
     if test is None:
         asked = rows.loc[rows["split"] == "test", "id"]

@@ -49,9 +49,10 @@ class Params(Section):
 
 def make_schema(arms: Mapping[str, type[Section]], asked: Sequence[str]) -> type[Params]:
     """The schema of params.yaml for these arms, each with its block; `asked` are those that ask a language model."""
+    llm: Any = Literal[tuple(asked)]
+    voters: Any = Annotated[list[Literal[tuple(arms)]], Field(min_length=1)]  # type: ignore[misc]
     run = create_model("Run", __base__=blocks.Run, **dict.fromkeys(arms, (bool, ...)))  # type: ignore[call-overload]
-    cascade = create_model("Cascade", __base__=blocks.Cascade, llm=(Literal[tuple(asked)], ...))
-    voters = Annotated[list[Literal[tuple(arms)]], Field(min_length=1)]  # type: ignore[misc]
+    cascade = create_model("Cascade", __base__=blocks.Cascade, llm=(llm, ...))
     vote = create_model("Vote", __base__=blocks.Vote, arms=(voters, ...))
     settings = {name: (block, ...) for name, block in arms.items()}
     return create_model(  # type: ignore[no-any-return,call-overload]

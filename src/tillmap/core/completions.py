@@ -26,8 +26,8 @@ class Completion:
 
     `logprob` is the natural log of the answer's probability under the model, or None. `candidates` are what an arm
     chose from, best first, each with its share of the probability: label paths, or answer texts from an engine that
-    chooses by likelihood, which `AnswerFormat.decode` turns into paths. Token counts are per row; `cached_tokens` of the
-    prompt were not computed anew.
+    ranks by likelihood, which `AnswerFormat.decode` turns into paths. Token counts are per row; `cached_tokens` are
+    the part of the prompt that came from a cache.
     """
 
     split: str | None

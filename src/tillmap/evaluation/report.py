@@ -64,12 +64,12 @@ def choose_truth(rows: pd.DataFrame, predictions: Tables, pilot: pd.DataFrame | 
 
 def make_report(
     predictions: Tables,
-    held_back: Tables,
-    confidences: Mapping[str, Confidence],
-    usage: Mapping[str, Mapping[str, Any]],
     rows: pd.DataFrame,
     truth: pd.DataFrame,
     *,
+    held_back: Tables,
+    confidences: Mapping[str, Confidence],
+    usage: Mapping[str, Mapping[str, Any]],
     resamples: int,
     seed: int,
 ) -> Report:
@@ -77,10 +77,10 @@ def make_report(
 
     Args:
         predictions: each arm's predictions table.
+        rows: the split's rows.
         held_back: each arm's answers down to where they are sure (`review.hold_back`); empty where review is off.
         confidences: the model of each arm whose confidences are calibrated.
         usage: what each arm's answers took: rows, rows_per_second, tokens.
-        rows: the split's rows.
     """
     draws = {"resamples": resamples, "seed": seed}
     training = rows[rows["subset"] == "train"]
@@ -152,7 +152,7 @@ def recall_of(
 def by_retriever(recall: pd.DataFrame) -> dict[str, dict[str, float]]:
     """The recall tables of the retrievers as numbers for a metrics file."""
     return {
-        str(name): {f"at_{line.k}": round(float(line.recall), 6) for line in table.itertuples()}
+        str(name): {f"at_{k}": round(float(found), 6) for k, found in zip(table["k"], table["recall"], strict=True)}
         for name, table in recall.groupby("retriever", sort=False)
     }
 

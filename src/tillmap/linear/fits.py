@@ -38,9 +38,9 @@ class Options:
 
 
 def train(rows: pd.DataFrame, tree: LabelTree, options: Options, seed: int) -> LinearModel:
-    """Train on the `train` part of a rows table with the recipe that gets the most of its `dev` subset right.
+    """Train on the training subset of a rows table with the recipe that gets most of its `dev` subset right.
 
-    `tree` holds the paths of the training subset. Raises InputError where that part is empty or has a path not of `tree`.
+    `tree` holds the paths of the training subset. Raises InputError where that subset is empty or has another path.
     """
     decided = {"price": options.price, "retailer": options.retailer}
     seen = {block: used for block, used in decided.items() if used is not None}
@@ -56,16 +56,16 @@ def train(rows: pd.DataFrame, tree: LabelTree, options: Options, seed: int) -> L
 
 
 def refit(model: LinearModel, rows: pd.DataFrame, seed: int) -> LinearModel:
-    """Train a model's recipe anew on all labelled rows, the held-out parts included; for answering test rows alone."""
+    """Train a model's recipe again on all labelled rows, held-out ones included; only for answering test rows."""
     labelled = rows.loc[rows["split"] == "train", [*_ITEM, *LEVELS]]
     return _refit(model, labelled, LabelTree.from_rows(labelled), seed)
 
 
 def refit_for_calibration(model: LinearModel, rows: pd.DataFrame, seed: int) -> LinearModel:
-    """Train a model's recipe anew on all labelled rows but the `calibration` subset, which it is to answer.
+    """Train a model's recipe again on all labelled rows except the `calibration` subset, which it answers.
 
-    It is nearly as good as the model of all rows, so that confidences fitted on its answers hold for that one's. It
-    knows no other paths than `model`: rows with one are left out.
+    It is nearly as good as the model of all rows, so confidences fitted on its answers hold for that model's answers.
+    It knows no other paths than `model`: rows with another path are left out.
     """
     others = rows.loc[(rows["split"] == "train") & (rows["subset"] != "calibration"), [*_ITEM, *LEVELS]]
     known = [path in model.tree for path in others[list(LEVELS)].itertuples(index=False, name=None)]
@@ -79,7 +79,7 @@ def _refit(model: LinearModel, rows: pd.DataFrame, tree: LabelTree, seed: int) -
 def save(
     model: LinearModel, folder: Path, *, others: LinearModel | None = None, whole: LinearModel | None = None
 ) -> None:
-    """Write the model of the training subset and, where there are, that for the calibration subset and that for new rows."""
+    """Write the model of the training subset and, where they exist, those for the calibration subset and new rows."""
     for name, each in ((_TRAIN, model), (_OTHERS, others), (_ALL, whole)):
         if each is not None:
             (folder / name).mkdir()
@@ -109,5 +109,5 @@ def _folder_of(folder: Path, fit: str) -> Path:
 
 
 def training_tree(folder: Path) -> LabelTree:
-    """The paths of the training subset, whether the model was refitted or not. Raises InputError where it is missing."""
+    """The paths of the training subset, refitted or not. Raises InputError where the file is missing."""
     return LabelTree.from_table(read_table(folder / _TRAIN / TREE))

@@ -1,1 +1,1 @@
-"""Asking language models: prompts, answer formats, constrained decoding, checkpoints and engines."""
+"""Language models: prompts, answer formats, constrained decoding, checkpoints and engines."""

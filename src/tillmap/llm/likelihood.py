@@ -1,4 +1,8 @@
-"""Chooses, of the allowed answers, the one that is likeliest as a whole: greedy decoding need not find it."""
+"""Likelihood ranking: sorts the allowed answers by the probability of the whole answer.
+
+Greedy decoding may miss the most likely answer: it takes the most likely first token, even if every answer that starts
+with it is less likely than one that does not.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,13 +13,13 @@ from typing import NamedTuple, TypeAlias
 from tillmap.core.completions import Completion, Question, finished
 from tillmap.llm.token_trie import TokenTrie
 
-_FEW = 128  # so many answers are all scored; of more, those that the beams reach
+_MAX_SCORED = 128  # up to so many answers are all scored; among more, those that a beam search finds
 
 _Tokens: TypeAlias = tuple[int, ...]
 
 
 class Start(NamedTuple):
-    """The start of an answer to the question at `place` of a batch, and tokens that could come next."""
+    """The first tokens of an answer to the question at `place` in a batch, and tokens that may come next."""
 
     place: int
     tokens: _Tokens
@@ -23,7 +27,7 @@ class Start(NamedTuple):
 
 
 class Scored(NamedTuple):
-    """The natural log of a start's probability, and that of each token that could come next."""
+    """The natural log of the probability of a start, and of each token that may come next."""
 
     logprob: float
     following: Mapping[int, float]
@@ -33,14 +37,14 @@ Score: TypeAlias = Callable[[Sequence[Start]], list[Scored]]
 
 
 @dataclass(frozen=True)
-class Choice:
-    """The answers scored, likeliest first, with their natural log probabilities; `tokens` are those of the first."""
+class RankedAnswers:
+    """Answers and their natural log probabilities, most likely first; `tokens` is the length of the first, with eos."""
 
     answers: tuple[tuple[str, float], ...]
     tokens: int
 
     def completion(self, question: Question, prompt_tokens: int) -> Completion:
-        """The likeliest answer; `candidates` are all that were scored, with probabilities that sum to 1 over them."""
+        """The most likely answer. `candidates` are all scored answers; their probabilities are scaled to sum to 1."""
         (text, best), *_ = self.answers
         weights = [exp(logprob - best) for _, logprob in self.answers]
         return finished(
@@ -57,36 +61,39 @@ class Choice:
 
 
 class LikelihoodRanker:
-    """Knows answers by their tokens, and searches among them."""
+    """Ranks the allowed answers of questions by a model's probabilities."""
 
     def __init__(self, tokenize: Callable[[list[str]], Sequence[Sequence[int]]], eos: int) -> None:
-        """`tokenize` turns answers into token ids without `eos`, the id that ends an answer and is scored with it."""
+        """`tokenize` gives the token ids of answers, without `eos`, the id that ends an answer and is scored too."""
         self._tokenize, self._eos = tokenize, eos
 
-    def choose(self, allowed: Mapping[int, tuple[str, ...]], score: Score, beams: int) -> dict[int, Choice]:
-        """The choice among the answers allowed to each question, both known by the question's place in a batch.
+    def rank(self, allowed: Mapping[int, tuple[str, ...]], score: Score, beams: int) -> dict[int, RankedAnswers]:
+        """Rank the answers allowed to each question, by the question's place in a batch.
 
-        Equally likely answers are ranked by their tokens.
+        `score` asks the model. Up to 128 answers are all scored; among more, a search with `beams` beams finds those to
+        rank. Equally likely answers are sorted by their tokens.
         """
         found: dict[int, dict[_Tokens, float]] = {place: {} for place in allowed}
-        asked = [Start(place, tokens) for place, answers in allowed.items() if len(answers) <= _FEW
+        asked = [Start(place, tokens) for place, answers in allowed.items() if len(answers) <= _MAX_SCORED
                  for tokens in self._known(answers)[0]]  # fmt: skip
         for start, scored in zip(asked, score(asked), strict=True):
             found[start.place][start.tokens] = scored.logprob
-        many = {place: self._known(answers)[1] for place, answers in allowed.items() if len(answers) > _FEW}
+        many = {place: self._known(answers)[1] for place, answers in allowed.items() if len(answers) > _MAX_SCORED}
         found |= self._search(many, score, beams)
-        choices = {}
+        ranking = {}
         for place, reached in found.items():
             texts = self._known(allowed[place])[0]
             (first, _), *_ = ranked = _best(reached, len(reached))
-            choices[place] = Choice(tuple((texts[tokens], logprob) for tokens, logprob in ranked), len(first))
-        return choices
+            answers = tuple((texts[tokens], logprob) for tokens, logprob in ranked)
+            ranking[place] = RankedAnswers(answers, len(first))
+        return ranking
 
     def _search(self, tries: Mapping[int, TokenTrie], score: Score, width: int) -> dict[int, dict[_Tokens, float]]:
-        """The answers that a beam search reaches, with their log probabilities.
+        """The answers that a beam search finds, and their log probabilities.
 
-        A step of it is one choice between tokens; tokens that must follow cost no step. A whole answer stays among the
-        beams, so that the search is over when all beams are whole answers.
+        Each step is a choice between several tokens. Tokens that must follow are skipped: after "green t" the rest of
+        "green tea | " needs no step if no other answer starts so. Complete answers stay among the beams, and the search
+        ends when all beams are complete.
         """
         beams: dict[int, dict[_Tokens, float]] = {place: {(): 0.0} for place in tries}
         while True:
@@ -107,7 +114,7 @@ class LikelihoodRanker:
 
     @lru_cache(maxsize=256)  # noqa: B019  # lives as long as its engine, and so its process
     def _known(self, answers: tuple[str, ...]) -> tuple[dict[_Tokens, str], TokenTrie]:
-        """The answers by their tokens, `eos` included, and the trie of them."""
+        """The answers by their tokens, `eos` included, and their trie."""
         tokens = self._tokenize(list(answers))
         texts: dict[_Tokens, str] = {}
         for answer, ids in zip(answers, tokens, strict=True):

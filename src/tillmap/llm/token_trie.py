@@ -1,4 +1,4 @@
-"""Which tokens may come next when only known answers are to be decoded, or those and a free brand."""
+"""Constrained decoding: which tokens may come next if only known answers, or these and free brands, are allowed."""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -8,52 +8,52 @@ from typing import TypeAlias
 
 from tillmap.llm.interface.answer_formats import OpenAnswers
 
-_Node: TypeAlias = "dict[int, _Node]"  # from a token id to what may follow it
+_Node: TypeAlias = "dict[int, _Node]"  # from a token id to the node of what may follow it
 
 
 class TokenTrie:
-    """A prefix tree over the token ids of every allowed answer.
+    """A prefix tree of the allowed answers' token ids.
 
-    For transformers' `prefix_allowed_tokens_fn(batch_id, input_ids)`, with prompts padded on the left to one length:
-    `lambda _, ids: trie.allowed(ids[prompt_length:].tolist())`.
+    It is made for `prefix_allowed_tokens_fn(batch_id, input_ids)` of transformers, with prompts padded on the left to
+    one length: `lambda _, ids: trie.allowed(ids[prompt_length:].tolist())`.
     """
 
     def __init__(self, answers: Iterable[Sequence[int]], eos: int) -> None:
-        """Build from token id sequences that do not hold `eos`, the id that ends each answer.
+        """Build the tree from sequences of token ids, without `eos`, the id that ends each answer.
 
-        Raises ValueError where there is no answer, or one is empty or holds `eos`.
+        Raises ValueError if there is no answer, or an answer is empty or has `eos`.
         """
         self._root: _Node = {}
         self._eos = eos
-        self.longest = 0  # answer, in tokens, with the eos
+        self.longest = 0  # number of tokens of the longest answer, eos included
         for answer in answers:
             if not answer or eos in answer:
-                raise ValueError(f"an answer of the trie must have tokens, and no eos ({eos}); got {list(answer)}")
+                raise ValueError(f"trie: expected an answer with tokens and without eos ({eos}); got {list(answer)}")
             node = self._root
             for token in answer:
                 node = node.setdefault(token, {})
             node[eos] = {}
             self.longest = max(self.longest, len(answer) + 1)
         if not self._root:
-            raise ValueError("the trie has no answers; give at least one")
+            raise ValueError("trie: there are no answers; expected at least one")
 
     def allowed(self, prefix: Sequence[int]) -> list[int]:
         """The token ids that may follow, sorted.
 
-        After a whole answer `eos` is one of them. Past an answer's end, and off the trie, it is the only one, for a
-        decoder goes on asking about the finished answers of a batch and takes no empty list.
+        After a complete answer `eos` is one of them. After the end of an answer, and for a prefix that is not in the
+        trie, it is the only one: a decoder also asks for the finished answers of a batch, and accepts no empty list.
         """
         return self.following(prefix) or [self._eos]
 
     def following(self, prefix: Sequence[int]) -> list[int]:
-        """The token ids that may follow, sorted; none past an answer's end, and off the trie."""
+        """The token ids that may follow, sorted; none after the end of an answer or for a prefix not in the trie."""
         nodes = list(self.nodes(prefix))
         return sorted(nodes[-1]) if len(nodes) > len(prefix) else []
 
     def branch(self, prefix: Sequence[int]) -> tuple[list[int], list[int]]:
-        """A prefix on the trie, extended by the tokens that must follow, and the tokens to choose from then, sorted.
+        """Extend a prefix of the trie by all tokens that must follow; return it and the tokens to choose from, sorted.
 
-        There is nothing to choose from where the extended prefix ends in `eos`, and so is a whole answer.
+        There are none to choose from if the extended prefix is a complete answer, which ends in `eos`.
         """
         *_, node = self.nodes(prefix)
         extended = list(prefix)
@@ -63,7 +63,7 @@ class TokenTrie:
         return extended, sorted(node)
 
     def nodes(self, prefix: Iterable[int]) -> Iterator[_Node]:
-        """What may follow none of the prefix's tokens, the first, the first two, and so on while on the trie."""
+        """The nodes after none of the tokens, the first, the first two and so on, as far as they are in the trie."""
         node = self._root
         yield node
         for token in prefix:
@@ -74,7 +74,7 @@ class TokenTrie:
 
 
 class OpenTrie:
-    """A trie of known answers and of those with a free brand, used like a `TokenTrie`."""
+    """A trie of known answers and of answers with a free brand. It is used like a `TokenTrie`."""
 
     def __init__(
         self,
@@ -86,16 +86,24 @@ class OpenTrie:
         texts: Mapping[int, str],
         eos: int,
     ) -> None:
-        """`openings` and `closing` are the form's, as tokens. `texts` are what the vocabulary's tokens stand for.
+        """Build the trie.
 
-        Brands are made of tokens that are part of a word, a space and part of a word, or a space: a character that
-        takes several tokens is none of a free brand's.
+        Args:
+            known: the trie of the known answers; None if only free brands are allowed.
+            openings: the openings of `form`, as tokens.
+            form: the answers with a free brand.
+            closing: the closing of `form`, as tokens.
+            texts: the text of each token of the vocabulary.
+            eos: the id that ends an answer.
+
+        A brand is made of tokens such as "tea", " tea" and " ", with at most one space, at the start. A character that
+        needs several tokens, such as a rare emoji, is in no free brand.
         """
         self.form = form
         self._known, self._openings = known, TokenTrie(openings, eos)
         self._end = [*closing, eos]
         longest = max(map(len, openings)) + 2 * form.longest + len(self._end)
-        self.longest = max(longest, 0 if known is None else known.longest)  # answer, in tokens, with the eos
+        self.longest = max(longest, 0 if known is None else known.longest)  # as in TokenTrie
         self._begun = re.compile(f"{form.lead}(?:{form.character} ?){{0,{form.longest}}}")
         self._texts = {
             token: text
@@ -104,9 +112,10 @@ class OpenTrie:
         }
 
     def allowed(self, prefix: Sequence[int]) -> list[int]:
-        """The token ids that may follow, in no order, some perhaps twice; past the end of an answer `eos` alone."""
+        """The token ids that may follow, unsorted, possibly repeated; only `eos` after the end of an answer."""
         eos = self._end[-1]
         found = [] if self._known is None else self._known.following(prefix)
+        # An opening may end at any node of the prefix: "tea |" and "tea | herbal |" may both be openings.
         for length, node in enumerate(self._openings.nodes(prefix)):
             if eos in node:
                 found += self._behind_opening(prefix[length:])
@@ -115,15 +124,16 @@ class OpenTrie:
         return found or [eos]
 
     def _behind_opening(self, tokens: Sequence[int]) -> list[int]:
+        """The token ids that may follow an opening and these tokens, which may be of a brand and of the closing."""
         brand = list(takewhile(self._texts.__contains__, tokens))
         ending = list(tokens[len(brand) :])
         text = "".join(self._texts[token] for token in brand)
         room = self.form.longest - len(text.replace(" ", ""))
-        if not text and not ending:
+        if not text and not ending:  # the brand starts: with the space of `lead`, if there is one
             return self._pieces(bool(self.form.lead), room)
-        if not self._begun.fullmatch(text):  # a known answer went on where no free brand could
+        if not self._begun.fullmatch(text):  # a known answer, which no free brand can continue
             return []
-        if ending:
+        if ending:  # only the rest of the closing may follow, if the brand did not end in a space
             ends = not text.endswith(" ") and ending == self._end[: len(ending)]
             return self._end[len(ending) : len(ending) + 1] if ends else []
         if text.endswith(" "):
@@ -132,7 +142,7 @@ class OpenTrie:
 
     @lru_cache(maxsize=256)  # noqa: B019  # lives as long as its engine, and so its process
     def _pieces(self, spaced: bool, room: int) -> list[int]:
-        """The tokens with at most `room` characters besides a space in front, which they have or have not."""
+        """The tokens of at most `room` characters, with a space in front of them (`spaced`) or without."""
         return [
             token for token, text in self._texts.items()
             if text.startswith(" ") == spaced and len(text) <= room + spaced

@@ -25,7 +25,6 @@ Key = tuple[str, int]
 CandidateScores = Mapping[Key, Sequence[tuple[LabelPath, float]]]
 Floats = npt.NDArray[np.float64]
 
-FREE = ("nearest", "linear")  # the arms whose candidates are signals for every arm's answers
 ROWS_PER_SIGNAL = 5  # rows of the rarer outcome; Vittinghoff and McCulloch (2007) find 5 to 9 enough
 _REPAIRS = ("folded", "parsed", "snapped", "vote")
 _EPS = 1e-3  # shares are clipped to [EPS, 1 - EPS], because the log odds of 0 and 1 are infinite

@@ -75,6 +75,7 @@ def calibrate_arm(
     completions: Completions,
     predictions: pd.DataFrame,
     rows: pd.DataFrame,
+    *,
     free: Mapping[str, CandidateScores],
     training: LabelTree,
     folder: Path,

@@ -26,6 +26,7 @@ def ask_provider(
     settings: Any,
     job: Mapping[str, Any],
     questions: Sequence[Question],
+    *,
     generation: Generation,
     stop: tuple[str, ...],
     desc: str,

@@ -8,10 +8,11 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from tillmap.catalogue.formats import Format
 from tillmap.core.files import read_table, write_table
 from tillmap.core.run_state import alone, run_key, state_folder
 from tillmap.serving.feed import Feed
-from tillmap.serving.formats import Format, write_answers
+from tillmap.serving.formats import write_answers
 from tillmap.serving.labeller import Labeller
 from tillmap.splitting.drift import Drift
 

@@ -12,11 +12,9 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tillmap.catalogue.formats import Format, format_of
+from tillmap.catalogue.formats import Format
 from tillmap.core.files import replacing
 from tillmap.core.taxonomy import LEVELS
-
-__all__ = ["Format", "format_of", "write_answers"]
 
 _ANSWERS = [*LEVELS, "confidence", "repair", "in_tree", "source", "status"]  # the columns after the id
 Write = Callable[[pd.DataFrame], None]

@@ -1,1 +1,1 @@
-"""The engines that run a language model on this machine."""
+"""Engines that run a language model on this machine."""

@@ -1,4 +1,4 @@
-"""Loads the engine a parameter names, once the machine is known to hold its model."""
+"""Loads an engine by its name, after checking that the machine has enough memory for the model."""
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -12,14 +12,15 @@ from tillmap.llm.merging import merge_adapter
 def load_engine(
     name: str, model: Path, machine: Machine, generation: Generation, adapter: Path | None = None
 ) -> Engine:
-    """The engine of that name with its model in memory, and the LoRA adapter, through which every question then goes.
+    """Load an engine, `vllm` or `transformers`, with its model and an optional LoRA adapter, used for all questions.
 
-    Raises ModelError, ParamsError or ResourceError.
+    Raises ParamsError if there is no such engine, ModelError if the model or adapter is invalid, and ResourceError if
+    the machine lacks memory.
     """
     if adapter is not None:
         check_adapter(adapter)
         if machine.lora == "merge":
-            with TemporaryDirectory() as merged:  # weights are in memory once an engine is there
+            with TemporaryDirectory() as merged:  # only needed until the engine has loaded the weights
                 merge_adapter(model, adapter, Path(merged), "fp32")
                 return load_engine(name, Path(merged), machine, generation)
     require_memory(model, machine)
@@ -35,9 +36,9 @@ def load_engine(
 
 
 def require_memory(model: Path, machine: Machine) -> None:
-    """Raise ResourceError where a CPU machine cannot hold the weights and the key-value cache.
+    """Raise ResourceError if the free memory is too small for the weights and the key-value cache.
 
-    Weights are counted by the size of their files; a device's own memory is the engine's to check.
+    The size of the weights is that of their files. On a GPU the engine checks the memory itself.
     """
     import psutil
     import torch
@@ -49,6 +50,6 @@ def require_memory(model: Path, machine: Machine) -> None:
     free = psutil.virtual_memory().available / 2**30
     if needed > free:
         raise ResourceError(
-            f"{model}: the engine needs {needed:.1f} GiB (weights and a cache of {machine.kv_cache_gib or 0:.1f}), "
+            f"{model}: the engine needs {needed:.1f} GiB (weights and a cache of {machine.kv_cache_gib or 0:.1f} GiB), "
             f"but {free:.1f} GiB are free; lower engine.kv_cache_gib, choose a smaller base, or close other programs"
         )

@@ -1,4 +1,4 @@
-"""transformers' own generate, in padded batches: slower than vLLM, and runs wherever PyTorch does."""
+"""The transformers engine: `generate` in padded batches. It is slower than vLLM and runs wherever PyTorch does."""
 
 from collections.abc import Sequence
 from copy import deepcopy
@@ -6,20 +6,20 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 
 from tillmap.core.completions import Completion, Question, failed, finished
-from tillmap.core.errors import ModelError
+from tillmap.core.errors import ModelError, first_line
 from tillmap.llm.interface.answer_formats import OpenAnswers
 from tillmap.llm.interface.generation import Generation, Machine
-from tillmap.llm.likelihood import Choice, LikelihoodRanker, Scored, Start
+from tillmap.llm.likelihood import LikelihoodRanker, RankedAnswers, Scored, Start
 from tillmap.llm.token_trie import OpenTrie, TokenTrie
 
-_ROWS_SCORED = 32  # answers to one question computed together
+_ROWS_SCORED = 32  # answers to one question in one forward pass
 
 
 class TransformersEngine:
-    """A causal language model answered by `generate`. `generation` may be another from one batch to the next."""
+    """A causal language model and `generate`. `generation` may be changed between batches."""
 
     def __init__(self, model: Path, machine: Machine, generation: Generation, adapter: Path | None = None) -> None:
-        """Load the model and its adapter. Raises ModelError where one cannot be read or they do not belong together."""
+        """Load the model and its adapter. Raises ModelError if one is invalid or they do not fit together."""
         import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -33,16 +33,18 @@ class TransformersEngine:
                 AutoModelForCausalLM.from_pretrained(model, dtype=dtype, use_safetensors=True).to(device).eval()
             )
         except (OSError, ValueError, KeyError) as error:
-            raise ModelError(f"{model}: transformers cannot read this checkpoint ({error}); fetch it again") from error
+            raise ModelError(
+                f"{model}: transformers cannot load this checkpoint ({first_line(error)}); fetch it again"
+            ) from error
         if adapter is not None:
             self._model = _adapted(self._model, adapter)
         if self._tokenizer.pad_token is None:
             self._tokenizer.pad_token = self._tokenizer.eos_token
         self._every_token = list(range(len(self._tokenizer)))
-        self._chooser = LikelihoodRanker(self._tokens, self._tokenizer.eos_token_id)
+        self._ranker = LikelihoodRanker(self._tokens, self._tokenizer.eos_token_id)
 
     def answer(self, questions: Sequence[Question]) -> list[Completion]:
-        """Greedy or sampled answers; too long a question gets an `error`. Rows are sampled alone, by their seeds."""
+        """See `Engine.answer`. A question that is too long gets an `error`. Sampled rows are batches of their own."""
         prompts = [self._text(question) for question in questions]
         lengths = [len(ids) for ids in self._tokenizer(prompts, add_special_tokens=False)["input_ids"]]
         room = self._machine.max_model_len - self.generation.max_new_tokens
@@ -51,8 +53,8 @@ class TransformersEngine:
         for place in fitting:
             allowed = self.generation.allowed(questions[place])
             if allowed and self.generation.choose == "likelihood":
-                choice = self._choose(prompts[place], allowed)
-                answers[place] = choice.completion(questions[place], lengths[place])
+                ranked = self._rank(prompts[place], allowed)
+                answers[place] = ranked.completion(questions[place], lengths[place])
         decoded = [place for place in fitting if place not in answers]
         batches = [decoded] if self.generation.temperature == 0 else [[place] for place in decoded]
         for batch in filter(None, batches):
@@ -77,7 +79,7 @@ class TransformersEngine:
             self._trie(self.generation.allowed(question), self.generation.open_to(question))
             for question in asked.values()
         ]
-        longest = max(trie.longest if trie else 0 for trie in tries)  # an allowed answer is never cut short
+        longest = max(trie.longest if trie else 0 for trie in tries)  # so that no allowed answer is cut
 
         def allowed(row: int, tokens: "torch.Tensor") -> list[int]:
             trie = tries[row]
@@ -98,7 +100,7 @@ class TransformersEngine:
         new = output.sequences[:, start:]
         logprobs = torch.stack(output.logits, dim=1).float().log_softmax(-1).gather(-1, new.unsqueeze(-1)).squeeze(-1)
         ends = (new == self._tokenizer.eos_token_id).long()
-        written = ends.cumsum(-1) - ends == 0  # up to the first eos, which is part of an answer as it is in vLLM
+        written = ends.cumsum(-1) - ends == 0  # up to the first eos, which counts as part of the answer, as in vLLM
         completions = {}
         for row, (place, question) in enumerate(asked.items()):
             tokens = new[row][written[row]]
@@ -111,8 +113,8 @@ class TransformersEngine:
             )
         return completions
 
-    def _choose(self, prompt: str, allowed: tuple[str, ...]) -> Choice:
-        """The likeliest answer, with the prompt's keys and values computed once."""
+    def _rank(self, prompt: str, allowed: tuple[str, ...]) -> RankedAnswers:
+        """Rank the allowed answers. The keys and values of the prompt are computed once."""
         import torch
 
         ids = self._tokenizer([prompt], return_tensors="pt", add_special_tokens=False)["input_ids"]
@@ -126,14 +128,14 @@ class TransformersEngine:
                     for scored in self._score(ids.shape[1], output, asked[first : first + _ROWS_SCORED])
                 ]
 
-            return self._chooser.choose({0: allowed}, score, self.generation.beams)[0]
+            return self._ranker.rank({0: allowed}, score, self.generation.beams)[0]
 
     def _score(self, length: int, prompt, asked: Sequence[Start]) -> list[Scored]:  # type: ignore[no-untyped-def]
-        """Score the starts of answers to one question, of `length` tokens and with this `prompt` as its output."""
+        """Score starts of answers to one question of `length` tokens; `prompt` is the model's output for it."""
         import torch
 
         width = max(len(start.tokens) for start in asked)
-        logits = prompt.logits.float().expand(len(asked), 1, -1)  # at place i, of the token that is i-th in an answer
+        logits = prompt.logits.float().expand(len(asked), 1, -1)  # at position i: for the i-th token of an answer
         if width:
             padding = [[0] * (width - len(start.tokens)) for start in asked]
             tokens = torch.tensor([[*start.tokens, *zeros] for start, zeros in zip(asked, padding, strict=True)])
@@ -167,7 +169,10 @@ class TransformersEngine:
 
     @cached_property
     def _vocabulary(self) -> dict[int, str]:
-        """What each token adds to a text; for some tokenizers drop the space of a text's first token."""
+        """The text of each token inside a text.
+
+        Some tokenizers drop the space of the first token, so each is decoded after the letter "a": " tea" stays " tea".
+        """
         special = {*self._tokenizer.all_special_ids, *self._tokenizer.added_tokens_decoder}
         plain = [token for token in self._every_token if token not in special]
         [[*_, letter]] = self._tokens(["a"])
@@ -180,16 +185,19 @@ class TransformersEngine:
 
 
 def _adapted(model, adapter: Path):  # type: ignore[no-untyped-def]
+    """The model with the adapter. Raises ModelError if they do not fit together."""
     from peft import PeftModel, get_peft_model_state_dict
     from safetensors import safe_open
 
     try:
         adapted = PeftModel.from_pretrained(model, str(adapter)).eval()
     except (RuntimeError, ValueError) as error:
-        raise ModelError(f"{adapter}: the adapter does not fit its base ({error}); train it on this base") from error
+        raise ModelError(
+            f"{adapter}: the adapter does not fit its base ({first_line(error)}); train it on this base"
+        ) from error
     with safe_open(adapter / "adapter_model.safetensors", framework="pt") as file:
         missing = set(get_peft_model_state_dict(adapted, save_embedding_layers=False)) - set(file.keys())
-    if missing:  # peft would only warn, and answer as the base does
+    if missing:  # PEFT only warns, and the model would answer like the base
         raise ModelError(
             f"{adapter}: the adapter lacks weights for its base, the first {min(missing)}; train it on this base"
         )

@@ -1,4 +1,4 @@
-"""vLLM in this process."""
+"""The vLLM engine, in this process."""
 
 import logging
 import os
@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from tillmap.core.completions import Completion, Question, failed, finished
-from tillmap.core.errors import ModelError, ResourceError
+from tillmap.core.errors import ModelError, ResourceError, first_line
 from tillmap.llm.checkpoints import check_adapter
 from tillmap.llm.engines.vllm_requests import PromptScorer, grammar_of, max_bytes
 from tillmap.llm.interface.generation import Generation, Machine
 from tillmap.llm.likelihood import LikelihoodRanker
 
-# Read by vLLM when it is imported: one process, so that a killed stage leaves no worker behind.
+# vLLM reads these when it is imported. One process, so that a killed stage leaves no worker process behind.
 os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
 os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
 os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
@@ -25,29 +25,29 @@ _RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # vllm.config.lora.MaxLoRARanks
 
 
 class VllmEngine:
-    """A model served by vLLM with prefix caching. `generation` may be another from one batch to the next."""
+    """A model in vLLM, with prefix caching. `generation` may be changed between batches."""
 
     def __init__(self, model: Path, machine: Machine, generation: Generation, adapter: Path | None = None) -> None:
-        """Load the model and its adapter. Raises ResourceError where they do not fit, ModelError otherwise."""
+        """Load the model and its adapter. Raises ResourceError if memory is too small, else ModelError."""
         from vllm import LLM
         from vllm.lora.request import LoRARequest
         from vllm.platforms import current_platform
 
         self.generation = generation
         self._machine = machine
-        # A batch that mixed requests with and without an adapter would answer wrongly, so an engine has one kind only.
+        # A batch that mixes requests with and without an adapter gets wrong answers, so all requests have it or none.
         self._adapter = None if adapter is None else LoRARequest("adapter", 1, str(adapter))
         options: dict[str, Any] = {}
         if machine.kv_cache_gib is not None:
             options["kv_cache_memory_bytes"] = int(machine.kv_cache_gib * _GIB)
         if adapter is not None:
-            options |= {"enable_lora": True, "max_lora_rank": _room_for(check_adapter(adapter))}
+            options |= {"enable_lora": True, "max_lora_rank": _max_rank_for(check_adapter(adapter))}
         if generation.choose == "likelihood" and current_platform.is_cpu():
-            # Only whole blocks are cached. With the 128 tokens of a CPU's, many answers to one question would each
-            # compute the end of it anew.
+            # Only full blocks are cached. With the 128 tokens of a CPU block, the end of the question would be computed
+            # again for each of its answers.
             options["block_size"] = 32
         try:
-            with _numba_out_of_sight():
+            with _without_llvmlite():
                 self._llm = LLM(
                     str(model),
                     dtype=machine.dtype,
@@ -64,39 +64,39 @@ class VllmEngine:
         except (MemoryError, RuntimeError, ValueError) as error:
             kind = ResourceError if "memory" in str(error).lower() else ModelError
             raise kind(
-                f"{model}: vLLM could not start ({_first_line(error)}); lower engine.kv_cache_gib or "
+                f"{model}: vLLM could not start ({first_line(error)}); lower engine.kv_cache_gib or "
                 "engine.max_model_len, or set the arm's engine to transformers"
             ) from error
         self._tokenizer = self._llm.get_tokenizer()
-        self._chooser = LikelihoodRanker(
+        self._ranker = LikelihoodRanker(
             lambda texts: [list(self._tokenizer.encode(text, add_special_tokens=False)) for text in texts],
             self._tokenizer.eos_token_id,
         )
         logging.getLogger("vllm").setLevel(logging.ERROR)
 
     def answer(self, questions: Sequence[Question]) -> list[Completion]:
-        """Greedy or sampled answers; too long a question gets an `error` and never disturbs its batch."""
-        # What earlier batches left in the cache changes the shapes of later sums, and so their last bits: an
-        # interrupted run would not repeat exactly what an unbroken one wrote.
+        """See `Engine.answer`. A question that is too long gets an `error`; the others of its batch are answered."""
+        # What is cached changes the shapes of later sums and so their last bits. With an empty cache a resumed run
+        # gives the same bytes as an uninterrupted one.
         self._llm.reset_prefix_cache()
         prompts = [self._tokens(question) for question in questions]
         room = self._machine.max_model_len - self.generation.max_new_tokens
         fitting = [place for place, prompt in enumerate(prompts) if len(prompt) <= room]
         likelihood = self.generation.choose == "likelihood"
         allowed = {place: self.generation.allowed(questions[place]) for place in fitting if likelihood}
-        choices = self._chooser.choose(
+        ranked = self._ranker.rank(
             {place: answers for place, answers in allowed.items() if answers},
             PromptScorer(self._generate, prompts),
             self.generation.beams,
         )
-        decoded = [place for place in fitting if place not in choices]
+        decoded = [place for place in fitting if place not in ranked]
         outputs = self._generate(
             [prompts[place] for place in decoded],
             [self._sampling(questions[place], len(prompts[place])) for place in decoded],
         )
         answers = {place: _completion(questions[place], output) for place, output in zip(decoded, outputs, strict=True)}
-        for place, choice in choices.items():
-            answers[place] = choice.completion(questions[place], len(prompts[place]))
+        for place, found in ranked.items():
+            answers[place] = found.completion(questions[place], len(prompts[place]))
         return [
             answers.get(place)
             or failed(
@@ -112,7 +112,7 @@ class VllmEngine:
         return list(self._llm.generate(tokens, list(sampling), use_tqdm=False, lora_request=self._adapter))
 
     def _tokens(self, question: Question) -> list[int]:
-        # The template writes its own BOS, so none is added again.
+        # The chat template adds the BOS, so the tokenizer must not add another one.
         text = self._tokenizer.apply_chat_template(question.messages, add_generation_prompt=True, tokenize=False)
         return list(self._tokenizer.encode(text, add_special_tokens=False))
 
@@ -124,7 +124,7 @@ class VllmEngine:
         drawn = self.generation.temperature > 0
         longest, structure = self.generation.max_new_tokens, None
         if form or allowed:
-            # Cut short it would be no answer, and in the worst case each of its bytes is a token.
+            # A cut answer would be none. In the worst case each byte of an answer is a token.
             most = max(longest, max_bytes(allowed or (), form) + 1)
             longest = min(most, self._machine.max_model_len - prompt_tokens)
             structure = StructuredOutputsParams(grammar=grammar_of(allowed or (), form))
@@ -138,9 +138,12 @@ class VllmEngine:
 
 
 @contextmanager
-def _numba_out_of_sight() -> Iterator[None]:
-    """vLLM 0.32 looks through the names of every loaded module for its kernels, and takes numba's handle on LLVM, which
-    answers to any name, for one of their owners."""
+def _without_llvmlite() -> Iterator[None]:
+    """Hide llvmlite's module of LLVM functions from vLLM.
+
+    vLLM 0.32 searches all loaded modules for its kernels. That module has an attribute for any name, so vLLM would take
+    it for one that has them.
+    """
     name = "llvmlite.binding.ffi"
     module = sys.modules.pop(name, None)
     try:
@@ -162,15 +165,11 @@ def _completion(question: Question, output) -> Completion:  # type: ignore[no-un
     )
 
 
-def _room_for(rank: int) -> int:
-    """The least rank that vLLM provides for and that holds this one."""
-    fitting = [room for room in _RANKS if room >= rank]
+def _max_rank_for(rank: int) -> int:
+    """The smallest maximum rank of vLLM that an adapter of this rank fits into."""
+    fitting = [most for most in _RANKS if most >= rank]
     if not fitting:
         raise ModelError(
-            f"vLLM takes adapters up to rank {_RANKS[-1]}, not {rank}; set the arm's engine to transformers"
+            f"the adapter has rank {rank}, vLLM takes at most {_RANKS[-1]}; set the arm's engine to transformers"
         )
     return fitting[0]
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]

@@ -1,4 +1,4 @@
-"""What vLLM is asked beyond plain generation: the probabilities of given answers, and grammars of open ones."""
+"""Requests to vLLM beyond plain generation: probabilities of given answers, and grammars of allowed answers."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -10,34 +10,34 @@ from typing import Any
 from tillmap.llm.interface.answer_formats import OpenAnswers
 from tillmap.llm.likelihood import Scored, Start
 
-_LISTED = 64  # texts written as one list of alternatives; measured, 16 to 64 are alike and 256 is slower
+_MAX_LISTED = 64  # texts in one list of alternatives; 16 to 64 are equally fast, 256 is slower (measured)
 _MAX_FOLLOWING = 128  # vllm.sampling_params.MAX_LOGPROB_TOKEN_IDS of 0.32
 
 
 class PromptScorer:
-    """Scores the starts of answers: a question and a start are a prompt, whose own probability vLLM tells.
+    """Scores the starts of answers. A question and a start make a prompt, and vLLM returns its tokens' probabilities.
 
-    vLLM by itself reads no cache for such a prompt, for it can say nothing of cached tokens. We let it: what it cannot
-    say of one prompt it said of the one that filled the cache.
+    By default vLLM does not use the prefix cache for such prompts, because it has no probabilities of cached tokens.
+    Here it does: the missing probabilities were returned for the prompt that filled the cache, and are remembered.
     """
 
     def __init__(self, generate: Callable[[Sequence[Sequence[int]], Sequence[Any]], list[Any]],
                  questions: Sequence[list[int]]) -> None:  # fmt: skip
-        """`questions` are the batch's, as tokens."""
+        """`generate` runs prompts with sampling params; `questions` are those of the batch, as tokens."""
         self._generate, self._questions = generate, questions
-        self._logprobs: dict[tuple[int, tuple[int, ...]], float] = {}  # of the last token of a question's start
+        self._logprobs: dict[tuple[int, tuple[int, ...]], float] = {}  # (question, start): that of the last token
 
     def __call__(self, asked: Sequence[Start]) -> list[Scored]:
         following = self._ask(asked, from_cache=True)
-        unsaid = [start for start in asked if any(key not in self._logprobs for key in _prefixes(start))]
-        self._ask(unsaid, from_cache=False)
+        unknown = [start for start in asked if any(key not in self._logprobs for key in _prefixes(start))]
+        self._ask(unknown, from_cache=False)
         return [
             Scored(sum(self._logprobs[key] for key in _prefixes(start)), next_tokens)
             for start, next_tokens in zip(asked, following, strict=True)
         ]
 
     def _ask(self, asked: Sequence[Start], from_cache: bool) -> list[dict[int, float]]:
-        """Remember what is said of the starts' tokens; return what is said of those that could follow."""
+        """Remember the log probabilities of the starts' tokens; return those of the tokens that may follow."""
         from vllm import SamplingParams
 
         parts = [
@@ -55,24 +55,25 @@ class PromptScorer:
         following: list[dict[int, float]] = [{} for _ in asked]
         for (row, part), output in zip(parts, outputs, strict=True):
             start = asked[row]
-            behind = len(output.prompt_token_ids) - (output.num_cached_tokens or 0)
+            new = len(output.prompt_token_ids) - (output.num_cached_tokens or 0)
             for key in _prefixes(start):
-                place = len(key[1]) - 1 - len(start.tokens)  # counted from the end, where nothing is left out
-                if -place < behind:  # said by the token before, so that one must not be cached
+                place = len(key[1]) - 1 - len(start.tokens)  # from the end, because cached tokens are missing in front
+                if -place < new:  # the token before, whose output this is, must not be cached
                     self._logprobs[key] = output.prompt_logprobs[place][key[1][-1]].logprob
             following[row] |= {token: output.outputs[0].logprobs[0][token].logprob for token in part}
         return following
 
 
 def _prefixes(start: Start) -> list[tuple[int, tuple[int, ...]]]:
+    """The question and the first token of a start, the first two, and so on: the keys of the log probabilities."""
     return [(start.place, start.tokens[: length + 1]) for length in range(len(start.tokens))]
 
 
 @lru_cache(maxsize=256)
 def grammar_of(answers: tuple[str, ...], form: OpenAnswers | None) -> str:
-    """These answers, and the open ones of a form, in the EBNF that xgrammar reads.
+    """A grammar of the answers, and of the open answers of `form`, in xgrammar's EBNF.
 
-    vLLM's own list of choices is the same language, and takes 20 times as long to compile for thousands of answers.
+    vLLM's list of choices gives the same answers, but takes 20 times as long to compile for thousands of them.
     """
     if form is None:
         return f"root ::= {_one_of(sorted(set(answers)))}"
@@ -89,9 +90,12 @@ def grammar_of(answers: tuple[str, ...], form: OpenAnswers | None) -> str:
 
 
 def _one_of(texts: Sequence[str], written: int = 0) -> str:
-    """An expression for what follows the first `written` characters of sorted texts; many are split by their starts."""
+    """An expression for the rest of sorted texts after their first `written` characters.
+
+    Texts are grouped by their common starts: "green tea" and "green salad" become "green " ("salad" | "tea").
+    """
     common = max(len(commonprefix([texts[0], texts[-1]])), written)  # noqa: RUF071  # characters, not folders
-    if len(texts) <= _LISTED:
+    if len(texts) <= _MAX_LISTED:
         ends = [_quoted(text[common:]) for text in texts]
     else:
         parts = groupby(texts, key=lambda text: text[: common + 1])
@@ -101,7 +105,7 @@ def _one_of(texts: Sequence[str], written: int = 0) -> str:
 
 @lru_cache(maxsize=256)
 def max_bytes(answers: tuple[str, ...], form: OpenAnswers | None) -> int:
-    """No allowed answer has more bytes: a free brand's characters have up to four each, and a space behind."""
+    """The most bytes that an answer may have. A character of a free brand has up to four, plus a space after it."""
     known = max((len(answer.encode()) for answer in answers), default=0)
     if form is None:
         return known

@@ -1,1 +1,1 @@
-"""What an arm needs of a language model, wherever it runs: prompts, answer formats, and asking it row by row."""
+"""What an arm needs to ask a language model, wherever it runs: prompts, answer formats, and inference row by row."""

@@ -1,7 +1,8 @@
-"""How a label path is written as a model's answer, and read back: `json`, `joined` or `short`.
+"""Answer formats: how a label path is written as a model's answer, and read back: `json`, `joined` or `short`.
 
-An ordinary label is written as it is. A character that could be mistaken for the format's own is written as JSON
-would write it, `\\u` and four hex digits, so that a separator or stop sequence never occurs inside a label.
+Labels are written as they are. A character that has a meaning in the format is escaped as in JSON, `\\u` and four hex
+digits, so that a separator or stop sequence never occurs inside a label: "salt | vinegar" becomes
+"salt \\u007c vinegar".
 """
 
 import json
@@ -15,14 +16,14 @@ from typing import Any, ClassVar, Literal, Protocol
 from tillmap.core.errors import ParamsError
 from tillmap.core.taxonomy import LEVELS, Chain, LabelPath, LabelTree
 
-# The bar is a separator and the stop sequence of GradientGurus' recipe; line ends stop a model, too.
+# The bar is a separator, and the stop sequence of GradientGurus' recipe. Line ends stop a model, too.
 _RESERVED = r"[\\|\x00-\x1f\x7f\x85\u2028\u2029]"
 _RESERVED_IN_SHORT = re.compile(_RESERVED)
 _RESERVED_IN_JOINED = re.compile(rf"{_RESERVED}|^_|_\Z|_(?=_)|(?<=_)_")
-# A free brand holds no controls and no spaces but plain ones, nor what stands for bytes that are no text.
+# A free brand has no control characters, no spaces but the plain one, and no replacement character (invalid bytes).
 _SPACES = "".join(c for c in map(chr, range(0x3001)) if c.isspace() and c != " ")
 _NEVER_FREE = "".join(map(chr, [*range(0x09), *range(0x0E, 0x1C), 0x7F])) + _SPACES + "\ufffd"
-_LONGEST_BRAND = 40  # characters; the longest of the contest's 5,679 has 39
+_MAX_BRAND = 40  # characters; the longest of the contest's 5,679 brands has 39
 _ESCAPED = re.compile(r"\\u([0-9a-f]{4})")
 
 
@@ -41,10 +42,11 @@ def _escape(pattern: re.Pattern[str], label: str) -> str:
 
 @dataclass(frozen=True)
 class OpenAnswers:
-    """Answers with a free brand: one of `openings`, then `lead`, the brand, and `closing`.
+    """Answers with a free brand: one of `openings`, then `lead`, the brand and `closing`.
 
-    A brand has 1 to `longest` characters besides single spaces between them; none of them is one of `reserved`.
-    `lead` stands apart from the openings because tokenizers join a space to the word behind it.
+    In the format `short`: opening "green tea |", lead " ", brand "organic india", closing "". A brand has 1 to
+    `longest` characters, not counting single spaces between them, and none of `reserved`. `lead` is separate from the
+    openings because tokenizers join a space to the word after it.
     """
 
     openings: tuple[str, ...]
@@ -55,26 +57,26 @@ class OpenAnswers:
 
     @property
     def character(self) -> str:
-        """The class of a brand's characters but the space, as regular expressions and grammars write it."""
+        """The character class of a brand, without the space, in the syntax of regular expressions and grammars."""
         return "[^ " + "".join(f"\\u{ord(reserved):04x}" for reserved in self.reserved) + "]"
 
     @cached_property
     def pattern(self) -> re.Pattern[str]:
-        """Matches these answers, and nothing else, as a whole."""
+        """Matches exactly these answers, with `fullmatch`."""
         openings = "|".join(map(re.escape, self.openings))
         brand = f"{self.character}(?: ?{self.character}){{0,{self.longest - 1}}}"
         return re.compile(f"(?:{openings}){re.escape(self.lead)}{brand}{re.escape(self.closing)}")
 
 
 class Limits(Protocol):
-    """The params of an arm that limit its answers."""
+    """The params of an arm that restrict its answers."""
 
     constrain: Literal["off", "tree", "retrieved"]
     unseen_brand: bool
 
 
 class AnswerFormat(ABC):
-    """One way to write paths. `decode(encode(path))` is the path itself, for every path of the tree."""
+    """A way to write paths. `decode(encode(path))` is the path, for every path of the tree."""
 
     name: ClassVar[str]
     _lead: ClassVar[str] = ""
@@ -86,18 +88,18 @@ class AnswerFormat(ABC):
 
     @abstractmethod
     def encode(self, path: LabelPath) -> str:
-        """The answer that stands for a path, of the tree or not."""
+        """The answer for a path, which need not be in the tree."""
 
     @abstractmethod
     def _labels(self, text: str) -> tuple[str, ...]:
-        """The labels written in a text, the last being the brand; anything at all where it is no answer."""
+        """The labels in an answer, the brand last. For any other text the result has no meaning."""
 
     def decode(self, text: str) -> LabelPath | None:
-        """The tree's path that is written as exactly this text, or None."""
+        """The path of the tree whose answer is exactly this text, or None."""
         return self.answers.get(text)
 
     def decode_open(self, text: str) -> LabelPath | None:
-        """As `decode`, but a known chain with any brand will do: the path may then be outside the tree."""
+        """Like `decode`, but accepts any brand with a known chain. The path may then be outside the tree."""
         known = self.decode(text)
         if known is not None:
             return known
@@ -110,33 +112,30 @@ class AnswerFormat(ABC):
 
     @abstractmethod
     def opening(self, chain: Chain) -> str:
-        """How an answer begins, up to its brand, that has this chain of the tree and any brand."""
+        """The start of an answer with this chain of the tree and any brand, up to the brand."""
 
     @abstractmethod
     def _encode_open(self, path: LabelPath) -> str:
-        """As `encode`, but the way an answer with an unseen brand is written, even where the path is known."""
+        """Like `encode`, but as if the brand were unseen, even if the path is known."""
 
     @cached_property
     def open_answers(self) -> OpenAnswers:
-        """The answers of known chains with any brand of a usual length: `decode_open` reads all of them."""
+        """The answers with a known chain and any brand of a usual length. `decode_open` reads all of them."""
         return OpenAnswers(
             openings=tuple(self.opening(chain) for chain in self.tree.chains),
             lead=self._lead,
             closing=self._closing,
             reserved=self._reserved + _NEVER_FREE,
-            longest=max(_LONGEST_BRAND, *map(len, self.tree.labels("brand"))),
+            longest=max(_MAX_BRAND, *map(len, self.tree.labels("brand"))),
         )
 
     @cached_property
     def answers(self) -> Mapping[str, LabelPath]:
-        """Every answer with its path, in the order of the tree."""
+        """All answers and their paths, in the order of the tree."""
         return {self.encode(path): path for path in self.tree}
 
     def allowed_to_all(self, chosen: "Limits") -> dict[str, Any]:
-        """What a question that names no answers of its own may be answered with, and the shape of unseen brands.
-
-        As JSON can write it; None where there is no limit, or no such shape.
-        """
+        """The answers allowed to all questions (None: any), and the open answers (None: no unseen brands), for JSON."""
         return {
             "answers": list(self.answers) if chosen.constrain == "tree" else None,
             "open_answers": asdict(self.open_answers) if chosen.unseen_brand else None,
@@ -186,7 +185,7 @@ class JoinedFormat(AnswerFormat):
 
 
 class ShortFormat(AnswerFormat):
-    """`module | brand` where the tree has one such path, else with the group, or group and supergroup, in front."""
+    """`module | brand` if only one path of the tree ends so, else with the group, or supergroup and group, in front."""
 
     name = "short"
     _lead = " "
@@ -209,9 +208,10 @@ class ShortFormat(AnswerFormat):
         return tuple(unescape(label) for label in text.split(" | "))
 
     def _length(self, path: LabelPath) -> int:
-        """The fewest labels, counted from the brand, that no other path shares and that name a single chain.
+        """How many labels, counted from the brand, are needed to tell the path from all others of the tree.
 
-        A path of the tree needs the first condition only; one outside it is known by its chain.
+        A path of the tree needs labels that no other path ends in: "tea | tata" if one path has them. A path outside it
+        needs labels that name one chain: "hot | tea | new" if there are two modules called tea.
         """
         for length in (2, 3):
             alike = self.tree.ending(*path[-length:])
@@ -224,7 +224,7 @@ _FORMATS = {kind.name: kind for kind in (JsonFormat, JoinedFormat, ShortFormat)}
 
 
 def make_answer_format(name: str, tree: LabelTree) -> AnswerFormat:
-    """The answer format of that name. Raises ParamsError for a name that is not `json`, `joined` or `short`."""
+    """The answer format of that name. Raises ParamsError if it is not `json`, `joined` or `short`."""
     if name not in _FORMATS:
-        raise ParamsError(f"answer_format: there is no format {name!r}; expected one of {', '.join(_FORMATS)}")
+        raise ParamsError(f"answer_format is {name!r}; expected one of {', '.join(_FORMATS)}")
     return _FORMATS[name](tree)

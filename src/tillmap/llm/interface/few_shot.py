@@ -1,4 +1,4 @@
-"""The retrieved neighbours of a row as labelled examples, and the label paths that they stand for."""
+"""Few-shot examples: the labelled neighbours of a row, and the label paths that they suggest."""
 
 from collections.abc import Iterable, Iterator
 from typing import Literal
@@ -13,12 +13,12 @@ Widen = Literal["module", "group"] | None
 
 
 def make_item(description: str, retailer: str, price: float) -> Item:
-    """An item from a rows table, where an unknown price is NaN."""
+    """An item from the columns of a rows table, in which an unknown price is NaN."""
     return Item(description, retailer, None if pd.isna(price) else float(price))
 
 
 def labelled_items(rows: pd.DataFrame) -> Iterator[tuple[int, Example]]:
-    """The id and the example of every row of a labelled rows table, in order."""
+    """The id of each row of a labelled rows table, and the row as an example, in order."""
     for row_id, *shown, path in zip(
         rows["id"],
         *(rows[name] for name in ITEM_COLUMNS),
@@ -29,10 +29,10 @@ def labelled_items(rows: pd.DataFrame) -> Iterator[tuple[int, Example]]:
 
 
 class FewShotExamples:
-    """Looks up the neighbours of a row."""
+    """Looks up the few-shot examples of a row: its neighbours with their labels."""
 
     def __init__(self, training: pd.DataFrame, neighbours: pd.DataFrame) -> None:
-        """From a rows table, all labelled, and a neighbours table over its ids."""
+        """From a table of labelled rows, and a neighbours table whose neighbours are ids of these rows."""
         self._known = dict(labelled_items(training))
         self._nearest: dict[tuple[str, int], list[int]] = {}
         ranked = neighbours.sort_values("rank", kind="stable")[["split", "id", "neighbour"]]
@@ -40,7 +40,7 @@ class FewShotExamples:
             self._nearest.setdefault((split, row_id), []).append(neighbour)
 
     def examples(self, split: str, row_id: int) -> list[Example]:
-        """The row's neighbours, nearest first; those that read and are labelled alike once."""
+        """The neighbours of a row, nearest first. Of neighbours with equal description and labels only the first."""
         distinct: dict[tuple[str, LabelPath], Example] = {}
         for neighbour in self._nearest.get((split, row_id), []):
             example = self._known[neighbour]
@@ -49,7 +49,7 @@ class FewShotExamples:
 
 
 def widen_paths(paths: Iterable[LabelPath], tree: LabelTree, level: Widen) -> list[LabelPath]:
-    """The distinct paths in order and, behind them, every path of the tree in the same modules or groups as one."""
+    """The distinct paths, in order, then all other paths of the tree in the same modules or groups (`level`)."""
     found = dict.fromkeys(paths)
     if level is not None:
         depth = LEVELS.index(level) + 1

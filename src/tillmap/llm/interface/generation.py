@@ -1,4 +1,4 @@
-"""How a language model is run and how its answers are drawn; the protocol of the engines that run one."""
+"""How a language model generates answers and runs on a machine, and the protocol of engines."""
 
 import hashlib
 from collections.abc import Sequence
@@ -12,17 +12,21 @@ from tillmap.llm.interface.answer_formats import OpenAnswers
 
 @dataclass(frozen=True)
 class Generation:
-    """How answers are drawn: greedy at temperature 0, else seeded per row from its key.
+    """How answers are generated.
 
-    `max_new_tokens` cuts free text; an allowed answer ends by itself and is never cut.
+    Attributes:
+        max_new_tokens: free text is cut after so many tokens. Allowed answers end by themselves and are never cut.
+        temperature: 0 for greedy decoding; else answers are sampled, with a seed per row.
+        seed: see `seed_for`.
+        answers: the only answers allowed to questions without a list of their own; None allows any text.
+        choose: how an allowed answer is found: `greedy`, token by token, or by the `likelihood` of the whole answer,
+            whatever the temperature. A few answers are all scored; among many, those that a beam search finds. Without
+            allowed answers decoding is always greedy or sampled.
+        beams: the width of that beam search.
+        open_answers: also allows answers with a known chain and a free brand. For a question with its own answers, only
+            their chains.
 
-    `answers` are the only ones allowed where a question names none of its own; None allows any text. `choose` says how
-    one of them is found: `greedy` token by token, or by the `likelihood` of the whole answer, to which the temperature
-    does not matter: of few answers each is scored, of many those that a search with `beams` beams reaches. Where any
-    text is allowed there is nothing to choose from, and decoding is greedy. `open_answers` allows besides the known
-    ones those of a known chain with a free brand; a question with answers of its own is held to their chains.
-
-    Raises ParamsError where open answers were to be chosen by likelihood: there is no end of them.
+    Raises ParamsError if open answers are to be chosen by likelihood: there are too many to rank.
     """
 
     max_new_tokens: int
@@ -38,11 +42,11 @@ class Generation:
             raise ParamsError("answers with an unseen brand cannot be chosen by likelihood; set `choose` to greedy")
 
     def allowed(self, question: Question) -> tuple[str, ...] | None:
-        """The only answers to a question, or None for any text."""
+        """The answers allowed to a question, or None for any text."""
         return tuple(question.answers) if question.answers else self.answers
 
     def open_to(self, question: Question) -> OpenAnswers | None:
-        """The answers with a free brand that are allowed for a question besides the known ones, if any."""
+        """The answers with a free brand that are also allowed to a question, or None."""
         if self.open_answers is None or not question.answers:
             return self.open_answers
         known = tuple(question.answers)
@@ -51,17 +55,24 @@ class Generation:
         return replace(self.open_answers, openings=openings) if openings else None
 
     def seed_for(self, question: Question) -> int:
-        """A row's own seed, so that its answer does not depend on its neighbours in a batch or on a resumed run."""
+        """The seed of a row. It follows from the row's key, so an answer does not depend on the rest of its batch."""
         key = f"{self.seed}/{question.split}/{question.id}".encode()
         return int.from_bytes(hashlib.sha256(key).digest()[:4], "big")
 
 
 @dataclass(frozen=True)
 class Machine:
-    """How a local model is run. `kv_cache_gib` None lets the engine decide.
+    """How a model runs on this machine.
 
-    `lora` says what becomes of an adapter: `serve` keeps it apart from its base, `merge` adds it to the base in float32
-    while the engine loads, which gives the same answers and is several times faster on a CPU.
+    Attributes:
+        dtype: of weights and sums: auto, float32, bfloat16 or float16.
+        max_model_len: tokens of a question and its answer.
+        batch_rows: rows per batch.
+        kv_cache_gib: size of the key-value cache; None lets the engine decide.
+        eager: without CUDA graphs and compilation.
+        lora: `serve` keeps an adapter separate from its base; `merge` adds it to the base in float32 while the engine
+            loads, which gives the same answers and is several times faster on a CPU.
+        threads: CPU threads; None lets PyTorch decide.
     """
 
     dtype: str
@@ -74,7 +85,7 @@ class Machine:
 
 
 class Engine(Protocol):
-    """A loaded model. The same batch gives the same answers, whatever was asked before it."""
+    """A loaded model. The same batch gives the same answers, whatever was asked before."""
 
     def answer(self, questions: Sequence[Question]) -> list[Completion]:
-        """One completion for each question, in order. A question that cannot be answered gets status `error`."""
+        """One completion per question, in order. A question that cannot be answered gets the status `error`."""

@@ -1,4 +1,4 @@
-"""The one renderer of questions and answers: training examples and inference prompts both come from here."""
+"""Prompts: the same renderer writes the questions of training and those of inference."""
 
 import json
 import re
@@ -12,7 +12,7 @@ from tillmap.llm.interface.answer_formats import AnswerFormat
 
 
 class Item(NamedTuple):
-    """What is known of a row before it is labelled. `price` is None where unknown."""
+    """What is known of a row before it is labelled. `price` is None if unknown."""
 
     description: str
     retailer: str
@@ -20,7 +20,7 @@ class Item(NamedTuple):
 
 
 class Example(NamedTuple):
-    """A labelled row shown to the model as evidence."""
+    """A few-shot example: a labelled row that is shown to the model."""
 
     item: Item
     path: LabelPath
@@ -28,12 +28,16 @@ class Example(NamedTuple):
 
 @dataclass(frozen=True)
 class Recipe:
-    """How an arm asks: the system text, how an item is written and what of it is shown, and how examples are shown.
+    """How a question is written.
 
-    `turns` shows an example as an earlier question with its answer, which even a very small model goes on from;
-    `context` lists them in one message with the question, as GradientGurus did. In turns, `item_end` follows every item.
-    No `system` text, no system message: what a model is told then is up to its chat template. Without `show_numbers`
-    words that hold a digit (sizes, counts, codes) are left out of a description, unless nothing else is in it.
+    Attributes:
+        system: the system message; none if empty, which leaves it to the model's chat template.
+        item_format: an item as a `line` ("baby bed mats 10 s | herbgrove | 2.99") or as a `json` object.
+        examples: `turns` shows each example as an earlier question with its answer, a pattern that even very small
+            models continue; `context` lists the examples in one message with the question, as GradientGurus did.
+        show_retailer, show_price: whether an item includes them.
+        item_end: follows every item in `turns`.
+        show_numbers: if False, words with a digit (sizes, counts, codes) are left out of descriptions that have others.
     """
 
     system: str
@@ -64,13 +68,13 @@ _WITH_DIGITS = re.compile(r"\S*\d\S*")
 
 
 def our_recipe(show_retailer: bool, show_price: bool, show_numbers: bool = True) -> Recipe:
-    """The short recipe: an example a turn, the nearest last, each a line and its answer."""
+    """Our short prompt: each example is a turn, a line and its answer, with the nearest one last."""
     return Recipe("Label the receipt line.", "line", "turns", show_retailer, show_price, show_numbers=show_numbers)
 
 
 @dataclass(frozen=True)
 class Renderer:
-    """Renders items with a recipe and writes their answers in an answer format."""
+    """Renders questions with a recipe, and answers in an answer format."""
 
     recipe: Recipe
     answer_format: AnswerFormat
@@ -78,10 +82,10 @@ class Renderer:
     def question(
         self, item: Item, examples: Sequence[Example] = (), candidates: Sequence[LabelPath] = ()
     ) -> list[Message]:
-        """The messages that ask for one item's labels.
+        """The messages that ask for the labels of an item.
 
-        `examples` come most similar first and are shown the other way round: a model leans on what it read last.
-        `candidates`, likeliest first, are listed as answers before the item; without any, nothing is said of them.
+        `examples` are sorted by similarity, the most similar first. They are shown in reverse order, because a model
+        relies most on what it read last. `candidates`, the most likely first, are listed before the item as answers.
         """
         messages = [{"role": "system", "content": self.recipe.system}] if self.recipe.system else []
         shown = [(self._item(example.item), self.answer_format.encode(example.path)) for example in reversed(examples)]
@@ -95,13 +99,13 @@ class Renderer:
         return [*messages, {"role": "user", "content": "\n".join([*context, f"{self._item(item)} ->"])}]
 
     def training_example(self, item: Item, path: LabelPath, examples: Sequence[Example] = ()) -> list[Message]:
-        """The same question with its answer: what a model is tuned on."""
+        """The same question and its answer, for tuning a model."""
         return [*self.question(item, examples), {"role": "assistant", "content": self.answer_format.encode(path)}]
 
     def _item(self, item: Item) -> str:
         price = None if item.price is None else f"{item.price:.2f}"
         text = _WITH_DIGITS.sub(" ", item.description) if not self.recipe.show_numbers else item.description
-        # Joined anew, for a line end inside would read as another item.
+        # Join again without line breaks, which would look like the start of another item.
         shown = {"description": " ".join(text.split()) or " ".join(item.description.split())}
         if self.recipe.show_retailer:
             shown["retailer"] = item.retailer
