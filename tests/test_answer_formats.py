@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from tillmap.core.errors import ParamsError
 from tillmap.core.taxonomy import LabelPath, LabelTree
-from tillmap.llm.answer_formats import make_answer_format, unescape
+from tillmap.llm.interface.answer_formats import make_answer_format, unescape
 
 FORMATS = ("json", "joined", "short")
 CONTEST_LABELS = Path(__file__).parents[2] / "shared/data/indoml-label-space.csv.gz"
@@ -45,39 +45,39 @@ def contest_tree() -> LabelTree:
 @pytest.mark.parametrize("name", FORMATS)
 def test_every_contest_path_comes_back(name: str, contest_tree: LabelTree) -> None:
     tree = contest_tree
-    target = make_answer_format(name, tree)
+    answer_format = make_answer_format(name, tree)
     assert len(tree) == 12_885
     assert tree.is_strict
-    assert [target.decode(target.encode(path)) for path in tree] == list(tree)
+    assert [answer_format.decode(answer_format.encode(path)) for path in tree] == list(tree)
     if name == "joined":
-        assert all(target.encode(path) == "__".join(path) for path in tree)
+        assert all(answer_format.encode(path) == "__".join(path) for path in tree)
     if name == "short":
-        assert all(target.encode(path) == " | ".join(path[2:]) for path in tree)
+        assert all(answer_format.encode(path) == " | ".join(path[2:]) for path in tree)
 
 
 @pytest.mark.parametrize("name", FORMATS)
 @settings(max_examples=40, deadline=None)
 @given(tree=trees)
 def test_any_path_of_any_tree_comes_back(name: str, tree: LabelTree) -> None:
-    target = make_answer_format(name, tree)
+    answer_format = make_answer_format(name, tree)
     for path in tree:
-        answer = target.encode(path)
-        assert target.decode(answer) == path
-        assert target.decode_open(answer) == path
+        answer = answer_format.encode(path)
+        assert answer_format.decode(answer) == path
+        assert answer_format.decode_open(answer) == path
         assert "\n" not in answer
-    assert len(target.answers) == len(tree)
+    assert len(answer_format.answers) == len(tree)
 
 
 @pytest.mark.parametrize("name", FORMATS)
 @settings(max_examples=40, deadline=None)
 @given(tree=trees, brand=labels)
 def test_an_unseen_brand_comes_back_where_its_chain_is_known(name: str, tree: LabelTree, brand: str) -> None:
-    target = make_answer_format(name, tree)
+    answer_format = make_answer_format(name, tree)
     for path in tree:
         unseen = path._replace(brand=brand)
-        answer = target.encode(unseen)
-        assert target.decode_open(answer) == unseen
-        assert target.decode(answer) == (unseen if unseen in tree else None)
+        answer = answer_format.encode(unseen)
+        assert answer_format.decode_open(answer) == unseen
+        assert answer_format.decode(answer) == (unseen if unseen in tree else None)
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -86,14 +86,14 @@ def test_an_unseen_brand_comes_back_where_its_chain_is_known(name: str, tree: La
 def test_every_open_answer_is_read_as_its_chain_with_some_brand(
     name: str, tree: LabelTree, data: st.DataObject
 ) -> None:
-    target = make_answer_format(name, tree)
-    form = target.open_answers
+    answer_format = make_answer_format(name, tree)
+    form = answer_format.open_answers
     brands = st.from_regex(f"{form.character}( ?{form.character}){{0,5}}", fullmatch=True)
     for chain in tree.chains:
         brand = data.draw(brands | st.sampled_from(tree.labels("brand")))
-        answer = target.opening(chain) + form.lead + brand + form.closing
+        answer = answer_format.opening(chain) + form.lead + brand + form.closing
         if form.pattern.fullmatch(answer):  # a known brand may be one that must be escaped
-            assert target.decode_open(answer) == LabelPath(*chain, brand)
+            assert answer_format.decode_open(answer) == LabelPath(*chain, brand)
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -127,9 +127,9 @@ SMALL = {name: make_answer_format(name, tree_of([TEA, SOAP])) for name in FORMAT
 @pytest.mark.parametrize("name", FORMATS)
 @given(text=st.text() | st.text(alphabet='ab_|\\u07c "{}:,'))
 def test_no_text_breaks_the_reading(name: str, text: str) -> None:
-    target = SMALL[name]
-    for path in (target.decode(text), target.decode_open(text)):
-        assert path is None or target.encode(path) == text
+    answer_format = SMALL[name]
+    for path in (answer_format.decode(text), answer_format.decode_open(text)):
+        assert path is None or answer_format.encode(path) == text
 
 
 @settings(max_examples=40, deadline=None)
@@ -188,9 +188,9 @@ def test_short_answers_name_the_parents_of_an_unseen_brand_that_could_have_two()
 def test_a_path_with_an_unknown_chain_is_written_whole_and_not_read() -> None:
     stranger = LabelPath("toys", "dolls", "dolls", "x")
     for name in FORMATS:
-        target = make_answer_format(name, tree_of([TEA]))
-        assert all(label in target.encode(stranger) for label in stranger)
-        assert target.decode_open(target.encode(stranger)) is None
+        answer_format = make_answer_format(name, tree_of([TEA]))
+        assert all(label in answer_format.encode(stranger) for label in stranger)
+        assert answer_format.decode_open(answer_format.encode(stranger)) is None
 
 
 @pytest.mark.parametrize("text", ["", "soap", "soap|lux", "soap | LUX", " soap | lux", "soap | lux | ", "soap | "])

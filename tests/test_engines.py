@@ -16,10 +16,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from tillmap.core.completions import Question
 from tillmap.core.errors import ModelError, ParamsError, ResourceError
 from tillmap.core.taxonomy import LabelPath, LabelTree
-from tillmap.llm.answer_formats import make_answer_format
 from tillmap.llm.checkpoints import check_adapter, check_checkpoint, fetch_checkpoint
 from tillmap.llm.engines.loading import load_engine, require_memory
-from tillmap.llm.generation import Generation, Machine
+from tillmap.llm.interface.answer_formats import make_answer_format
+from tillmap.llm.interface.generation import Generation, Machine
 
 GREEDY = Generation(max_new_tokens=8, temperature=0.0, seed=0)
 SMALL = Machine(dtype="float32", max_model_len=256, batch_rows=8, kv_cache_gib=0.25, eager=True)
@@ -211,10 +211,10 @@ TREE = LabelTree(tuple(sorted(LabelPath(*path) for path in PATHS)), (1,) * 5)
 @pytest.mark.parametrize("form", ["short", "joined", "json"])
 def test_what_is_decoded_with_unseen_brands_is_a_known_chain_with_some_brand(name, form, asked_of):
     """Sampled wildly from random weights, a brand is nearly always as long as it may be."""
-    target = make_answer_format(form, TREE)
-    wild = Generation(8, 2.0, seed=1, answers=tuple(target.answers), open_answers=target.open_answers)
+    answer_format = make_answer_format(form, TREE)
+    wild = Generation(8, 2.0, seed=1, answers=tuple(answer_format.answers), open_answers=answer_format.open_answers)
     answers = asked_of(name, wild).answer([ask(number, "milk") for number in range(16)])
-    paths = [target.decode_open(answer.text) for answer in answers]
+    paths = [answer_format.decode_open(answer.text) for answer in answers]
     assert None not in paths, [answer.text for answer in answers]
     assert any(path not in TREE for path in paths)
     assert len({path[:3] for path in paths}) > 1
@@ -222,8 +222,8 @@ def test_what_is_decoded_with_unseen_brands_is_a_known_chain_with_some_brand(nam
 
 @pytest.mark.parametrize("name", ["vllm", "transformers"])
 def test_unseen_brands_keep_to_the_chains_of_a_questions_own_answers(name, asked_of):
-    target = make_answer_format("short", TREE)
-    wild = Generation(8, 2.0, seed=1, open_answers=target.open_answers)
+    answer_format = make_answer_format("short", TREE)
+    wild = Generation(8, 2.0, seed=1, open_answers=answer_format.open_answers)
     own = [replace(ask(number, "milk"), answers=["soap | lux", "tea | twinings"]) for number in range(12)]
     texts = {answer.text for answer in asked_of(name, wild).answer(own)}
     assert all(text == "tea | twinings" or text.startswith("soap | ") for text in texts)
@@ -309,7 +309,7 @@ def test_an_adapter_of_a_pickle_is_not_loaded(small_adapter):
     torch.save(load_file(weights), small_adapter / "adapter_model.bin")
     weights.unlink()
     with pytest.raises(
-        ModelError, match=r"lacks adapter_model\.safetensors \(there: adapter_model\.bin\); save it with"
+        ModelError, match=r"lacks adapter_model\.safetensors \(found: adapter_model\.bin\); save it with"
     ):
         check_adapter(small_adapter)
     (small_adapter / "adapter_model.bin").rename(weights)
@@ -330,7 +330,7 @@ def test_an_adapter_of_a_pickle_is_not_loaded(small_adapter):
         ),
         ({"auto_map": {"AutoModel": "evil.py"}}, r"names code to run \(auto_map\)"),
         ({"megatron_config": {"a": 1}, "megatron_core": "os"}, "names code to run"),
-        ({"modules_to_save": ["lm_head"]}, "lacks the module lm_head that adapter_config.json promises"),
+        ({"modules_to_save": ["lm_head"]}, "lacks the module lm_head that adapter_config.json lists"),
     ],
 )
 def test_an_adapter_that_must_not_be_loaded_says_why(changes, complaint, small_adapter):
@@ -340,7 +340,7 @@ def test_an_adapter_that_must_not_be_loaded_says_why(changes, complaint, small_a
 
 
 def test_an_incomplete_adapter_names_what_is_missing(small_adapter):
-    with pytest.raises(ModelError, match=r"adapter folder .* is not there; train it"):
+    with pytest.raises(ModelError, match=r"adapter folder .* not found; train the adapter"):
         check_adapter(small_adapter / "gone")
     save_file({"base_model.model.layer.lora_A.weight": torch.ones(2, 2)}, small_adapter / "adapter_model.safetensors")
     with pytest.raises(ModelError, match="lacks LoRA weights"):
@@ -350,7 +350,7 @@ def test_an_incomplete_adapter_names_what_is_missing(small_adapter):
         with pytest.raises(ModelError, match=r"adapter_config\.json"):
             check_adapter(small_adapter)
     (small_adapter / "adapter_config.json").unlink()
-    with pytest.raises(ModelError, match=r"adapter_config\.json: the file is not there"):
+    with pytest.raises(ModelError, match=r"adapter_config\.json: file not found"):
         check_adapter(small_adapter)
 
 
@@ -372,7 +372,7 @@ def test_unknown_engine_is_named(model):
 
 @pytest.mark.parametrize("source", ["./nowhere", "/nowhere/model", "nowhere"])
 def test_a_model_folder_that_is_not_there(tmp_path, source):
-    with pytest.raises(ModelError, match=r"model folder .*nowhere.* is not there; give a folder"):
+    with pytest.raises(ModelError, match=r"model folder .*nowhere.* not found; give a folder"):
         fetch_checkpoint(source, None, tmp_path)
 
 
@@ -383,7 +383,7 @@ def test_a_hub_model_needs_a_pinned_revision(tmp_path, revision):
 
 
 def test_an_incomplete_checkpoint_names_what_is_missing(tmp_path):
-    with pytest.raises(ModelError, match="is not there"):
+    with pytest.raises(ModelError, match="not found"):
         check_checkpoint(tmp_path / "gone")
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(ModelError, match=r"lacks tokenizer_config\.json, \*\.safetensors"):

@@ -1,4 +1,4 @@
-"""The choice among answers against all of their probabilities, under a model small enough to write down."""
+"""The ranking of answers against all of their probabilities, under a model small enough to write down."""
 
 from collections.abc import Sequence
 from hashlib import sha256
@@ -56,38 +56,38 @@ some = st.lists(st.sampled_from(EVERY), min_size=1, max_size=30, unique=True).ma
 
 
 @given(first=some, second=some, seed=st.integers(0, 99))
-def test_of_few_answers_the_likeliest_is_chosen(first: tuple[str, ...], second: tuple[str, ...], seed: int) -> None:
+def test_of_few_answers_all_are_ranked(first: tuple[str, ...], second: tuple[str, ...], seed: int) -> None:
     model, allowed = Model(seed), {3: first, 5: second}
-    choices = LikelihoodRanker(tokenize, EOS).choose(allowed, model, beams=1)
+    ranked = LikelihoodRanker(tokenize, EOS).rank(allowed, model, beams=1)
     for place, answers in allowed.items():
-        text, logprob = choices[place].answers[0]
+        text, logprob = ranked[place].answers[0]
         assert (text, pytest.approx(logprob)) == model.likeliest(place, answers)
-        assert {answer for answer, _ in choices[place].answers} == set(answers)
-        assert choices[place].tokens == len(text) + 1
+        assert {answer for answer, _ in ranked[place].answers} == set(answers)
+        assert ranked[place].tokens == len(text) + 1
 
 
 @given(seed=st.integers(0, 20))
 def test_with_beams_enough_the_search_finds_the_likeliest_of_many(seed: int) -> None:
     model = Model(seed)
-    choice = LikelihoodRanker(tokenize, EOS).choose({0: EVERY}, model, beams=len(EVERY))[0]
-    assert choice.answers[0] == (model.likeliest(0, EVERY)[0], pytest.approx(model.likeliest(0, EVERY)[1]))
-    assert len(choice.answers) == len(EVERY)
+    ranked = LikelihoodRanker(tokenize, EOS).rank({0: EVERY}, model, beams=len(EVERY))[0]
+    assert ranked.answers[0] == (model.likeliest(0, EVERY)[0], pytest.approx(model.likeliest(0, EVERY)[1]))
+    assert len(ranked.answers) == len(EVERY)
 
 
 @given(seed=st.integers(0, 20), beams=st.integers(1, 8))
 def test_what_a_search_reaches_has_its_true_probability(seed: int, beams: int) -> None:
     model = Model(seed)
-    choice = LikelihoodRanker(tokenize, EOS).choose({0: EVERY}, model, beams)[0]
-    assert 1 <= len(choice.answers) <= beams
-    for text, logprob in choice.answers:
+    ranked = LikelihoodRanker(tokenize, EOS).rank({0: EVERY}, model, beams)[0]
+    assert 1 <= len(ranked.answers) <= beams
+    for text, logprob in ranked.answers:
         assert isclose(logprob, model.logprob(0, (*tokenize([text])[0], EOS)))
 
 
 def test_tokens_that_must_follow_cost_no_step() -> None:
     model = Model()
     many = tuple(f"{'abcd' * 5}{end}" for end in EVERY if len(end) == 4)
-    LikelihoodRanker(tokenize, EOS).choose({0: many}, model, 4)
-    assert model.calls == 1 + 4 + 1  # the few, of whom there are none; four letters of choice; the end
+    LikelihoodRanker(tokenize, EOS).rank({0: many}, model, 4)
+    assert model.calls == 1 + 4 + 1  # the first call scores no answers; four letters to choose from; the end
 
 
 class Trap(Model):
@@ -102,8 +102,8 @@ class Trap(Model):
 
 def test_the_likeliest_answer_is_not_the_greedy_one() -> None:
     answers = ("aa", "ab", "ba", "bb")
-    choice = LikelihoodRanker(tokenize, EOS).choose({0: answers}, Trap(), 8)[0]
-    done = choice.completion(ROW, prompt_tokens=7)
+    ranked = LikelihoodRanker(tokenize, EOS).rank({0: answers}, Trap(), 8)[0]
+    done = ranked.completion(ROW, prompt_tokens=7)
     assert done.text == "ba"
     assert done.logprob == pytest.approx(log(0.36), abs=1e-4)
     assert done.candidates == [["ba", 0.36], ["aa", 0.3], ["ab", 0.3], ["bb", 0.04]]
@@ -114,7 +114,7 @@ def test_the_likeliest_answer_is_not_the_greedy_one() -> None:
 
 @given(allowed=some, seed=st.integers(0, 9))
 def test_candidates_share_all_of_the_probability(allowed: tuple[str, ...], seed: int) -> None:
-    done = LikelihoodRanker(tokenize, EOS).choose({0: allowed}, Model(seed), 8)[0].completion(ROW, 1)
+    done = LikelihoodRanker(tokenize, EOS).rank({0: allowed}, Model(seed), 8)[0].completion(ROW, 1)
     assert done.candidates is not None
     shares = [share for _, share in done.candidates]
     assert sum(shares) == pytest.approx(1, abs=1e-4)

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tillmap.llm.answer_formats import OpenAnswers
+from tillmap.llm.interface.answer_formats import OpenAnswers
 from tillmap.llm.token_trie import OpenTrie, TokenTrie
 
 EOS = 99

@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tillmap.core.taxonomy import LabelPath, LabelTree
-from tillmap.llm.answer_formats import make_answer_format
 from tillmap.llm.engines.vllm_requests import grammar_of, max_bytes
+from tillmap.llm.interface.answer_formats import make_answer_format
 
 BYTES = xgrammar.TokenizerInfo([bytes([byte]) for byte in range(1, 256)] + [b"</s>"], stop_token_ids=[255])
 COMPILER = xgrammar.GrammarCompiler(BYTES, max_threads=1)
@@ -41,13 +41,14 @@ TREE = LabelTree(tuple(LabelPath(*path) for path in sorted(PATHS)), (1,) * 3)
 @settings(max_examples=50)
 @given(brand=st.text('ab\\"|_ é\n\u3000', max_size=6) | st.text(max_size=50))
 def test_a_free_brand_is_allowed_as_its_form_says(name: str, brand: str) -> None:
-    target = make_answer_format(name, TREE)
-    form = target.open_answers
+    answer_format = make_answer_format(name, TREE)
+    form = answer_format.open_answers
     texts = [opening + form.lead + brand + form.closing for opening in form.openings]
-    grammar = grammar_of(tuple(target.answers), form)
+    grammar = grammar_of(tuple(answer_format.answers), form)
     for text, allowed in zip(texts, reads(grammar, texts), strict=True):
-        assert allowed == bool(form.pattern.fullmatch(text) or target.decode(text))
+        assert allowed == bool(form.pattern.fullmatch(text) or answer_format.decode(text))
         assert not allowed or (
-            target.decode_open(text) is not None and len(text.encode()) <= max_bytes(tuple(target.answers), form)
+            answer_format.decode_open(text) is not None
+            and len(text.encode()) <= max_bytes(tuple(answer_format.answers), form)
         )
-    assert all(reads(grammar, list(target.answers)))
+    assert all(reads(grammar, list(answer_format.answers)))
