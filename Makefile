@@ -21,10 +21,12 @@ $(INSTALLED): requirements/torch.txt requirements/cpu.txt requirements/share.txt
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
 	touch $@
 
+# The pipeline on params.yaml's data, the demo as shipped. It asks the language models about a sample of the test rows
+# (run.pilot_rows); `make demo FULL=1` about all of them.
 demo: setup
-	dvc repro
-	@echo && cat plots/table.txt
-	@echo && echo "Predictions: data/predictions/ARM.parquet   metrics: metrics/   plots: plots/*.png"
+	$(if $(FULL),dvc exp run --set-param run.pilot_rows=null,dvc repro)
+	@echo && tillmap summary
+	@echo "Predictions: data/predictions/ARM.parquet   metrics: metrics/   pictures: plots/*.png"
 
 # The openai arm against a server on this machine, with SmolLM2 behind it: no key, no cost.
 demo-openai: setup
@@ -40,8 +42,8 @@ rescore: setup
 	TILLMAP_ONLY="postprocess vote review evaluate" dvc exp run --pull --allow-missing $(addprefix --set-param ,$(SET)) evaluate
 
 # The experiments side by side: the params in which they differ, and the arms' scores.
-SHOWN_ELSEWHERE := (catalogue|ingest|stratify|index|retrieve|prompts|base_model|train_llama|train_openai|infer|postprocess|route|review|evaluate|scores|costs)\.
-OF_MERGED := (cascade|vote)\.(trial\.|calls|llm_seconds|usd|estimated|(prompt|cached|completion)_tokens|rows|voters|agreed|seconds|peak).*
+SHOWN_ELSEWHERE := (catalogue|ingest|stratify|index|retrieve|prompts|base_model|train_linear|train_llama|train_openai|infer|postprocess|evaluate|scores|costs)\.
+OF_MERGED := cascade\.(trial\.|calls|llm_seconds|usd|estimated|(prompt|cached|completion)_tokens|rows|seconds|peak|threshold|coverage|expected|to_|max_usd|llm).*
 FILES := data/|metrics/|models/|plots
 compare: setup
 	dvc exp show --only-changed --drop \
@@ -75,6 +77,7 @@ test: setup
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
 
 types: setup
 	$(BIN)/mypy

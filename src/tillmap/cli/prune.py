@@ -11,7 +11,7 @@ import typer
 from tillmap.core.errors import ResourceError
 from tillmap.core.run_state import alone, state_folder
 
-_KINDS = ("infer", "predict", "train", "provider")
+_KINDS = ("infer", "predict", "train", "provider", "checkpoints")
 _DAY = 24 * 60 * 60
 
 

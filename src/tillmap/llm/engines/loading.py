@@ -1,12 +1,16 @@
 """Loads an engine by its name, after checking that the machine has enough memory for the model."""
 
+import logging
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from tillmap.core.errors import ParamsError, ResourceError
+from tillmap.core.machine import use_threads
 from tillmap.llm.checkpoints import check_adapter
 from tillmap.llm.interface.generation import Engine, Generation, Machine
 from tillmap.llm.merging import merge_adapter
+
+logger = logging.getLogger(__name__)
 
 
 def load_engine(
@@ -24,6 +28,7 @@ def load_engine(
                 merge_adapter(model, adapter, Path(merged), "fp32")
                 return load_engine(name, Path(merged), machine, generation)
     require_memory(model, machine)
+    logger.info("%s: %d processor threads", name, use_threads(machine.threads))
     if name == "vllm":
         from tillmap.llm.engines.vllm import VllmEngine
 
