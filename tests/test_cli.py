@@ -5,9 +5,11 @@ import io
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import zipfile
+from pathlib import Path
 
 import pandas as pd
 import pyarrow as pa
@@ -17,8 +19,14 @@ from project import ROOT, kill_when
 from trained import TEST, labels_of, make_trained, read_lines, set_params
 
 from openai_server import KEY, LocalOpenAI
+from stages import postprocess
 from tillmap import cli
+from tillmap.arms import schema
+from tillmap.config import paths
+from tillmap.config.params import read_params
+from tillmap.core.files import write_json, write_jsonl, write_text
 from tillmap.core.taxonomy import LEVELS
+from tillmap.splitting.subsets import rows_to_answer
 
 DRIFT = r"drift: \d+\.\d% of the rows are from retailers and \d+\.\d% have words that training never showed; "
 EXPECTED = r"expected accuracy 0\.\d+ \(95% interval [01]\.\d+ to [01]\.\d+\)"
@@ -120,7 +128,7 @@ def test_killed_it_goes_on_and_writes_the_same_bytes(tillmap, trained, features,
         )
     )
     state, out = tmp_path / "killed", tmp_path / "out.csv"
-    command = [sys.executable, "-m", "tillmap.cli", "predict", many, "--arm", "linear", "--out", out]
+    command = [Path(sys.executable).with_name("tillmap"), "predict", many, "--arm", "linear", "--out", out]
     env = os.environ | {"PYTHONPATH": str(ROOT / "src"), "TILLMAP_STATE": str(state)}
     kill_when(lambda: any(state.glob("predict/*/000000.parquet")), command, cwd=trained[0], env=env)
     assert not out.exists()
@@ -241,6 +249,77 @@ def test_a_submission_of_other_rows_is_refused(tillmap, trained, features, tmp_p
     assert not (tmp_path / "no.zip").exists()
 
 
+@pytest.fixture
+def piloted(tmp_path, tillmap, monkeypatch):
+    """The trained project after a pilot of rag, which said of ten test rows what linear says; all three vote."""
+    folder = tmp_path / "piloted"
+    rows = make_trained(folder)
+    set_params(folder, {"run": {"rag": True, "pilot_rows": 10}, "postprocess": {"embed": False}})
+    monkeypatch.chdir(folder)
+    params = read_params(paths.PARAMS, schema())
+    asked = rows_to_answer(rows[rows["subset"].isin(["test", "calibration"])], None, params.seed, 10)
+    keys = set(asked[["split", "id"]].itertuples(index=False, name=None))
+    said = read_lines("data/completions/linear.jsonl")
+    write_jsonl((line for line in said if (line["split"], line["id"]) in keys), Path("data/completions/rag.jsonl"))
+    shutil.copytree("data/answer_rules/linear", "data/answer_rules/rag")
+    postprocess.main(params)
+    return folder
+
+
+def test_a_piloted_arm_is_not_submitted_nor_a_vote_with_it(tillmap, piloted, features, tmp_path):
+    out = tmp_path / "no.zip"
+    for arm in ("rag", "vote"):
+        code, said = tillmap("submit", "--arm", arm, "--name", "us", "--out", out)
+        assert code == 1
+        assert said.startswith(f"tillmap: the {arm} arm was only piloted: it answered 10 of {TEST} test rows")
+        assert "run.pilot_rows is 10" in said and "`dvc exp run -S run.pilot_rows=null`" in said
+        assert not out.exists()
+    for arm in ("nearest", "linear"):  # a pilot does not hold back what costs nothing
+        assert tillmap("submit", "--arm", arm, "--name", "us", "--out", tmp_path / f"{arm}.zip")[0] == 0
+        assert len(check_submission(tmp_path / f"{arm}.zip", "us", features)) == TEST
+    set_params(piloted, {"vote": {"arms": ["nearest", "linear"]}})
+    postprocess.main(read_params(paths.PARAMS, schema()))
+    assert tillmap("submit", "--arm", "vote", "--name", "us", "--out", out)[0] == 0, "of two that answered every row"
+
+
+def test_an_arm_that_was_off_is_not_submitted(tillmap, tmp_path):
+    for arm in ("openai", "cascade"):
+        code, said = tillmap("submit", "--arm", arm, "--name", "us", "--out", tmp_path / "no.zip")
+        assert (code, f"the {arm} arm was off and predicted nothing; switch it on" in said) == (1, True)
+
+
+# summary
+
+
+def test_the_summary_shows_the_arms_the_times_and_what_all_rows_would_take(tillmap, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, said = tillmap("summary")
+    assert (code, "plots/table.txt is not here; `dvc repro` makes it" in said) == (1, True)
+    metrics = {
+        "infer/rag": {"infer": {"rag": {"seconds": 61.26, "peak_memory_mib": 2100, "rows": 30}}},
+        "train_llama": {"train_llama": {"seconds": 1200.4, "peak_memory_mib": 900}},
+        "stratify": {"stratify": {"seconds": 0.5, "peak_memory_mib": 100}},
+        "ingest": {"ingest": {"seconds": 0.25, "peak_memory_mib": 150}},
+        "train_openai": {"train_openai": {"off": True}},
+        "scores": {"scores": {"arms": {}}},
+    }
+    for name, content in metrics.items():
+        write_json(content, Path("metrics") / f"{name}.json")
+    write_text("arm      right\nlinear   0.81\n", Path("plots/table.txt"))
+    assert tillmap("summary")[0] == 1, "the estimate is missing, too"
+    write_text("arm      minutes\nrag      62.1\n", Path("plots/estimate.txt"))
+    code, said = tillmap("summary")
+    assert code == 0
+    arms, times, estimate = (said.index(text) for text in ("linear   0.81", "What each stage took", "rag      62.1"))
+    assert arms < times < said.index("What all test rows would take") < estimate
+    lines = [line.split() for line in said[times:].splitlines()]
+    assert [line for line in lines if line and line[0] in ("train_llama", "infer@rag", "2", "all")] == [
+        ["train_llama", "1,200.4", "900"], ["infer@rag", "61.3", "2,100"], ["2", "others", "0.8", "150"],
+        ["all", "1,262.4", "2,100"],
+    ]  # fmt: skip
+    assert "openai" not in said and "scores" not in said
+
+
 # The rest
 
 
@@ -249,10 +328,10 @@ def test_wrong_calls_exit_with_2_and_help_with_0(tillmap, features, tmp_path):
     assert tillmap("predict", features, "--arm", "mine", "--out", tmp_path / "x.csv")[0] == 2
     assert tillmap("submit", "--name", "us", "--out", tmp_path / "x.zip")[0] == 2
     assert tillmap("nonsense")[0] == 2
-    for command in ("predict", "submit", "doctor", "profile", "cancel"):
+    for command in ("predict", "submit", "summary", "doctor", "profile", "cancel", "prune", "private"):
         code, said = tillmap(command, "--help")
         assert code == 0
-        assert "Exit codes: 0 all went well, 1 something that you can mend" in said
+        assert "Exit codes: 0 all went well, 1 something that you can fix" in said
         assert command in tillmap("--help")[1]
 
 

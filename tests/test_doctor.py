@@ -1,6 +1,7 @@
 """The doctor names what is wrong and what to do, and never shows a key."""
 
 import importlib.metadata
+import shutil
 import sys
 import time
 from collections import namedtuple
@@ -74,7 +75,8 @@ def test_keys_are_missed_but_never_shown(look, trained, monkeypatch):
         found = look()
         assert found["key OPENAI_API_KEY"].well
         assert "sk-secret" not in str(found)
-        missing = found["arm openai"]
+        shutil.rmtree(trained / "models/confidence/openai")
+        missing = look()["arm openai"]
         assert (missing.well, "dvc pull models/openai models/confidence/openai" in missing.remedy) == (False, True)
     finally:
         set_params(trained, {"run": {"openai": False}})
