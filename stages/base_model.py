@@ -1,10 +1,9 @@
 """The checkpoint that an LLM arm starts from."""
 
-from stages.context import OFF
 from tillmap.cli.stages import Metrics, run_arm_stage
 from tillmap.config import paths
 from tillmap.config.params import Params
-from tillmap.core.files import new_folder, write_json
+from tillmap.core.files import OFF, new_folder, write_json
 from tillmap.llm.checkpoints import fetch_checkpoint
 
 PARAMS = ("run.{arm}", "run.cascade", "cascade.llm", "{arm}.base", "{arm}.revision")

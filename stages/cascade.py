@@ -2,16 +2,17 @@
 
 import time
 
-from stages.context import OFF, context_of, free_scores
+from stages.answers import free_scores
+from stages.context import context_of
 from tillmap.arms.context import QUESTIONS
 from tillmap.arms.rules import AnswerRules
-from tillmap.cascade.plan import FREE_ARM, Known, check, make_plan
-from tillmap.cascade.routing import ROUTED, TRIAL
+from tillmap.cascade.plan import Known, check, make_plan
+from tillmap.cascade.roles import FREE_ARM, ROUTED, TRIAL
 from tillmap.cascade.run import run_cascade
 from tillmap.cli.stages import Metrics, run_stage
 from tillmap.config import paths
 from tillmap.config.params import Params
-from tillmap.core.files import new_folder, read_table, write_json, write_jsonl, write_table
+from tillmap.core.files import OFF, new_folder, read_table, write_json, write_jsonl, write_table
 from tillmap.core.taxonomy import LabelTree
 from tillmap.splitting.subsets import draw_pilot
 

@@ -1,20 +1,12 @@
 """An arm's context in the pipeline: its block of params.yaml, and the files that the stages before it wrote."""
 
-from collections.abc import Sequence
-from typing import Any
-
 import pandas as pd
 
 from tillmap.arms import ARMS
 from tillmap.arms.context import Context
 from tillmap.config import paths
 from tillmap.config.params import Params
-from tillmap.core.files import read_json, read_jsonl, read_table
-from tillmap.postprocessing.calibration import CandidateScores, Confidence, candidate_scores
-from tillmap.postprocessing.predictions import TOGETHER
-
-OFF = "off.json"  # in the folder of an arm that is off
-CASCADE = "cascade"
+from tillmap.core.files import read_table
 
 
 def neighbours(retriever: str) -> pd.DataFrame:
@@ -36,41 +28,3 @@ def context_of(params: Params, arm: str) -> Context:
         provider=getattr(params, "provider", None),
         prompts=None if ARMS[arm].free else paths.PROMPTS / arm,
     )
-
-
-def completions_of(arm: str) -> list[dict[str, Any]]:
-    """What an arm said, a record a row."""
-    return list(read_jsonl(paths.COMPLETIONS / f"{arm}.jsonl"))
-
-
-def predictions_of(arm: str) -> pd.DataFrame:
-    """An arm's predictions; the cascade's are its own stage's."""
-    folder = paths.CASCADE if arm == CASCADE else paths.PREDICTIONS
-    return read_table(folder / ("predictions.parquet" if arm == CASCADE else f"{arm}.parquet"))
-
-
-def usage_of(arm: str) -> dict[str, Any]:
-    """What an arm's answers took."""
-    return dict(read_json(paths.CASCADE / "usage.json" if arm == CASCADE else paths.USAGE / f"{arm}.json"))
-
-
-def training_usage(arm: str, usage: dict[str, Any]) -> dict[str, Any] | None:
-    """What the model that answered took to train; None where nothing was trained for it.
-
-    A cascade that asked a provider pays for the model that it asked.
-    """
-    file = paths.USAGE / f"train_{usage.get('llm', arm) if 'batch' in usage else arm}.json"
-    found = read_json(file) if file.is_file() else {"off": True}
-    return None if found.get("off") else dict(found)
-
-
-def confidences_of(arms: Sequence[str]) -> dict[str, Confidence]:
-    """The models of those arms whose confidences are calibrated."""
-    files = {arm: paths.CONFIDENCE / arm / f"{TOGETHER}.json" for arm in arms}
-    return {arm: Confidence.load(file) for arm, file in files.items() if file.is_file()}
-
-
-def free_scores(params: Params) -> dict[str, CandidateScores]:
-    """The candidate scores of the free arms that are on."""
-    free = [arm for arm in params.run.on if arm in ARMS and ARMS[arm].free]
-    return {arm: candidate_scores(completions_of(arm)) for arm in free}

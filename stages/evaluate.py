@@ -1,6 +1,7 @@
 """The arms side by side: scores with intervals, what a person should review, the bill, pictures and a table."""
 
-from stages.context import confidences_of, free_scores, neighbours, predictions_of, training_usage, usage_of
+from stages.answers import confidences_of, free_scores, predictions_of, training_usage, usage_of
+from stages.context import neighbours
 from tillmap.arms import asks_model
 from tillmap.cascade.report import score_routed
 from tillmap.cli.stages import Metrics, run_stage

@@ -10,11 +10,11 @@ from tillmap.cli.stages import Metrics, run_arm_stage
 from tillmap.config import paths
 from tillmap.config.params import Params
 from tillmap.core.completions import Completion
-from tillmap.core.files import new_folder, write_json, write_jsonl
+from tillmap.core.files import OFF, new_folder, write_json, write_jsonl
 
 PARAMS = ("seed", "run.{arm}", "{arm}", "engine", "provider")
 TOKENS = ("prompt_tokens", "cached_tokens", "completion_tokens")
-OFF = Completion(None, None, "", "off").as_record()
+NO_ANSWER = Completion(None, None, "", "off").as_record()
 
 
 def main(params: Params, name: str) -> Metrics:
@@ -22,7 +22,7 @@ def main(params: Params, name: str) -> Metrics:
     answers = [answer.as_record() for answer in arm.answer(context, context.asked)]
     write_jsonl(answers, paths.COMPLETIONS / f"{name}.jsonl")
     with new_folder(paths.RULES / name) as folder:
-        AnswerRules.of(arm, context).save(folder)
+        AnswerRules.of_arm(arm, context).save(folder)
     seconds = context.notes.pop("seconds", time.perf_counter() - began)
     statuses = Counter(answer["status"] for answer in answers)
     usage = {
@@ -39,9 +39,9 @@ def main(params: Params, name: str) -> Metrics:
 
 
 def write_off(name: str) -> None:
-    write_jsonl([OFF], paths.COMPLETIONS / f"{name}.jsonl")
+    write_jsonl([NO_ANSWER], paths.COMPLETIONS / f"{name}.jsonl")
     with new_folder(paths.RULES / name) as folder:
-        write_json({"off": True}, folder / "off.json")
+        write_json({"off": True}, folder / OFF)
     write_json({"off": True}, paths.USAGE / f"{name}.json")
 
 

@@ -4,14 +4,15 @@ import time
 
 import pandas as pd
 
-from stages.context import completions_of, free_scores, neighbours
+from stages.answers import completions_of, free_scores
+from stages.context import neighbours
 from tillmap.arms.rules import AnswerRules
 from tillmap.cli.stages import Metrics, run_stage
 from tillmap.config import paths
 from tillmap.config.params import Params
-from tillmap.core.files import new_folder, read_table, write_json, write_jsonl, write_table
+from tillmap.core.files import OFF, new_folder, read_table, write_json, write_jsonl, write_table
 from tillmap.core.taxonomy import KEY, LabelPath, LabelTree
-from tillmap.postprocessing.predictions import COLUMNS, OFF, calibrate_arm, count_repairs, make_repairer, predict
+from tillmap.postprocessing.predictions import COLUMNS, calibrate_arm, count_repairs, make_repairer, predict
 from tillmap.postprocessing.voting import VOTE, choose_voters, hold_election
 from tillmap.retrieval.vote import vote, votes_by_key
 

@@ -1,12 +1,12 @@
 """The questions of an arm that asks a language model, and what it is tuned on, ready for any machine."""
 
-from stages.context import OFF, context_of
+from stages.context import context_of
 from tillmap.arms import ARMS
 from tillmap.arms.context import ALLOWED, QUESTIONS, TRAINING
 from tillmap.cli.stages import Metrics, run_arm_stage
 from tillmap.config import paths
 from tillmap.config.params import Params
-from tillmap.core.files import new_folder, write_json, write_jsonl
+from tillmap.core.files import OFF, new_folder, write_json, write_jsonl
 from tillmap.splitting.samples import sample_for_training, sample_report
 from tillmap.splitting.subsets import rows_to_answer
 

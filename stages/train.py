@@ -2,13 +2,13 @@
 
 import time
 
-from stages.context import OFF, context_of
+from stages.context import context_of
 from tillmap.arms import ARMS
 from tillmap.arms.context import JOB
 from tillmap.cli.stages import Metrics, run_arm_stage
 from tillmap.config import paths
 from tillmap.config.params import Params
-from tillmap.core.files import new_folder, write_json
+from tillmap.core.files import OFF, new_folder, write_json
 
 
 def params_of(arm: str) -> tuple[str, ...]:

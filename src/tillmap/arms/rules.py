@@ -29,7 +29,7 @@ class AnswerRules:
     paths: LabelTree | None
 
     @classmethod
-    def of(cls, arm: Arm, context: Context) -> Self:
+    def of_arm(cls, arm: Arm, context: Context) -> Self:
         """The rules of an arm with these settings."""
         own = type(arm).known_paths is not Arm.known_paths
         return cls(

@@ -13,7 +13,7 @@ from tillmap.arms import ARMS
 from tillmap.arms._llm import LanguageModelArm
 from tillmap.arms.context import Context
 from tillmap.cascade import routing, trial
-from tillmap.cascade.routing import KEPT, ROUTED, TRIAL
+from tillmap.cascade.roles import FREE_ARM, KEPT, ROUTED, TRIAL
 from tillmap.config.blocks import Cascade
 from tillmap.core.completions import Question
 from tillmap.core.errors import ParamsError
@@ -24,8 +24,6 @@ from tillmap.postprocessing.calibration import CandidateScores
 from tillmap.providers.costs import TokenCounter, require_budget
 from tillmap.providers.inference import prices_of
 from tillmap.retrieval.vote import vote, votes_by_key
-
-FREE_ARM = "linear"  # answers what it is sure of
 
 logger = logging.getLogger(__name__)
 Key = tuple[str, int]

@@ -5,8 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from tillmap.cascade.plan import FREE_ARM
-from tillmap.cascade.routing import KEPT, ROUTED
+from tillmap.cascade.roles import FREE_ARM, KEPT, ROUTED
 from tillmap.core.taxonomy import KEY
 from tillmap.evaluation.comparison import compare_arms
 

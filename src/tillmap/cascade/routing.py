@@ -6,11 +6,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from tillmap.cascade.roles import KEPT, ROUTED, TRIAL
 from tillmap.core.taxonomy import KEY
 from tillmap.splitting.subsets import rows_to_answer
-
-# A row is kept by the free arm, asked to try the model on, or routed to the model for its answer.
-KEPT, TRIAL, ROUTED = "kept", "trial", "routed"
 
 
 def plan_routes(predictions: pd.DataFrame, threshold: float, held_out_rows: int, seed: int) -> pd.DataFrame:

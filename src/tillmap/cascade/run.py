@@ -12,7 +12,7 @@ from tillmap.arms._llm import LanguageModelArm
 from tillmap.arms.context import Context
 from tillmap.cascade import trial
 from tillmap.cascade.plan import Known, Plan
-from tillmap.cascade.routing import ROUTED, TRIAL
+from tillmap.cascade.roles import ROUTED, TRIAL
 from tillmap.config.blocks import Cascade
 from tillmap.core.completions import Question
 from tillmap.core.taxonomy import KEY, LabelPath

@@ -23,6 +23,8 @@ MAX_JSON_BYTES = 2**30
 MAX_LINE_BYTES = 2**26
 MAX_ROWS = 200_000_000
 
+OFF = "off.json"  # the file in the folder of an arm that is switched off
+
 _HOW_TO_GET = "run `dvc repro` to create it, or `dvc pull` to fetch it"
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from tillmap.core.files import write_json, write_table, write_text
+from tillmap.core.files import OFF, write_json, write_table, write_text
 from tillmap.core.taxonomy import KEY, LEVELS, right_labels
 from tillmap.postprocessing.calibration import CandidateScores, Confidence, cross_fit
 
@@ -59,7 +59,7 @@ def review_arms(
     Gives the answers of `hold_back`, an arm each. `min_confidence` None switches the review off: nothing is given.
     """
     if min_confidence is None:
-        write_json({"off": True}, folder / "off.json")
+        write_json({"off": True}, folder / OFF)
         return {}
     held_back = {}
     for arm, table in predictions.items():

@@ -11,7 +11,7 @@ import pandas as pd
 
 from tillmap.arms.rules import AnswerRules
 from tillmap.config.blocks import Embedding, Postprocess
-from tillmap.core.files import write_json
+from tillmap.core.files import OFF, write_json
 from tillmap.core.taxonomy import KEY, LEVELS, LabelPath, LabelTree
 from tillmap.llm.interface.answer_formats import make_answer_format
 from tillmap.postprocessing.calibration import CandidateScores, calibrate, make_signals
@@ -22,7 +22,6 @@ COLUMNS = [*KEY, *LEVELS, "confidence", "repair", "in_tree", "source", "status"]
 Key = tuple[str, int]
 Completions = Sequence[Mapping[str, Any]]
 ALONE, TOGETHER = "alone", "together"  # whether a confidence leans on the free arms, too
-OFF = "off.json"  # in place of a model where there is none
 
 logger = logging.getLogger(__name__)
 

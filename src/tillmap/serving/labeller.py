@@ -16,10 +16,10 @@ from tillmap.arms.rules import AnswerRules
 from tillmap.config import paths
 from tillmap.config.params import Params
 from tillmap.core.errors import InputError
-from tillmap.core.files import read_json, read_table
+from tillmap.core.files import OFF, read_json, read_table
 from tillmap.core.taxonomy import LEVELS
 from tillmap.postprocessing.calibration import CandidateScores, Confidence, candidate_scores, make_signals
-from tillmap.postprocessing.predictions import ALONE, OFF, TOGETHER, make_repairer, predict
+from tillmap.postprocessing.predictions import ALONE, TOGETHER, make_repairer, predict
 from tillmap.postprocessing.repair import Repairer
 from tillmap.retrieval.base import Retriever
 from tillmap.retrieval.filters import Filters
@@ -177,7 +177,7 @@ class Labeller:
     @cached_property
     def _repairer(self) -> Repairer:
         context = self._context(self.arm)
-        rules = AnswerRules.of(self._own, context)
+        rules = AnswerRules.of_arm(self._own, context)
         training = self._own.training_paths(context)
         return make_repairer(rules, training, self.params.postprocess, self.params.embedding)
 
