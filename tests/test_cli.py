@@ -124,7 +124,7 @@ def test_killed_it_goes_on_and_writes_the_same_bytes(tillmap, trained, features,
         "".join(
             json.dumps(rows[number % TEST] | {"indoml_id": f"r{number}", "description": f"{number} {number % 97}"})
             + "\n"
-            for number in range(20_000)
+            for number in range(10_000)
         )
     )
     state, out = tmp_path / "killed", tmp_path / "out.csv"
@@ -133,7 +133,7 @@ def test_killed_it_goes_on_and_writes_the_same_bytes(tillmap, trained, features,
     kill_when(lambda: any(state.glob("predict/*/000000.parquet")), command, cwd=trained[0], env=env)
     assert not out.exists()
     done = subprocess.run(command, cwd=trained[0], env=env, text=True, capture_output=True, check=True)
-    assert re.search(r"(8192|16384) of 20000 rows are there from an earlier run", done.stderr)
+    assert re.search(r"(8192|10000) of 10000 rows are there from an earlier run", done.stderr)
     assert not any(state.glob("predict/*"))
     whole = tmp_path / "whole.csv"
     assert (
