@@ -8,7 +8,7 @@ export DVC_NO_ANALYTICS := 1
 export DO_NOT_TRACK := 1
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: setup servers demo demo-openai share-demo rescore compare faults locks licences test lint types clean prune
+.PHONY: setup servers demo demo-openai share-demo rescore compare faults locks licences test test-slow test-all lint types clean prune
 
 setup: $(INSTALLED)
 
@@ -54,7 +54,7 @@ SSHD := $(shell PATH="$$PATH:/usr/sbin:/usr/local/sbin" command -v sshd)
 servers:
 	$(if $(SSHD),,apt-get update -qq && apt-get install -y -qq --no-install-recommends openssh-server)
 
-# kill -9 and a full disk in every stage, many times; `make test` does it a few times.
+# kill -9 and a full disk in every stage, many times; `make test-all` does it a few times.
 faults: setup
 	$(BIN)/python tests/faults/break_stages.py
 
@@ -67,12 +67,22 @@ locks:
 	    --custom-compile-command 'make locks' --output-file requirements/$$lock.txt || exit 1; \
 	done
 
-# docs/licences.md anew, from what is installed.
+# The table in docs/licences.md anew, from what is installed.
+LOCKED = $(shell sed -n 's/^\([^ \#]*\)==.*/\1/p' requirements/torch.txt requirements/cpu.txt requirements/share.txt)
 licences: setup
-	$(BIN)/python tests/licences.py > docs/licences.md
+	sed -i '/^|/d' docs/licences.md
+	$(BIN)/pip-licenses --packages $(LOCKED) | grep -v '^|  ' >> docs/licences.md
 
+# Some minutes; it runs the pipeline once, small. What it leaves out (servers, more kills, a full disk, SmolLM2, every
+# documented command) is marked slow; `make test-all` runs both.
 test: setup
 	$(BIN)/python -m pytest
+
+test-slow: setup servers
+	$(BIN)/python -m pytest -m slow
+
+test-all: setup servers
+	$(BIN)/python -m pytest -m ""
 
 lint: setup
 	$(BIN)/ruff check .

@@ -25,7 +25,9 @@ MAX_ROWS = 200_000_000
 
 OFF = "off.json"  # the file in the folder of an arm that is switched off
 
-_HOW_TO_GET = "run `dvc repro` to create it, or `dvc pull` to fetch it"
+
+def _how_to_get(path: Path) -> str:
+    return f"run `dvc repro` to create it, or `dvc pull {path}` to fetch it"
 
 
 @contextmanager
@@ -71,13 +73,13 @@ def read_json(path: Path) -> Any:
         size = path.stat().st_size
         if size > MAX_JSON_BYTES:
             raise InputError(
-                f"{path}: {size:,} bytes, at most {MAX_JSON_BYTES:,} are read; delete it and {_HOW_TO_GET}"
+                f"{path}: {size:,} bytes, at most {MAX_JSON_BYTES:,} are read; delete it and {_how_to_get(path)}"
             )
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise InputError(f"{path}: file not found; {_HOW_TO_GET}") from None
+        raise InputError(f"{path}: file not found; {_how_to_get(path)}") from None
     except (ValueError, RecursionError, OSError) as error:  # RecursionError: nested too deeply
-        raise InputError(f"{path}: not JSON ({first_line(error)}); delete it and {_HOW_TO_GET}") from None
+        raise InputError(f"{path}: not JSON ({first_line(error)}); delete it and {_how_to_get(path)}") from None
 
 
 def write_jsonl(records: Iterable[Mapping[str, Any]], path: Path) -> None:
@@ -97,19 +99,19 @@ def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
             for number, line in enumerate(iter(lambda: file.readline(MAX_LINE_BYTES + 1), b""), 1):
                 if len(line) > MAX_LINE_BYTES:
                     raise InputError(
-                        f"{path}:{number}: longer than {MAX_LINE_BYTES:,} bytes; delete the file and {_HOW_TO_GET}"
+                        f"{path}:{number}: longer than {MAX_LINE_BYTES:,} bytes; delete it and {_how_to_get(path)}"
                     )
                 try:
                     record = json.loads(line)
                 except (ValueError, RecursionError):
                     record = None
                 if not isinstance(record, dict):
-                    raise InputError(f"{path}:{number}: not a JSON object; delete the file and {_HOW_TO_GET}")
+                    raise InputError(f"{path}:{number}: not a JSON object; delete it and {_how_to_get(path)}")
                 yield record
     except FileNotFoundError:
-        raise InputError(f"{path}: file not found; {_HOW_TO_GET}") from None
+        raise InputError(f"{path}: file not found; {_how_to_get(path)}") from None
     except IsADirectoryError:
-        raise InputError(f"{path}: is a folder; expected a file; delete it and {_HOW_TO_GET}") from None
+        raise InputError(f"{path}: is a folder; expected a file; delete it and {_how_to_get(path)}") from None
 
 
 def write_table(table: pd.DataFrame, path: Path) -> None:
@@ -124,12 +126,15 @@ def read_table(path: Path, columns: list[str] | None = None) -> pd.DataFrame:
         with path.open("rb") as file:
             rows = pq.ParquetFile(file).metadata.num_rows  # a few bytes can encode billions of equal rows
             if rows > MAX_ROWS:
-                raise InputError(f"{path}: {rows:,} rows, at most {MAX_ROWS:,} are read; delete it and {_HOW_TO_GET}")
+                raise InputError(
+                    f"{path}: {rows:,} rows, at most {MAX_ROWS:,} are read; delete it and {_how_to_get(path)}"
+                )
         return pd.read_parquet(path, columns=columns)
     except FileNotFoundError:
-        raise InputError(f"{path}: file not found; {_HOW_TO_GET}") from None
+        raise InputError(f"{path}: file not found; {_how_to_get(path)}") from None
     # pandas raises the errors after OSError when a file's own metadata is wrong, as in a file made to do harm.
     except (pa.ArrowException, OSError, ValueError, LookupError, TypeError, AttributeError, MemoryError) as error:
         raise InputError(
-            f"{path}: not a Parquet table with the expected columns ({first_line(error)}); delete it and {_HOW_TO_GET}"
+            f"{path}: not a Parquet table with the expected columns ({first_line(error)}); "
+            f"delete it and {_how_to_get(path)}"
         ) from None
