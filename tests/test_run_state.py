@@ -46,7 +46,7 @@ def test_a_file_cut_anywhere_keeps_its_whole_lines(tmp_path_factory, cut):
     cut %= len(whole) + 1
     path.write_bytes(whole[:cut])
     kept = whole[:cut].count(b"\n")
-    assert set(read_answers([path], "xyz")) == {key for records in LINES[:kept] for key in records}
+    assert set(read_answers(path, "xyz")) == {key for records in LINES[:kept] for key in records}
     assert path.read_bytes() == whole[:cut], "reading writes nothing"
     log = AnswerLog(path)
     assert ["x" in log, "y" in log, "z" in log] == [kept > 0, kept > 0, kept > 1]
@@ -57,7 +57,7 @@ def test_a_file_cut_anywhere_keeps_its_whole_lines(tmp_path_factory, cut):
 
 def test_answers_of_other_runs_count_but_are_not_written_again(tmp_path):
     filled(tmp_path / "old.jsonl")
-    found = read_answers([tmp_path / "old.jsonl"], {"x", "z", "unknown"})
+    found = read_answers(tmp_path / "old.jsonl", {"x", "z", "unknown"})
     assert set(found) == {"x", "z"}
     log = AnswerLog(tmp_path / "new.jsonl")
     log.add({"x": {"id": 0, "text": "own"}}, 1.0)

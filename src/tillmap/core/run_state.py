@@ -107,17 +107,14 @@ class AnswerLog:
         return float(sum(self._records[key][1] for key in keys))
 
 
-def read_answers(paths: Iterable[Path], keys: Container[str]) -> dict[str, tuple[dict[str, Any], float]]:
-    """What some logs hold of these keys: each record with its share of the seconds. Nothing is written.
+def read_answers(path: Path, keys: Container[str]) -> dict[str, tuple[dict[str, Any], float]]:
+    """What a log holds of these keys: each record with its share of the seconds. Nothing is written.
 
-    Another process may be writing one of them: a last line that is not whole is passed over.
+    Another process may be writing it: a last line that is not whole is passed over.
     """
-    found: dict[str, tuple[dict[str, Any], float]] = {}
-    for path in sorted(paths):
-        with path.open("rb") as file:
-            for _, records in _whole_lines(file):
-                found |= {key: record for key, record in records.items() if key in keys}
-    return found
+    with path.open("rb") as file:
+        lines = [records for _, records in _whole_lines(file)]
+    return {key: record for records in lines for key, record in records.items() if key in keys}
 
 
 def _whole_lines(file: IO[bytes]) -> Iterator[tuple[int, dict[str, tuple[dict[str, Any], float]]]]:

@@ -81,14 +81,15 @@ def answer_missing(
     asks just the rows that are missing.
     """
     keys = [_digest(question) for question in questions]
+    wanted = set(keys)
     runs = state_folder() / _KIND
     own = hashlib.sha256("".join(keys).encode()).hexdigest()[:_NAME]
     folder = runs / f"{model_key[:_NAME]}-{own}"
     with alone(folder):
         log = AnswerLog(folder / _LOG)
-        others = [path for path in runs.glob(f"{model_key[:_NAME]}-*/{_LOG}") if path.parent != folder]
-        found = read_answers(others, set(keys))
-        log.take({key: (record, each) for key, (record, each) in found.items() if record["status"] != "error"})
+        for other in sorted(runs.glob(f"{model_key[:_NAME]}-*/{_LOG}")):
+            found = read_answers(other, wanted) if other.parent != folder else {}
+            log.take({key: (record, each) for key, (record, each) in found.items() if record["status"] != "error"})
         missing = {key: question for key, question in zip(keys, questions, strict=True) if key not in log}
         if len(missing) < len(keys):
             logger.info("%s: %d of %d rows were answered before", desc, len(keys) - len(missing), len(keys))
