@@ -51,10 +51,10 @@ def test_tuning_on_the_seeds_examples_for_two_epochs():
 def test_all_rows_of_the_contest_in_batches():
     prompt, answer = 184_664 * 32, 184_664 * 14
     by_hand = Decimal(prompt) * Decimal("0.15") / 10**6 + Decimal(answer) * Decimal("0.60") / 10**6
-    assert PRICES.asking(tuned=True, batch=True).cost(prompt, 0, answer) == by_hand
+    assert PRICES.token_prices(tuned=True, batch=True).cost(prompt, 0, answer) == by_hand
     assert cents(by_hand) == 2.44
-    assert PRICES.asking(tuned=True, batch=False).cost(prompt, 0, answer) == 2 * by_hand
-    assert PRICES.asking(tuned=False, batch=False).cost(prompt, 0, answer) == by_hand
+    assert PRICES.token_prices(tuned=True, batch=False).cost(prompt, 0, answer) == 2 * by_hand
+    assert PRICES.token_prices(tuned=False, batch=False).cost(prompt, 0, answer) == by_hand
 
 
 def test_cached_tokens_are_part_of_the_prompt():
@@ -65,7 +65,7 @@ def test_cached_tokens_are_part_of_the_prompt():
 @given(st.integers(0, 10**9), st.floats(0, 1), st.integers(0, 10**9))
 def test_a_cent_is_never_lost_in_binary_fractions(prompt, share, answer):
     cached = int(prompt * share)
-    exact = PRICES.asking(tuned=True, batch=False).cost(prompt, cached, answer)
+    exact = PRICES.token_prices(tuned=True, batch=False).cost(prompt, cached, answer)
     millionths = (prompt - cached) * 30 + cached * 15 + answer * 120  # of a cent
     assert exact == Decimal(millionths) / 10**8
     assert round(cents(exact) * 100) == (millionths + 500_000) // 10**6
@@ -129,7 +129,7 @@ def test_any_text_can_be_estimated(text):
 
 def test_the_most_that_asking_can_cost(offline):
     counter = TokenCounter("x")
-    tokens, usd = max_cost([SEED[:2]] * 1000, counter, 64, PRICES.asking(tuned=True, batch=True))
+    tokens, usd = max_cost([SEED[:2]] * 1000, counter, 64, PRICES.token_prices(tuned=True, batch=True))
     assert tokens == 1000 * counter.prompt(SEED[:2])
     assert usd == (tokens * Decimal("0.15") + 64_000 * Decimal("0.60")) / 10**6
 

@@ -17,7 +17,7 @@ from tillmap.providers import cancel
 from tillmap.providers.chat_files import check_examples
 from tillmap.providers.client import ProviderError, Service
 from tillmap.providers.costs import TokenCounter
-from tillmap.providers.requests import Asking
+from tillmap.providers.requests import ChatSettings
 from tillmap.providers.state import own_run
 from tillmap.providers.tuning_jobs import tune
 
@@ -486,7 +486,7 @@ def test_the_key_is_nowhere(server, service, tmp_path, caplog):
 
 def test_a_request_can_gain_and_lose_fields():
     more = {"max_tokens": None, "max_completion_tokens": 16, "reasoning_effort": "none", "stop": None}
-    body = Asking("m", Generation(16, 0.0, 0), stop=("|",), logprobs=False, more=more).body(
+    body = ChatSettings("m", Generation(16, 0.0, 0), stop=("|",), logprobs=False, more=more).body(
         Question("test", 1, [{"role": "user", "content": "x"}])
     )
     assert set(body) == {"model", "messages", "temperature", "max_completion_tokens", "reasoning_effort"}
@@ -494,9 +494,9 @@ def test_a_request_can_gain_and_lose_fields():
 
 def test_a_choice_is_put_as_the_server_takes_it():
     question = Question("test", 1, [{"role": "user", "content": "x"}], answers=["a | b", "c | d"])
-    ours = Asking("m", ASKING.generation, constraint="structured_outputs")
+    ours = ChatSettings("m", ASKING.generation, constraint="structured_outputs")
     assert ours.body(question)["structured_outputs"] == {"choice": ["a | b", "c | d"]}
-    schema = Asking("m", ASKING.generation, constraint="json_schema")
+    schema = ChatSettings("m", ASKING.generation, constraint="json_schema")
     wanted = schema.body(question)["response_format"]["json_schema"]["schema"]["properties"]["answer"]["enum"]
     assert wanted == ["a | b", "c | d"]
     told = {"choices": [{"message": {"content": '{"answer": "c | d"}'}}]}

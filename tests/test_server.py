@@ -10,10 +10,10 @@ from openai_server import Fault, LocalOpenAI
 from tillmap.core.completions import Question
 from tillmap.llm.interface.generation import Generation
 from tillmap.providers.client import ProviderError
-from tillmap.providers.requests import Asking
+from tillmap.providers.requests import ChatSettings
 from tillmap.providers.server import ServerEngine
 
-ASKING = Asking("small", Generation(16, 0.0, 0), stop=("|",))
+ASKING = ChatSettings("small", Generation(16, 0.0, 0), stop=("|",))
 
 
 @pytest.fixture
@@ -82,14 +82,14 @@ def test_what_is_no_completion_is_an_error(server):
 
 
 def test_the_server_is_told_the_only_answers(server):
-    asking = Asking("small", ASKING.generation, constraint="structured_outputs")
+    asking = ChatSettings("small", ASKING.generation, constraint="structured_outputs")
     message = [{"role": "user", "content": "x"}]
     ServerEngine(connect(server.base_url), asking).answer([Question("test", 1, message, answers=["a", "b"])])
     assert server.bodies[-1]["structured_outputs"] == {"choice": ["a", "b"]}
 
 
 def test_sampling_has_a_seed_of_the_row(server):
-    drawn = Asking("small", Generation(16, 0.7, 5))
+    drawn = ChatSettings("small", Generation(16, 0.7, 5))
     ServerEngine(connect(server.base_url), drawn, concurrency=1).answer(questions(3))
     assert [body["seed"] for body in server.bodies] == [drawn.generation.seed_for(q) for q in questions(3)]
 

@@ -26,7 +26,7 @@ from tillmap.providers.batch_files import failure, fetch, is_over_limit, read_li
 from tillmap.providers.client import ProviderError, Service
 from tillmap.providers.costs import TokenCounter
 from tillmap.providers.idempotent_create import KEY, RUN, batches_of, create_once, upload
-from tillmap.providers.requests import Asking
+from tillmap.providers.requests import ChatSettings
 from tillmap.providers.state import RunState, own_run
 
 logger = logging.getLogger(__name__)
@@ -50,7 +50,7 @@ class Limits:
 def answer_by_batch(
     questions: Sequence[Question],
     service: Service,
-    asking: Asking,
+    chat: ChatSettings,
     *,
     limits: Limits,
     retries: int,
@@ -65,7 +65,7 @@ def answer_by_batch(
     """
     with own_run(folder) as state:
         state.set_service(base_url=service.base_url, key_variable=service.key_variable, run=run)
-        return _Run(questions, service, asking, limits=limits, tries=1 + retries, state=state).answers()
+        return _Run(questions, service, chat, limits=limits, tries=1 + retries, state=state).answers()
 
 
 class _Run:
@@ -73,16 +73,16 @@ class _Run:
         self,
         questions: Sequence[Question],
         service: Service,
-        asking: Asking,
+        chat: ChatSettings,
         *,
         limits: Limits,
         tries: int,
         state: RunState,
     ) -> None:
         self._questions = {f"{question.split}-{question.id}": question for question in questions}
-        self._service, self._asking, self._limits, self._tries, self._state = service, asking, limits, tries, state
+        self._service, self._chat, self._limits, self._tries, self._state = service, chat, limits, tries, state
         self._name = state.service["run"]
-        counter = TokenCounter(asking.model)
+        counter = TokenCounter(chat.model)
         self._tokens = {row: counter.prompt(question.messages) for row, question in self._questions.items()}
         self._bytes = {row: len(self._line(row)) for row in self._questions}
         self._enqueued_tokens = limits.enqueued_tokens
@@ -243,7 +243,7 @@ class _Run:
         return [] if self._sent and queued + tokens > self._enqueued_tokens else rows
 
     def _line(self, row: str) -> str:
-        body = self._asking.body(self._questions[row])
+        body = self._chat.body(self._questions[row])
         line = {"custom_id": row, "method": "POST", "url": _ENDPOINT, "body": body}
         return json.dumps(line) + "\n"  # ASCII, so its length is its size in bytes
 
@@ -253,7 +253,7 @@ class _Run:
         for line in [*read_lines(self._file(key, "output")), *read_lines(self._file(key, "errors"))]:
             row, why = line.get("custom_id"), failure(line)
             if row in self._questions and why is None:
-                completion = self._asking.completion(self._questions[row], line["response"].get("body") or {})
+                completion = self._chat.completion(self._questions[row], line["response"].get("body") or {})
                 self._answered.setdefault(row, completion)  # paid for, so never sent again, even if it is useless
             elif row in self._questions:
                 told[row] = self._service.redact(str(why))

@@ -69,7 +69,7 @@ class PriceList:
             *(TokenPrices.of(values[name]) for name in ("tuned", "tuned_batch", "untuned", "untuned_batch")),
         )
 
-    def asking(self, *, tuned: bool, batch: bool) -> TokenPrices:
+    def token_prices(self, *, tuned: bool, batch: bool) -> TokenPrices:
         """The token prices of a tuned or untuned model, in a batch or immediate."""
         return getattr(self, ("tuned" if tuned else "untuned") + ("_batch" if batch else ""))  # type: ignore[no-any-return]
 
@@ -177,7 +177,7 @@ def bill(
     api, tuned = Decimal(0), Decimal(0)
     entry: dict[str, Any] = {"rows": asked["rows"], **tokens}
     if prices is not None and job is not None:
-        api = prices.asking(tuned=asked["tuned"], batch=asked["batch"]).cost(*tokens.values())
+        api = prices.token_prices(tuned=asked["tuned"], batch=asked["batch"]).cost(*tokens.values())
         tuned = prices.tuning_cost(job["trained_tokens"])
         entry |= {
             "trained_tokens": job["trained_tokens"],
@@ -185,7 +185,7 @@ def bill(
             "training_estimated_usd": job["estimated_usd"],
             "inference_usd": cents(api),
             "inference_estimated_usd": asked["estimated_usd"],
-            "not_in_batch_usd": cents(prices.asking(tuned=asked["tuned"], batch=False).cost(*tokens.values())),
+            "not_in_batch_usd": cents(prices.token_prices(tuned=asked["tuned"], batch=False).cost(*tokens.values())),
             "prices": prices.origin(),
         }
     hours = {"gpu": 0.0, "cpu": 0.0}
@@ -197,13 +197,13 @@ def bill(
         (_exact(hours[kind]) * _exact(rate))
         for kind, rate in (("gpu", rates.gpu_usd_per_hour), ("cpu", rates.cpu_usd_per_hour))
     )
-    asking = api + (Decimal(0) if training is not None else machine)
+    answering = api + (Decimal(0) if training is not None else machine)
     return entry | {
         "gpu_hours": round(hours["gpu"], 4),
         "cpu_hours": round(hours["cpu"], 4),
         "machine_usd": cents(Decimal(machine)),
         "usd": cents(api + tuned + machine),
-        "usd_per_1000_rows": round(float(asking * 1000 / asked["rows"]), 4),
+        "usd_per_1000_rows": round(float(answering * 1000 / asked["rows"]), 4),
     }
 
 

@@ -10,12 +10,12 @@ from tillmap.config.blocks import Provider
 from tillmap.core.completions import Question
 from tillmap.core.run_state import run_key
 from tillmap.llm.interface.generation import Generation
-from tillmap.llm.interface.inference import Answers, Keep, answer_missing, ask_in_batches
+from tillmap.llm.interface.inference import Answers, Save, answer_missing, ask_in_batches
 from tillmap.providers.batches import Limits, answer_by_batch
 from tillmap.providers.cancel import run_folder
 from tillmap.providers.client import Service
 from tillmap.providers.costs import PriceList, TokenCounter, TokenPrices, cents, max_cost, require_budget
-from tillmap.providers.requests import Asking
+from tillmap.providers.requests import ChatSettings
 from tillmap.providers.server import ServerEngine
 
 _ROUNDS = 4  # answers of a server are saved after this many times `provider.concurrency` questions
@@ -44,33 +44,34 @@ def ask_provider(
     key, ProviderError if the provider refuses, ResourceError if the questions may cost more than the budget.
     """
     tuned, batch = job["mode"] == "tuned", settings.engine == "openai_batch"
-    asking = Asking(job["model"], generation, stop=stop, constraint=settings.constraint, more=settings.request)
+    chat = ChatSettings(job["model"], generation, stop=stop, constraint=settings.constraint, more=settings.request)
     asked = (question.messages for question in questions)
     prices = prices_of(provider, settings, job)
     _, most = max_cost(asked, TokenCounter(job["model"]), settings.max_new_tokens, prices)
     require_budget(f"answering {len(questions)} rows", most, provider.budget_usd, Decimal(str(job["usd"])))
     model = {"base_url": provider.base_url, "suffix": provider.suffix, "engine": settings.engine}
-    model_key = run_key({"kind": "ask", "asking": asdict(asking)} | model, [])
+    # Do not rename these keys: an unfinished run that was paid for would not be found again.
+    model_key = run_key({"kind": "ask", "asking": asdict(chat)} | model, [])
 
-    def ask(missing: Sequence[Question], keep: Keep) -> None:
+    def ask(missing: Sequence[Question], save: Save) -> None:
         service = service_of(provider)
         if not batch:
             limits = {"concurrency": provider.concurrency, "requests_a_minute": provider.requests_a_minute}
-            engine = ServerEngine(service, asking, **limits)  # type: ignore[arg-type]
-            ask_in_batches(missing, engine, keep, _ROUNDS * provider.concurrency, desc)
+            engine = ServerEngine(service, chat, **limits)  # type: ignore[arg-type]
+            ask_in_batches(missing, engine, save, _ROUNDS * provider.concurrency, desc)
             return
         run = run_key({"model": model_key, "questions": [question.as_record() for question in missing]}, [])
         began = time.perf_counter()
         done = answer_by_batch(
             missing,
             service,
-            asking,
+            chat,
             limits=Limits(provider.requests, provider.file_bytes, provider.enqueued_tokens),
             retries=provider.retries,
             folder=run_folder(run),
             run=run,
         )
-        keep(done, time.perf_counter() - began)
+        save(done, time.perf_counter() - began)
 
     answers = answer_missing(questions, model_key, ask, desc)
     return answers, {"tuned": tuned, "batch": batch, "estimated_usd": cents(most)}
@@ -89,4 +90,4 @@ def service_of(provider: Provider) -> Service:
 def prices_of(provider: Provider, settings: Any, job: Mapping[str, Any]) -> TokenPrices:
     """The token prices of the model in `job` (see `tune_model`)."""
     prices = PriceList.of(provider.prices.model_dump())
-    return prices.asking(tuned=job["mode"] == "tuned", batch=settings.engine == "openai_batch")
+    return prices.token_prices(tuned=job["mode"] == "tuned", batch=settings.engine == "openai_batch")

@@ -18,7 +18,7 @@ _MAX_VALUES, _MANY_VALUES, _MAX_LETTERS = 1000, 250, 15_000
 
 
 @dataclass(frozen=True)
-class Asking:
+class ChatSettings:
     """How a model is asked.
 
     Attributes:

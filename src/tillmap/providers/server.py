@@ -9,7 +9,7 @@ from pyrate_limiter import InMemoryBucket, Limiter, Rate
 
 from tillmap.core.completions import Completion, Question, failed
 from tillmap.providers.client import Service, is_passing
-from tillmap.providers.requests import Asking
+from tillmap.providers.requests import ChatSettings
 
 # Bad request, too large, unprocessable: errors of one question. Any other refusal is about the key, the model or the
 # address, so every question would get it.
@@ -20,10 +20,10 @@ class ServerEngine:
     """A model behind a server. The client retries overload and lost connections, with growing pauses."""
 
     def __init__(
-        self, service: Service, asking: Asking, *, concurrency: int = 16, requests_a_minute: float | None = None
+        self, service: Service, chat: ChatSettings, *, concurrency: int = 16, requests_a_minute: float | None = None
     ) -> None:
         """Send at most `concurrency` requests at once, and at most `requests_a_minute`, evenly spaced (None: any)."""
-        self._service, self._asking, self._concurrency = service, asking, concurrency
+        self._service, self._chat, self._concurrency = service, chat, concurrency
         self._limiter: Limiter | None = None
         if requests_a_minute:
             milliseconds = math.ceil(60_000 / requests_a_minute)
@@ -42,7 +42,7 @@ class ServerEngine:
         if self._limiter:
             self._limiter.try_acquire()
         # Raw JSON: the client's typed method only knows OpenAI's fields, not for example `structured_outputs`.
-        body = self._asking.body(question)
+        body = self._chat.body(question)
         try:
             response = self._service.client.post("/chat/completions", body=body, cast_to=object)
         except openai.APIError as error:
@@ -50,4 +50,4 @@ class ServerEngine:
             if is_passing(error) or getattr(error, "status_code", None) in _OF_THE_QUESTION:
                 return failed(question, str(told)[:500])
             raise told from error
-        return self._asking.completion(question, response if isinstance(response, dict) else {})
+        return self._chat.completion(question, response if isinstance(response, dict) else {})

@@ -22,6 +22,8 @@ _KIND = "infer"
 _LOG = "answers.jsonl"
 _NAME = 16  # characters of a run's key
 
+Save = Callable[[Sequence[Completion], float], None]  # saves completions and the seconds they took together
+
 
 @dataclass(frozen=True)
 class Answers:
@@ -62,19 +64,16 @@ class LocalModel:
 def ask_model(model: LocalModel, questions: Sequence[Question], desc: str) -> Answers:
     """Ask a model on this machine. Raises ModelError, ParamsError or ResourceError."""
 
-    def ask(missing: Sequence[Question], log: "Keep") -> None:
-        ask_in_batches(missing, model.load(), log, model.machine.batch_rows, desc)
+    def ask(missing: Sequence[Question], save: Save) -> None:
+        ask_in_batches(missing, model.load(), save, model.machine.batch_rows, desc)
 
     return answer_missing(questions, model.key(), ask, desc)
 
 
-Keep = Callable[[Sequence[Completion], float], None]  # writes completions, and the seconds they took together, down
-
-
 def answer_missing(
-    questions: Sequence[Question], model_key: str, ask: Callable[[Sequence[Question], Keep], None], desc: str
+    questions: Sequence[Question], model_key: str, ask: Callable[[Sequence[Question], Save], None], desc: str
 ) -> Answers:
-    """Ask only the questions that no run has an answer to yet; `ask` asks some questions and keeps what was said.
+    """Ask only the questions that no run has an answer to yet; `ask` asks some questions and saves the answers.
 
     `model_key` stands for the model and all its settings. The answers of this run are logged as they come, so that a
     killed run goes on; those of other runs of the same model are taken over, errors aside: a full run after a pilot
@@ -96,16 +95,16 @@ def answer_missing(
         if missing:
             key_of = {(question.split, question.id): key for key, question in missing.items()}
 
-            def keep(completions: Sequence[Completion], seconds: float) -> None:
+            def save(completions: Sequence[Completion], seconds: float) -> None:
                 records = {key_of[answer.split or "", answer.id or 0]: answer.as_record() for answer in completions}
                 log.add(records, seconds)
 
-            ask(list(missing.values()), keep)
+            ask(list(missing.values()), save)
         return Answers([Completion(**record) for record in log.records(keys)], log.seconds(keys))
 
 
-def ask_in_batches(questions: Sequence[Question], engine: Engine, keep: Keep, batch_rows: int, desc: str) -> None:
-    """Ask an engine batch by batch, in order, and keep each batch as it comes.
+def ask_in_batches(questions: Sequence[Question], engine: Engine, save: Save, batch_rows: int, desc: str) -> None:
+    """Ask an engine batch by batch, in order, and save each batch as it comes.
 
     A killed run that goes on asks the batches that an unbroken one would have asked. Raises ResourceError where the
     engine stops answering altogether.
@@ -114,7 +113,7 @@ def ask_in_batches(questions: Sequence[Question], engine: Engine, keep: Keep, ba
         for start in range(0, len(questions), batch_rows):
             batch = questions[start : start + batch_rows]
             began = time.perf_counter()
-            keep(_answer(engine, batch), time.perf_counter() - began)
+            save(_answer(engine, batch), time.perf_counter() - began)
             bar.update(len(batch))
 
 
