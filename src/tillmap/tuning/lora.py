@@ -31,7 +31,7 @@ class Progress:
     """What training has done so far, including interrupted runs.
 
     `tokens` are those of the examples, `padding` those that fill up batches. `peak_memory_mib` is the memory of the
-    GPU, or that of the process on a CPU.
+    GPU, or that of the process on a CPU. `threads` are processor threads.
     """
 
     step: int = 0
@@ -39,6 +39,7 @@ class Progress:
     tokens: int = 0
     padding: int = 0
     peak_memory_mib: int = 0
+    threads: int = 0
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,7 @@ class Training:
             "tokens_per_second": round(done.tokens / max(done.seconds, 1e-9), 1),
             "padding_share": round(done.padding / max(done.tokens + done.padding, 1), 4),
             "train_memory_mib": done.peak_memory_mib,
+            "threads": done.threads,
             "flops": flops,
             "tflops_per_second": round(flops / max(done.seconds, 1e-9) / 1e12, 4),
             "first_loss": round(self.losses[0][1], 4),
@@ -105,7 +107,6 @@ def train_adapter(
     InputError if an example is too long.
     """
     unsloth, torch = _import_unsloth()
-    logger.info("train: %d processor threads", use_threads())  # before the model: Unsloth keeps what it finds
     from transformers import TrainerCallback
     from trl import SFTConfig, SFTTrainer
     from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
@@ -116,6 +117,10 @@ def train_adapter(
     progress = Progress(**read_json(last / PROGRESS)) if last else Progress()
     if last:
         logger.info("train: resuming at step %d", progress.step)
+    # Sums of more threads differ in their last bits, so a resumed training keeps the number that it began with. It is
+    # set before the model is loaded, because Unsloth keeps what it finds then.
+    progress.threads = use_threads(progress.threads or None)
+    logger.info("train: %d processor threads", progress.threads)
     model, tokenizer, targets = _load(unsloth, base, recipe, seed)
     examples = tokenise_all(conversations, tokenizer, recipe.max_seq_length)
     logger.info("train: %d examples, the first:\n%s", len(examples), describe(examples[0], tokenizer))
