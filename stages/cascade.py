@@ -1,4 +1,4 @@
-"""Routes the rows that linear is not sure of to a language model, where a trial shows that it gains."""
+"""Sends the rows below a confidence threshold to a language model, if a trial shows that this raises the accuracy."""
 
 import time
 
@@ -6,7 +6,7 @@ from stages.answers import free_scores
 from stages.context import context_of
 from tillmap.arms.context import QUESTIONS
 from tillmap.arms.rules import AnswerRules
-from tillmap.cascade.plan import Known, check, make_plan
+from tillmap.cascade.plan import CascadeInputs, check, make_plan
 from tillmap.cascade.roles import FREE_ARM, ROUTED, TRIAL
 from tillmap.cascade.run import run_cascade
 from tillmap.cli.stages import Metrics, run_stage
@@ -28,12 +28,12 @@ def main(params: Params) -> Metrics:
         settings = params.cascade
         check(settings, params.is_on(FREE_ARM))
         context = context_of(params, settings.llm)
-        known = read_known(params)
-        plan = make_plan(settings, context, known, params.provider.budget_usd)
+        inputs = read_inputs(params)
+        plan = make_plan(settings, context, inputs, params.provider.budget_usd)
         for role, name in ((TRIAL, "trial.jsonl"), (ROUTED, QUESTIONS)):
             write_jsonl((question.as_record() for question in plan.questions[role]), folder / name)
         write_table(plan.routes, folder / "routes.parquet")
-        found = run_cascade(settings, context, known, plan)
+        found = run_cascade(settings, context, inputs, plan)
         write_jsonl(found.completions, folder / "completions.jsonl")
         write_table(found.predictions, folder / "predictions.parquet")
         tests = int((found.predictions["split"] == "test").sum())
@@ -45,11 +45,10 @@ def main(params: Params) -> Metrics:
     return plan.report | found.report | speed
 
 
-def read_known(params: Params) -> Known:
-    """What the free arms say, and the paths that may be answered."""
+def read_inputs(params: Params) -> CascadeInputs:
     rows = read_table(paths.ROWS)
     training = LabelTree.from_table(read_table(paths.TREE))
-    return Known(
+    return CascadeInputs(
         predictions=read_table(paths.PREDICTIONS / f"{FREE_ARM}.parquet"),
         scores=free_scores(params),
         trees=(training, AnswerRules.load(paths.RULES / FREE_ARM).paths or training),

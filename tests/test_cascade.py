@@ -313,7 +313,7 @@ def test_a_budget_is_kept_to_and_goes_to_the_least_sure(service, tmp_path):
     ("cascade", "says"),
     [
         ({"target_accuracy": None}, "set one of them"),
-        ({"llm": "rag", "budget_usd": 1.0}, "no price a row"),
+        ({"llm": "rag", "budget_usd": 1.0}, "has no price"),
     ],
 )
 def test_what_cannot_be_is_refused(tmp_path, cascade, says):

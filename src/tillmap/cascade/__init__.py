@@ -1,1 +1,1 @@
-"""Asking a language model only about the rows that a free arm is not sure of."""
+"""The cascade: a free arm answers the rows it is confident about, a language model the others."""

@@ -1,4 +1,4 @@
-"""Plans a cascade: which rows are routed, the questions about them, and what asking may cost, before any is asked."""
+"""Plans a cascade before any question is asked: the routed rows, their questions and the most they can cost."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -30,15 +30,15 @@ Key = tuple[str, int]
 
 
 @dataclass(frozen=True)
-class Known:
-    """What the free arms say, and the paths that may be answered.
+class CascadeInputs:
+    """What earlier stages found out: the free arms' answers, and the label paths that may be answered.
 
     Attributes:
-        predictions: the free arm's, with calibrated confidences.
+        predictions: the free arm's predictions table, with calibrated confidences.
         scores: the candidate scores of each free arm that is on.
-        trees: the paths of the training subset, and those that new rows may be answered with. The labels of held-out
-            rows are known when a new row is asked, and not when one of them is.
-        voting: the `nearest` block, which says how a row's neighbours vote.
+        trees: the paths that held-out rows may be answered with (those of the training subset), and the paths for new
+            rows. The second may include paths of held-out rows, which would give a held-out row its own answer.
+        voting: the `nearest` block of params.yaml: how a row's neighbours vote.
         pilot: the test rows that may be asked (split, id); None for all.
     """
 
@@ -51,7 +51,13 @@ class Known:
 
 @dataclass(frozen=True)
 class Plan:
-    """The routes (split, id, subset, confidence, role), the questions by role, and what goes into the metrics."""
+    """What is asked.
+
+    Attributes:
+        routes: split, id, subset, confidence and role of each row that the cascade answers.
+        questions: those of the roles TRIAL and ROUTED.
+        report: a block for the stage's metrics file.
+    """
 
     routes: pd.DataFrame
     questions: Mapping[str, Sequence[Question]]
@@ -59,97 +65,117 @@ class Plan:
 
 
 def check(settings: Cascade, free_arm_is_on: bool) -> None:
-    """Raise ParamsError where the params contradict each other."""
+    """Raise ParamsError if the block contradicts itself or the free arm is off."""
     if not free_arm_is_on:
-        raise ParamsError(f"run.cascade needs the {FREE_ARM} arm, which answers for it; set `-S run.{FREE_ARM}=true`")
+        raise ParamsError(f"run.cascade needs the {FREE_ARM} arm, which is off; set `-S run.{FREE_ARM}=true`")
     if settings.target_accuracy is None and settings.budget_usd is None:
-        raise ParamsError("cascade: neither target_accuracy nor budget_usd says which rows to route; set one of them")
+        raise ParamsError(
+            "cascade: target_accuracy and budget_usd are both null; set one of them to choose the routed rows"
+        )
     if settings.budget_usd is not None and not ARMS[settings.llm].paid:
         raise ParamsError(
-            f"cascade.budget_usd: {settings.llm} runs on this machine and has no price a row; "
-            "set it to null, and cascade.target_accuracy instead"
+            f"cascade.budget_usd: the {settings.llm} arm runs on this machine and has no price; "
+            "set budget_usd to null, and cascade.target_accuracy to a number"
         )
 
 
-def make_plan(settings: Cascade, context: Context, known: Known, budget_usd: float) -> Plan:
-    """Plan a cascade. `context` is that of the language model's arm, `budget_usd` the provider's.
+def make_plan(settings: Cascade, context: Context, inputs: CascadeInputs, budget_usd: float) -> Plan:
+    """Plan a cascade.
 
-    Raises ResourceError where a paid model may cost more than the budget.
+    Args:
+        settings: the `cascade` block.
+        context: the context of the language model's arm.
+        inputs: what earlier stages found out.
+        budget_usd: `provider.budget_usd`, for tuning and answering together; `settings.budget_usd` is for routing.
+
+    Raises ResourceError if a paid model may cost more than `budget_usd`.
     """
-    predictions = _free_predictions(context.rows, known)
+    predictions = _free_predictions(context.rows, inputs)
     threshold = _choose_threshold(settings, predictions)
-    asker = Asker(settings, context, known)
+    writer = QuestionWriter(settings, context, inputs)
     if settings.budget_usd is not None:
+        # The accuracy target sets an upper limit for the threshold; the budget may lower it.
         new = predictions[(predictions["subset"] == "test") & (predictions["confidence"] < threshold)]
-        usd = list(asker.usd(asker.questions(new)).values())
+        usd = list(writer.usd(writer.questions(new)).values())
         held_out = predictions.loc[predictions["subset"] == "calibration", "confidence"]
         paid = routing.threshold_of_budget(
             new["confidence"], usd, settings.budget_usd, held_out, settings.held_out_rows
         )
         threshold = min(threshold, paid)
     routes = routing.plan_routes(predictions, threshold, settings.held_out_rows, context.seed)
-    questions = asker.questions(routes[routes["role"] != KEPT])
-    usd_each = asker.usd(questions)
+    questions = writer.questions(routes[routes["role"] != KEPT])
+    usd_each = writer.usd(questions)
     if settings.budget_usd is not None:
+        # The threshold counted each trial row at a mean price. Now that the questions are written, count exactly.
         routes = routing.keep_to_budget(routes, usd_each, settings.budget_usd)
     keys = {role: set(routes.loc[routes["role"] == role, KEY].itertuples(index=False)) for role in (TRIAL, ROUTED)}
-    chosen = {role: [asked for asked in questions if (asked.split, asked.id) in keys[role]] for role in keys}
-    most = {role: sum(usd_each[asked.split, asked.id] for asked in some) for role, some in chosen.items()}
-    if asker.arm.paid:
+    chosen = {role: [each for each in questions if (each.split, each.id) in keys[role]] for role in keys}
+    max_usd = {role: sum(usd_each[each.split, each.id] for each in some) for role, some in chosen.items()}
+    if writer.arm.paid:
         what = f"the cascade's {sum(map(len, chosen.values()))} rows"
-        require_budget(what, Decimal(str(sum(most.values()))), budget_usd, Decimal(str(context.job["usd"])))
+        require_budget(what, Decimal(str(sum(max_usd.values()))), budget_usd, Decimal(str(context.job["usd"])))
     test = routes[routes["subset"] == "test"]
-    sure = test[test["role"] == KEPT]
+    kept = test[test["role"] == KEPT]
     report = {
         "threshold": round(threshold, 6) if np.isfinite(threshold) else None,
-        "coverage": round(len(sure) / len(test), 6),
-        "expected_accuracy": round(float(sure["confidence"].mean()), 6) if len(sure) else None,
+        "coverage": round(len(kept) / len(test), 6),
+        "expected_accuracy": round(float(kept["confidence"].mean()), 6) if len(kept) else None,
         "to_try": len(chosen[TRIAL]),
         "to_ask": len(chosen[ROUTED]),
-        "max_usd": {role: round(amount, 6) for role, amount in most.items()},
+        "max_usd": {role: round(amount, 6) for role, amount in max_usd.items()},
     }
     return Plan(routes[[*KEY, "subset", "confidence", "role"]], chosen, report)
 
 
-def _free_predictions(rows: pd.DataFrame, known: Known) -> pd.DataFrame:
-    """The free arm's predictions with what is known of each row: its item, subset, whether it is labelled, right."""
-    answers = known.predictions[[*KEY, *LEVELS, "confidence"]]
+def _free_predictions(rows: pd.DataFrame, inputs: CascadeInputs) -> pd.DataFrame:
+    """The free arm's predictions joined with their rows, and two columns: `labelled`, and `right` (all four labels).
+
+    In a pilot only the piloted test rows are there, because no others can be routed.
+    """
+    answers = inputs.predictions[[*KEY, *LEVELS, "confidence"]]
     table = answers.merge(rows, on=KEY, suffixes=("", "_true"))
     true = table[[f"{level}_true" for level in LEVELS]].set_axis(list(LEVELS), axis=1)
     right = np.asarray(right_labels(table, true).all(axis=1))
     table = table.assign(right=right, labelled=table["brand_true"].notna())
-    if known.pilot is not None:
-        piloted = table[KEY].merge(known.pilot, on=KEY, how="left", indicator="_in")["_in"].eq("both").to_numpy()
+    if inputs.pilot is not None:
+        piloted = table[KEY].merge(inputs.pilot, on=KEY, how="left", indicator="_in")["_in"].eq("both").to_numpy()
         table = table[piloted | (table["subset"] != "test")].reset_index(drop=True)
     return table
 
 
 def _choose_threshold(settings: Cascade, predictions: pd.DataFrame) -> float:
+    """The confidence below which rows are routed, so that the others reach the target accuracy.
+
+    Infinite, which allows every row to be routed, if there is no target or if no threshold reaches it.
+    """
     if settings.target_accuracy is None:
         return float("inf")
     held_out = predictions[predictions["subset"] == "calibration"]
     threshold = threshold_for_use(held_out["confidence"], held_out["right"], settings.target_accuracy)
     if np.isinf(threshold):
         logger.warning(
-            "%s reaches cascade.target_accuracy %s on no row: every row may be routed",
+            "%s does not reach cascade.target_accuracy %s at any threshold: every row may be routed",
             FREE_ARM,
             settings.target_accuracy,
         )
     return threshold
 
 
-class Asker:
+class QuestionWriter:
     """Writes the questions of the language model's own arm, with the candidates, and says what they may cost."""
 
-    def __init__(self, settings: Cascade, context: Context, known: Known) -> None:
+    def __init__(self, settings: Cascade, context: Context, inputs: CascadeInputs) -> None:
         arm = ARMS[settings.llm]
         assert isinstance(arm, LanguageModelArm)
         self.arm = arm
-        self._settings, self._context, self._known = settings, context, known
+        self._settings, self._context, self._inputs = settings, context, inputs
         self._tuned = arm.is_tuned(context.settings)
 
     def questions(self, asked: pd.DataFrame) -> list[Question]:
-        """The questions of these rows, held-out rows first, else in their order."""
+        """The questions about these rows: held-out rows first, then new rows, each in their order.
+
+        They differ in the label paths that may be answered, see `CascadeInputs.trees`.
+        """
         chosen = self._context.settings
         candidates = self._candidates(asked)
         few_shot = None
@@ -161,15 +187,16 @@ class Asker:
                 asked[(asked["split"] == "test") == new],
                 few_shot,
                 candidates,
-                self.arm.renderer(chosen, self._known.trees[new]),
+                self.arm.renderer(chosen, self._inputs.trees[new]),
                 examples=self.arm.examples_shown(chosen),
+                # A tuned model has seen no candidates in training, so by default it is not shown any.
                 show=self._settings.show_candidates in ({"always"} if self._tuned else {"always", "untuned"}),
                 constrain=self._settings.constrain == "candidates",
             )
         return questions
 
     def usd(self, questions: Sequence[Question]) -> dict[Key, float]:
-        """What each may cost at most, by its row's key; nothing where the model runs here."""
+        """The most that each question can cost, in dollars by (split, id); 0 if the model runs on this machine."""
         if not self.arm.paid:
             return {(question.split, question.id): 0.0 for question in questions}
         provider, chosen, job = self._context.provider, self._context.settings, self._context.job
@@ -183,8 +210,8 @@ class Asker:
         }
 
     def _candidates(self, asked: pd.DataFrame) -> dict[Key, Sequence[LabelPath]]:
-        voting, training = self._known.voting, self._context.training
+        voting, training = self._inputs.voting, self._context.training
         neighbours = self._context.neighbours(asked, voting.retriever)
         votes = votes_by_key(vote(neighbours, training, asked[KEY], voting.k, voting.power))
-        scores, most = self._known.scores[FREE_ARM], self._settings.candidates
-        return {key: trial.fuse(scores[key], ranked, most) for key, ranked in votes.items()}
+        scores, count = self._inputs.scores[FREE_ARM], self._settings.candidates
+        return {key: trial.fuse(scores[key], ranked, count) for key, ranked in votes.items()}

@@ -1,4 +1,4 @@
-"""What routing came to: the cascade against the arm that answers for it, and every arm on the routed rows."""
+"""The cascade's scores: against its free arm, and every arm's accuracy on the routed rows."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,7 +13,16 @@ from tillmap.evaluation.comparison import compare_arms
 def score_routed(
     marks: Mapping[str, pd.DataFrame], routes: pd.DataFrame, *, resamples: int, seed: int
 ) -> dict[str, Any]:
-    """Score the rows that were kept and those that were routed; `marks` has a `metrics.mark` table an arm."""
+    """Score the kept rows and the routed rows apart.
+
+    Args:
+        marks: a `metrics.mark` table per arm, with the cascade and its free arm.
+        routes: split, id and role of each row that the cascade answers.
+        resamples, seed: of the bootstrap that compares the cascade with the free arm.
+
+    Returns a JSON block: coverage (the share of rows kept), `accuracy_of_answered` (the free arm's, on the kept rows;
+    null if there are none), `routed` (rows), `accuracy_on_routed` by arm, and `change` (cascade minus free arm).
+    """
     roles = marks["cascade"][KEY].merge(routes[[*KEY, "role"]], on=KEY, how="left")["role"].to_numpy()
     sure, routed = roles == KEPT, roles == ROUTED
     right = {arm: table["right"].to_numpy() for arm, table in marks.items()}

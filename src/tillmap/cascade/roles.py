@@ -1,6 +1,7 @@
-"""The arm that answers for nothing, and what becomes of a row."""
+"""The free arm of the cascade, and the roles of a row."""
 
-FREE_ARM = "linear"  # answers the rows that it is sure of
+FREE_ARM = "linear"  # answers the rows that are not routed
 
-# A row is kept by the free arm, asked to try the model on, or routed to the model for its answer.
+# KEPT: the free arm answers. TRIAL: a labelled row that the language model is tried on. ROUTED: the language model
+# answers, if the trial shows a gain.
 KEPT, TRIAL, ROUTED = "kept", "trial", "routed"

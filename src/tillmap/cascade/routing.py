@@ -1,4 +1,4 @@
-"""Which rows the cascade routes to its language model: those that the free arm is not sure of, as a budget allows."""
+"""Which rows the cascade routes to its language model: the least confident ones, as far as a budget allows."""
 
 from collections.abc import Mapping
 
@@ -12,64 +12,79 @@ from tillmap.splitting.subsets import rows_to_answer
 
 
 def plan_routes(predictions: pd.DataFrame, threshold: float, held_out_rows: int, seed: int) -> pd.DataFrame:
-    """The rows that the cascade answers, in their order, with a column `role`.
+    """Choose the rows that the cascade answers, and give each a role.
 
-    - Every test row: kept from the threshold on, else routed.
-    - Of the `calibration` subset, up to `held_out_rows` below the threshold, to try the model on, and as large a share
-      of those above it, which are kept: together they are like the whole subset.
-    - Where no test row is labelled, up to `held_out_rows` of the `holdout` subset stand in for them to be scored. They
-      are drawn by chance, because the easy ones alone would flatter the score.
+    - Test rows: kept if their confidence is at least the threshold, else routed.
+    - Rows of the `calibration` subset below the threshold: up to `held_out_rows` are the trial. The same share of the
+      rows above it is kept, so that together they are a sample of the whole subset.
+    - If no test row is labelled, up to `held_out_rows` rows of the `holdout` subset are scored in their place. They are
+      drawn at random from all of it: confident rows alone would give too high a score.
 
-    `predictions` are the free arm's: split, id, subset, confidence, and `labelled`, whether the truth is known.
+    Args:
+        predictions: the free arm's: split, id, subset, confidence, and `labelled` (whether the true labels are known).
+        threshold: rows with a lower confidence are routed.
+        held_out_rows: the most rows of a held-out subset that are asked about.
+        seed: of the draws.
+
+    Returns the chosen rows of `predictions`, in their order, with a column `role`.
     """
     below = predictions["confidence"] < threshold
-    part = predictions["subset"]
-    calibrate, test = predictions[part == "calibration"], predictions[part == "test"]
-    report = predictions.head(0) if test["labelled"].any() else predictions[part == "holdout"]
-    new = pd.concat([test, rows_to_answer(report, held_out_rows, seed)])
-    unsure, sure = (calibrate[below[calibrate.index] == is_below] for is_below in (True, False))
+    subset = predictions["subset"]
+    calibration, test = predictions[subset == "calibration"], predictions[subset == "test"]
+    holdout = predictions.head(0) if test["labelled"].any() else predictions[subset == "holdout"]
+    new = pd.concat([test, rows_to_answer(holdout, held_out_rows, seed)])
+    unsure, sure = (calibration[below[calibration.index] == is_below] for is_below in (True, False))
     tried = rows_to_answer(unsure, held_out_rows, seed)
     share = len(tried) / len(unsure) if len(unsure) else 1.0
-    parts = [
+    chosen = [
         rows_to_answer(sure, round(share * len(sure)), seed).assign(role=KEPT),
         tried.assign(role=TRIAL),
         new.assign(role=np.where(below[new.index], ROUTED, KEPT)),
     ]
-    return pd.concat(parts).sort_index()
+    return pd.concat(chosen).sort_index()
 
 
 def threshold_of_budget(
     confidence: npt.ArrayLike, usd: npt.ArrayLike, budget_usd: float, held_out: npt.ArrayLike, held_out_rows: int
 ) -> float:
-    """The confidence below which a budget pays for all rows and for the trial; infinite where it pays for every one.
+    """The highest threshold whose routed rows and trial the budget pays for; infinite if it pays for every row.
 
-    `confidence` and `usd` (what a row may cost at most) are of the rows that might be asked, `held_out` the confidences
-    of those that the model may be tried on: up to `held_out_rows` that lie below the threshold, too, each taken to cost
-    what the others do on average.
+    The trial is part of the cost: a higher threshold also lets more held-out rows into it, up to `held_out_rows`. Their
+    questions are not written yet, so each counts as the mean of `usd`.
+
+    Args:
+        confidence: of the rows that may be routed (rows,).
+        usd: the most that each of them may cost (rows,).
+        budget_usd: dollars for the trial and the routed rows together.
+        held_out: confidences of the rows that the trial draws from (any number,).
+        held_out_rows: the most rows in the trial.
     """
     given, each = np.asarray(confidence, dtype=np.float64), np.asarray(usd, dtype=np.float64)
     if not len(given):
         return float("inf")
     order = np.argsort(given, kind="stable")
-    thresholds = np.append(given[order], np.inf)  # of asking the first 0, 1, 2 ... rows
+    # Item i is the threshold that routes the i least confident rows, and what that costs.
+    thresholds = np.append(given[order], np.inf)
     tried = np.minimum(np.searchsorted(np.sort(np.asarray(held_out, dtype=np.float64)), thresholds), held_out_rows)
     costs = np.append(0.0, np.cumsum(each[order])) + tried * each.mean()
     return float(thresholds[max(int(np.searchsorted(costs, budget_usd, side="right")) - 1, 0)])
 
 
 def keep_to_budget(routes: pd.DataFrame, usd: Mapping[tuple[str, int], float], budget_usd: float) -> pd.DataFrame:
-    """The routes with only as many rows to ask as the budget pays for: those to try, then the least sure first.
+    """Cut the routes to what the budget pays for: the trial first, then the least confident routed rows.
 
-    The others are the free arm's; those of them that were to be tried are left out, like all that are not.
+    Routed rows that are cut are kept by the free arm. Trial rows that are cut are dropped, as are all held-out rows
+    that were not drawn.
+
+    Args:
+        routes: the result of `plan_routes`.
+        usd: the most that each trial and routed row may cost, by (split, id).
+        budget_usd: dollars for all of them.
     """
     keys = pd.Series(list(routes[KEY].itertuples(index=False, name=None)), index=routes.index)
     order = pd.concat([routes[routes["role"] == role].sort_values("confidence") for role in (TRIAL, ROUTED)]).index
-    too_dear = order[_affordable(np.array([usd[key] for key in keys[order]]), budget_usd) :]
+    affordable = int(np.searchsorted(np.cumsum([usd[key] for key in keys[order]]), budget_usd, side="right"))
+    too_dear = order[affordable:]
     kept: pd.DataFrame = routes.drop(index=too_dear[routes.loc[too_dear, "role"] == TRIAL])
     kept["role"] = kept["role"].mask(kept.index.isin(too_dear), KEPT)
     return kept
-
-
-def _affordable(usd: npt.NDArray[np.float64], budget_usd: float) -> int:
-    """How many of the first rows the budget pays for."""
-    return int(np.searchsorted(np.cumsum(usd), budget_usd, side="right"))

@@ -1,6 +1,6 @@
-"""The `cascade` arm: `linear` answers what it is sure of, a language model the rest, where that is known to help.
+"""The cascade's trial: whether the language model improves on the free arm, measured before the routed rows are asked.
 
-Whether it helps is tried first, on rows of the `calibration` subset that would be routed. Nothing else is asked before.
+The trial rows are rows of the `calibration` subset that would be routed, so their true labels are known.
 """
 
 from collections import defaultdict
@@ -21,13 +21,13 @@ from tillmap.llm.interface.prompting import Renderer
 Key = tuple[str, int]
 Ranked = Sequence[tuple[LabelPath, float]]
 
-_NEIGHBOURS_WEIGH = 0.5  # beside linear's shares; the neighbours alone find the true path less often
+_NEIGHBOURS_WEIGHT = 0.5  # of the neighbours' shares; linear's count 1, because it finds the true path more often
 
 
 def fuse(linear: Ranked, neighbours: Ranked, k: int) -> list[LabelPath]:
-    """The k likeliest paths by the shares that linear and, counting half, the neighbours' vote give them."""
+    """The k paths with the highest sum of shares from linear and, counted half, from the neighbours' vote."""
     shares: defaultdict[LabelPath, float] = defaultdict(float)
-    for weight, ranked in ((1.0, linear), (_NEIGHBOURS_WEIGH, neighbours)):
+    for weight, ranked in ((1.0, linear), (_NEIGHBOURS_WEIGHT, neighbours)):
         for path, share in ranked:
             shares[path] += weight * share
     return sorted(shares, key=lambda path: (-shares[path], path))[:k]
@@ -35,7 +35,7 @@ def fuse(linear: Ranked, neighbours: Ranked, k: int) -> list[LabelPath]:
 
 def write_questions(
     asked: pd.DataFrame,
-    evidence: FewShotExamples | None,
+    few_shot: FewShotExamples | None,
     candidates: Mapping[Key, Sequence[LabelPath]],
     renderer: Renderer,
     *,
@@ -43,34 +43,43 @@ def write_questions(
     show: bool,
     constrain: bool,
 ) -> Iterator[Question]:
-    """One question for each row of `asked`, in order, as the language model's own arm asks it, and the candidates.
+    """Write one question per row of `asked`, in order: the question of the language model's own arm, with candidates.
 
     Args:
-        asked: split, id and what an item has.
-        evidence: the neighbours, of whom the nearest `examples` are shown; None for a model that sees none.
-        candidates: each row's likeliest paths; they are listed in the question with `show`, and with `constrain` they
-            are the only answers allowed.
+        asked: split, id, description, retailer and price.
+        few_shot: looks up the examples of a row; None for a model that is asked without examples.
+        candidates: the most probable label paths of each row, by (split, id).
+        renderer: makes the messages.
+        examples: how many examples a question shows.
+        show: whether the question lists the candidates.
+        constrain: whether the candidates are the only answers allowed.
     """
     for split, row_id, *shown in asked[[*KEY, *ITEM_COLUMNS]].itertuples(index=False, name=None):
-        near = evidence.examples(split, row_id)[:examples] if evidence else []
-        likely = candidates[split, row_id]
-        messages = renderer.question(make_item(*shown), near, likely if show else ())
-        answers = [renderer.answer_format.encode(path) for path in likely] if constrain else None
+        near = few_shot.examples(split, row_id)[:examples] if few_shot else []
+        paths = candidates[split, row_id]
+        messages = renderer.question(make_item(*shown), near, paths if show else ())
+        answers = [renderer.answer_format.encode(path) for path in paths] if constrain else None
         yield Question(split, row_id, messages, answers)
 
 
 def merge(
     free: pd.DataFrame, answered: pd.DataFrame, allowed: Mapping[Key, Container[LabelPath]] | None
 ) -> pd.DataFrame:
-    """The free arm's predictions with the language model's in place of its own, where it said something usable.
+    """Replace predictions of the free arm by usable ones of the language model. `source` tells which a row has.
 
-    An answer that failed, was empty or said nothing is none, and neither is one that is not of the row's `allowed`
-    paths (None: any will do): a server need not have been told them. `source` says whose answer a row has.
+    Not usable are failed and empty answers, answers without a label path, and answers outside the row's `allowed`
+    paths. The last can happen with a server that is not told the allowed answers (`openai.constraint: off`).
+
+    Args:
+        free: the free arm's predictions table.
+        answered: the language model's predictions table, of some of the same rows.
+        allowed: the paths allowed to each answered row, by (split, id); None allows any.
     """
     keys = list(answered[KEY].itertuples(index=False, name=None))
     paths = [LabelPath(*labels) for labels in answered[list(LEVELS)].itertuples(index=False, name=None)]
-    among = [allowed is None or path in allowed[key] for key, path in zip(keys, paths, strict=True)]
-    usable = answered[(answered["status"] == "ok") & (answered["repair"] != "vote") & np.array(among, dtype=bool)]
+    is_allowed = [allowed is None or path in allowed[key] for key, path in zip(keys, paths, strict=True)]
+    # The repair "vote" means that the answer named no path, so the row has its neighbours' labels.
+    usable = answered[(answered["status"] == "ok") & (answered["repair"] != "vote") & np.array(is_allowed, dtype=bool)]
     merged = free.set_index(KEY)
     better = usable.set_index(KEY)
     merged.loc[better.index, better.columns] = better
@@ -79,10 +88,17 @@ def merge(
 
 @dataclass(frozen=True)
 class Trial:
-    """What asking the language model changed on routed rows with known labels, and whether more rows are asked.
+    """The result of the trial. The accuracies are None if no trial was run.
 
-    `free`, `llm` and `cascade` are item accuracies: of the free arm, of the model's own answers, and of these with the
-    free arm's where it gave none. `difference` is of the last to the first, with its 95% interval `low` to `high`.
+    Attributes:
+        routes: whether the routed rows are asked, too.
+        reason: why, as a sentence for the log.
+        rows: how many rows were tried.
+        free: item accuracy of the free arm.
+        llm: item accuracy of the language model alone.
+        cascade: item accuracy of the merged answers (see `merge`).
+        difference: `cascade` minus `free`, with its 95% interval `low` to `high`.
+        p_value: of the paired comparison.
     """
 
     routes: bool
@@ -101,10 +117,17 @@ class Trial:
 
 
 def judge(free: pd.DataFrame, llm: pd.DataFrame, merged: pd.DataFrame, truth: pd.DataFrame, seed: int) -> Trial:
-    """Compare three predictions tables of the rows of `truth`: routed, held out, labelled.
+    """Decide from the trial rows whether the routed rows are asked.
 
-    More rows are asked only where the merged answers are better than the free arm's, by `compare_arms`: a difference
-    that may be chance is no gain.
+    They are asked only if the merged answers are better than the free arm's by `compare_arms`. A difference that may
+    be chance is not enough.
+
+    Args:
+        free: the free arm's predictions of the trial rows.
+        llm: the language model's.
+        merged: the result of `merge` for both.
+        truth: the trial rows with their true labels.
+        seed: of the bootstrap.
     """
     marks = {"free": mark(free, truth, "linear"), "cascade": mark(merged, truth, "cascade")}
     found = compare_arms(marks, "free", seed=seed).iloc[0]
