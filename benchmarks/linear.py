@@ -1,12 +1,12 @@
-"""The linear arm against the vote of lexical neighbours, the baseline, on a catalogue in the contest's format.
+"""The linear model against the vote of lexical neighbours (the baseline), on a catalogue in the contest's format.
 
     python benchmarks/linear.py --data FOLDER [--split-by product|row] [--rows N]
 
-`linear` is trained on the training subset, 88% of the labelled rows, and chooses its recipe on 4%; `refitted` is the
-same recipe trained on all labelled rows, as the baseline is too, and its seconds include those of the choice. Prints
-the item accuracy on labelled test rows, the CPU seconds of training, the rows answered a CPU second (features, scores
-and decoding), the size of the files and the peak memory; each system runs in a process of its own, one after the other.
-Ratios are to the baseline.
+`linear` is trained on the training subset, 88% of the labelled rows, and its recipe is chosen on 4%. `refitted` is the
+same recipe trained on all labelled rows, like the baseline; its seconds include the choice of the recipe. Prints the
+item accuracy on labelled test rows, the CPU seconds of training, the rows answered per CPU second (features, scores and
+decoding), the size of the files, the peak memory, and the ratios to the baseline. Each system runs in a process of its
+own, one after the other.
 """
 
 import argparse
@@ -21,17 +21,17 @@ from tempfile import TemporaryDirectory
 
 import pandas as pd
 
-from tillmap.arms import linear
-from tillmap.arms.nearest import vote
-from tillmap.core.taxonomy import LEVELS, LabelTree
+from tillmap.core.taxonomy import LabelTree, right_labels
+from tillmap.linear import fits
 from tillmap.retrieval.lexical import LexicalRetriever
 from tillmap.retrieval.neighbours import neighbours_table
+from tillmap.retrieval.vote import vote
 from tillmap.splitting.subsets import By, assign_subsets, product_key
 
 BASELINE = "lexical vote"
 SYSTEMS = (BASELINE, "linear", "refitted")
 NEIGHBOURS = 20
-SHARE = 0.04  # of each held-out part
+SHARE = 0.04  # of each held-out subset
 SEED = 3407
 Answer = Callable[[pd.DataFrame], pd.DataFrame]
 
@@ -45,12 +45,12 @@ def read(folder: Path, by: By) -> pd.DataFrame:
     rows = pd.concat(tables, ignore_index=True).rename(columns={"indoml_id": "id"})
     rows["price"] = pd.to_numeric(rows["price"]).astype(float)
     rows["product"] = [product_key(text) for text in rows["description"]] if by == "product" else ""
-    rows["subset"] = assign_subsets(rows, by, tune=SHARE, calibrate=SHARE, report=SHARE, seed=SEED)
+    rows["subset"] = assign_subsets(rows, by, dev=SHARE, calibration=SHARE, holdout=SHARE, seed=SEED)
     return rows
 
 
 def prepare(system: str, rows: pd.DataFrame, folder: Path) -> Answer:
-    """Train a system, leave its files in the folder, and give what answers rows with the four levels."""
+    """Train a system and save it in the folder. Returns a function that answers rows with the four levels."""
     labelled = rows[rows["split"] == "train"]
     if system == BASELINE:
         index = LexicalRetriever.build(labelled["id"], labelled["description"])
@@ -60,9 +60,9 @@ def prepare(system: str, rows: pd.DataFrame, folder: Path) -> Answer:
             return vote(neighbours_table(index, labelled, asked, NEIGHBOURS), labelled, asked).query("rank == 0")
 
         return answer
-    model = linear.train(rows, LabelTree.from_rows(rows[rows["subset"] == "train"]), linear.Settings(), SEED)
+    model = fits.train(rows, LabelTree.from_rows(rows[rows["subset"] == "train"]), fits.Options(), SEED)
     if system == "refitted":
-        model = linear.refit(model, rows, SEED)
+        model = fits.refit(model, rows, SEED)
     model.save(folder)
     return model.predict
 
@@ -76,13 +76,12 @@ def measure(system: str, data: Path, by: By, most: int | None) -> dict[str, floa
         answer = prepare(system, rows, Path(folder))
         trained = time.process_time() - began
         size = sum(file.stat().st_size for file in Path(folder).iterdir())
-    answer(asked.head(10))  # compiles what is compiled
+    answer(asked.head(10))  # numba compiles on the first call
     began = time.process_time()
     answers = answer(asked)
     seconds = time.process_time() - began
-    levels = list(LEVELS)
     return {
-        "item accuracy": float((answers[levels].to_numpy(object) == asked[levels].to_numpy(object)).all(axis=1).mean()),
+        "item accuracy": float(right_labels(answers, asked).all(axis=1).mean()),
         "rows/s": len(asked) / seconds,
         "training CPU s": trained,
         "files MiB": size / 2**20,

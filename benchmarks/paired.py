@@ -1,10 +1,10 @@
-"""Two experiments of one catalogue, paired row by row: how much more accurate is the second?
+"""Compares one arm in several experiments with the same catalogue, row by row.
 
     python benchmarks/paired.py ARM FIRST SECOND [SECOND ...]
 
-FIRST and SECOND are names of `dvc exp run`, commits or branches (`workspace`: what lies here), all of one catalogue.
-Prints for each the item accuracy on the labelled test rows, the rows that it alone gets right, the difference from
-FIRST with its 95% interval (bootstrap by product), and whether it is better, worse or can't be told.
+FIRST and SECOND are names from `dvc exp run`, commits, branches, or `workspace` for the files in this folder. Prints
+for each SECOND the item accuracy on the labelled test rows, the rows that only one of the two gets right, the
+difference to FIRST with its 95% interval (bootstrap by product), and the verdict: better, worse or can't tell.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from tillmap.evaluation.metrics import mark
 
 
 def read(name: str, revision: str) -> pd.DataFrame:
-    """A Parquet file of the project as an experiment left it."""
+    """Read a Parquet file of the project from an experiment."""
     if revision == "workspace":
         return pd.read_parquet(name)
     return pd.read_parquet(BytesIO(dvc.api.read(name, repo=str(Path.cwd()), rev=revision, mode="rb")))

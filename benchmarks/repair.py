@@ -1,13 +1,15 @@
-"""Label repair against GradientGurus' way, on damaged labels and label paths of a catalogue in the contest's format.
+"""Label repair against that of GradientGurus, on damaged labels and label paths of a catalogue in the contest's format.
 
     python benchmarks/repair.py --data FOLDER [--rows N]
 
-Both baselines take the label of the nearest MiniLM vector, level by level, whether or not the four make a path:
-`seed_repair` encodes label after label, as GradientGurus did, and is timed on a few rows; `batched` encodes each distinct
-text once, in batches. They find the same labels, so the share of `batched` is that of both. `at best` is what could be
-expected of a method that knows the damage: a lost word, an edit or a wrong label may leave several that fit as well;
-`one fits` is tillmap's share of the texts that only one label or path fits. Every label is damaged; the line below
-the table is of labels drawn from all, single words too, where losing or shuffling words changes nothing.
+Both baselines take the label with the nearest MiniLM vector, level by level, even if the four labels make no path.
+`gradientgurus` encodes one label after the other, as that team did, and is timed on a few rows; `batched` encodes each
+distinct text once, in batches. They find the same labels, so the shares of `batched` are those of both.
+
+`at best` is the expected share of a method that knows the damage: after a lost word, an edit or a wrong label several
+labels may fit equally well. `one fits` is tillmap's share among the texts that only one label or path fits. Every label
+in the table is damaged. The line below it is for labels drawn from all, including single words that do not change if
+words are lost or shuffled.
 """
 
 import argparse
@@ -28,7 +30,7 @@ from rapidfuzz import process
 from rapidfuzz.distance import OSA
 
 from tillmap.core.taxonomy import LEVELS, LabelPath, LabelTree
-from tillmap.llm.answer_formats import make_answer_format
+from tillmap.llm.interface.answer_formats import make_answer_format
 from tillmap.postprocessing.matching import LabelMatcher, fold
 from tillmap.postprocessing.repair import Repairer
 
@@ -39,14 +41,14 @@ LETTERS = "abcdefghijklmnopqrstuvwxyz"
 PATH_ROWS = 500
 IMPOSSIBLE_ROWS = 300
 IMPOSSIBLE = "impossible path"
-RUNS = 3  # the median of so many is taken, for a machine has other things to do
-# Written by hand from what the labels mean. The similarity under which meaning is asked was chosen on the first 18
-# groups and 42 modules; the others were written before it was tried on them.
+RUNS = 3  # runs of which the median is taken
+# Written by hand. The threshold below which texts are compared by meaning was chosen on the first 18 groups and 42
+# modules; the others were written before it was tried on them.
 PARAPHRASES = Path(__file__).with_name("paraphrases.json")
 
 
 class Row(NamedTuple):
-    """A damaged label or path: the kind of damage, its text, its labels one by one, and what it was."""
+    """A damaged label or path: the kind of damage, the text, its labels, and the original."""
 
     kind: str
     text: str
@@ -66,7 +68,7 @@ def change_separators(label: str, rng: random.Random) -> str:
 
 
 def edit(label: str, rng: random.Random) -> str:
-    """One or two letters replaced, put in, taken out or swapped with the next."""
+    """Replace, insert, delete or swap one or two letters."""
     for _ in range(rng.randint(1, 2)):
         at = rng.randrange(len(label))
         before, here, after, letter = label[:at], label[at], label[at + 1 :], rng.choice(LETTERS)
@@ -95,13 +97,13 @@ KINDS = tuple(DAMAGE)
 
 
 def damage(kind: str, label: str, known: Mapping[str, str], rng: random.Random) -> str:
-    """The damaged label, or the label itself where that damage leaves it alone, empties it or makes another label."""
+    """The damaged label, or the label itself if the damage does not change it, empties it or gives another label."""
     damaged = DAMAGE[kind](label, rng)
     return damaged if damaged and known.get(fold(damaged), label) == label else label
 
 
 def damaged_labels(labels: Sequence[str], rows: int, rng: random.Random, changed: bool = True) -> list[Row]:
-    """`rows` damaged labels, an equal part of each kind, drawn from all labels or those that this damage can change."""
+    """`rows` damaged labels, the same number of each kind, drawn from all labels or those that the damage changes."""
     known = {fold(label): label for label in labels}
     drawn: list[Row] = []
     while len(drawn) < rows:
@@ -113,7 +115,7 @@ def damaged_labels(labels: Sequence[str], rows: int, rng: random.Random, changed
 
 
 def damaged_paths(tree: LabelTree, rows: int, rng: random.Random) -> list[Row]:
-    """`rows` paths, an equal part of each kind, with that damage to each of their labels that it can change."""
+    """`rows` paths, the same number of each kind, with all labels damaged that the damage changes."""
     known = {level: {fold(label): label for label in tree.labels(level)} for level in LEVELS}
     drawn: list[Row] = []
     while len(drawn) < rows:
@@ -126,7 +128,7 @@ def damaged_paths(tree: LabelTree, rows: int, rng: random.Random) -> list[Row]:
 
 
 def impossible_paths(tree: LabelTree, rows: int, rng: random.Random) -> list[Row]:
-    """`rows` paths with another valid label in the place of their supergroup, group or module, a third each."""
+    """`rows` paths with another known label as supergroup, group or module, a third each."""
     drawn: list[Row] = []
     while len(drawn) < rows:
         level, path = LEVELS[len(drawn) * 3 // rows], rng.choice(tree.paths)
@@ -137,9 +139,9 @@ def impossible_paths(tree: LabelTree, rows: int, rng: random.Random) -> list[Row
 
 
 def label_rivals(rows: Sequence[Row], labels: Sequence[str]) -> list[int]:
-    """How many labels fit each damaged one as well as its own does, that one among them.
+    """How many labels fit each damaged one equally well, including the original.
 
-    A lost word leaves every label that begins the same, and edits leave every label that is as few edits away.
+    After a lost word these are the labels that start the same, after edits those with as few edits.
     """
     folded = [fold(label) for label in labels]
     place = {label: index for index, label in enumerate(labels)}
@@ -156,7 +158,7 @@ def label_rivals(rows: Sequence[Row], labels: Sequence[str]) -> list[int]:
 
 
 def path_rivals(rows: Sequence[Row], tree: LabelTree) -> list[int]:
-    """How many paths differ in one label from each impossible one."""
+    """How many paths differ from each impossible one in one label."""
     others = Counter((depth, path[:depth] + path[depth + 1 :]) for path in tree for depth in range(len(LEVELS)))
     return [
         sum(others[depth, row.labels[:depth] + row.labels[depth + 1 :]] for depth in range(len(LEVELS))) for row in rows
@@ -174,7 +176,7 @@ class Tillmap:
         self.matchers = {
             level: LabelMatcher(tree.labels(level), embed if level != "brand" else None) for level in LEVELS
         }
-        # Like no label: the labels' own vectors are made now, before the clock runs, as the baselines' are.
+        # A text like no label, so that the vectors of the labels are computed before the time is measured.
         self.repairer.repair("zq__zq__zq__zq")
         for matcher in self.matchers.values():
             matcher.nearest(["zq"])
@@ -187,7 +189,7 @@ class Tillmap:
 
 
 class Batched:
-    """The nearest vector, level by level; distinct texts are encoded once, in batches."""
+    """The label with the nearest vector, level by level. Distinct texts are encoded once, in batches."""
 
     def __init__(self, tree: LabelTree, encode: Encode) -> None:
         self.encode = encode
@@ -201,17 +203,17 @@ class Batched:
         return [nearest[text] for text in texts]
 
     def paths(self, rows: Sequence[Row]) -> list[LabelPath]:
-        """From the four labels, which it is given one by one: it need not read the text."""
+        """The paths, from the separate labels of the rows: the text is not parsed."""
         columns = zip(*(row.labels for row in rows), strict=True)
         levels = [self.labels(level, column) for level, column in zip(LEVELS, columns, strict=True)]
         return [LabelPath(*labels) for labels in zip(*levels, strict=True)]
 
 
-class SeedRepair(Batched):
-    """The seed's repair: the same, but one encoding for each label of each row."""
+class GradientGurus(Batched):
+    """The repair of GradientGurus: the same, but each label of each row is encoded on its own."""
 
     def labels(self, level: str, texts: Sequence[str]) -> list[str]:
-        return [super(SeedRepair, self).labels(level, [text])[0] for text in texts]
+        return [super(GradientGurus, self).labels(level, [text])[0] for text in texts]
 
 
 def load_minilm() -> Encode:
@@ -233,7 +235,7 @@ class Trial(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """Which rows were recovered, and rows a second."""
+    """Which rows were recovered, and rows per second."""
 
     right: list[bool]
     rate: float
@@ -293,14 +295,14 @@ def print_any(tillmap: Tillmap, tree: LabelTree, rows: int, rng: random.Random) 
         drawn = damaged_labels(tree.labels(level), rows, rng, changed=False)
         right = measure(tillmap, Trial(level, level, drawn), runs=1).right
         shares.append(f"{level} {statistics.mean(right):.3f}")
-    print(f"\ndrawn from all labels, whether or not the damage changes them: {', '.join(shares)}")
+    print(f"\ndrawn from all labels, changed by the damage or not: {', '.join(shares)}")
 
 
 def print_rates(outcomes: Mapping[str, Mapping[str, Outcome]]) -> None:
     rates = pd.DataFrame({system: {title: one.rate for title, one in of.items()} for system, of in outcomes.items()})
-    for baseline in ("batched", "seed_repair"):
+    for baseline in ("batched", "gradientgurus"):
         rates[f"x {baseline}"] = rates["tillmap"] / rates[baseline]
-    print("\nrows a second, and tillmap's ratios to the baselines")
+    print("\nrows per second, and tillmap's ratios to the baselines")
     print(rates.to_string(float_format="%.0f"))
 
 
@@ -311,14 +313,14 @@ def peak_mib() -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="a folder in the contest's format")
-    parser.add_argument("--rows", type=int, default=2000, help="damaged labels a level")
-    parser.add_argument("--seed-rows", type=int, default=100, help="rows to time GradientGurus on")
+    parser.add_argument("--rows", type=int, default=2000, help="damaged labels per level")
+    parser.add_argument("--baseline-rows", type=int, default=100, help="rows to time `gradientgurus` on")
     parser.add_argument("--seed", type=int, default=0, help="of the damage")
     args = parser.parse_args()
 
     rng = random.Random(args.seed)
     labels = pd.read_json(args.data / "train.labels", lines=True, dtype=False)
-    tree = LabelTree.from_rows(labels.assign(retailer=None))
+    tree = LabelTree.from_rows(labels)
     trials = make_trials(tree, args.rows, rng)
 
     tillmap = Tillmap(tree)
@@ -333,9 +335,11 @@ def main() -> None:
 
     print_any(tillmap, tree, args.rows, rng)
 
-    seed_repair = SeedRepair(tree, encode)
-    samples = [trial._replace(rows=rng.sample(trial.rows, min(args.seed_rows, len(trial.rows)))) for trial in trials]
-    outcomes["seed_repair"] = {sample.title: measure(seed_repair, sample, runs=1) for sample in samples}
+    baseline = GradientGurus(tree, encode)
+    samples = [
+        trial._replace(rows=rng.sample(trial.rows, min(args.baseline_rows, len(trial.rows)))) for trial in trials
+    ]
+    outcomes["gradientgurus"] = {sample.title: measure(baseline, sample, runs=1) for sample in samples}
     print_rates(outcomes)
     print(f"\npeak memory: {own_memory:.0f} MiB, with MiniLM {peak_mib():.0f} MiB")
 

@@ -1,10 +1,10 @@
-"""Lexical against dense retrieval, the baseline, on a catalogue in the contest's format with labelled test rows.
+"""Lexical against dense retrieval (the baseline), on a catalogue in the contest's format with labelled test rows.
 
     python benchmarks/retrieval.py --data FOLDER [--rows N] [--model MODEL]
 
-Prints, for each, the share of test rows whose label path is among the first K neighbours, the item accuracy of the
-`nearest` arm, the rows searched a second (queries embedded or cut into n-grams included; the median of three parts) and
-the peak memory of the process. Each runs in a process of its own, one after the other.
+Prints for each the share of test rows whose label path is among the first K neighbours, the item accuracy of the
+neighbours' vote, the rows searched per second (including embeddings or n-grams of the queries; the median of three
+batches) and the peak memory. Each runs in a process of its own, one after the other.
 """
 
 import argparse
@@ -19,13 +19,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from tillmap.arms.nearest import vote
-from tillmap.core.taxonomy import LEVELS
+from tillmap.core.taxonomy import LEVELS, right_labels
 from tillmap.retrieval.base import Retriever
 from tillmap.retrieval.neighbours import neighbours_table
+from tillmap.retrieval.vote import vote
 
 DEPTHS = (1, 5, 10, 20)
-SUBSETS = 3
+BATCHES = 3
 BASELINE = "dense"
 
 
@@ -37,7 +37,7 @@ def read(folder: Path, split: str) -> pd.DataFrame:
 
 
 def build(name: str, rows: pd.DataFrame, model: str) -> Retriever:
-    """An index with the default settings."""
+    """Build an index with the default settings."""
     if name == "lexical":
         from tillmap.retrieval.lexical import LexicalRetriever
 
@@ -49,7 +49,7 @@ def build(name: str, rows: pd.DataFrame, model: str) -> Retriever:
 
 
 def measure(name: str, folder: Path, asked: int, model: str) -> dict[str, float]:
-    """Build an index over the training rows, ask it for the test rows' neighbours, and score them."""
+    """Build an index of the training rows, search it for the neighbours of test rows, and score these."""
     rows, queries = read(folder, "train"), read(folder, "test")
     queries = queries.sample(min(asked, len(queries)), random_state=0)
     began = time.perf_counter()
@@ -57,10 +57,10 @@ def measure(name: str, folder: Path, asked: int, model: str) -> dict[str, float]
     built = time.perf_counter() - began
     retriever.search(["warm up"], 1)
     tables, rates = [], []
-    for part in np.array_split(np.arange(len(queries)), SUBSETS):
+    for batch in np.array_split(np.arange(len(queries)), BATCHES):
         began = time.perf_counter()
-        tables.append(neighbours_table(retriever, rows, queries.iloc[part], max(DEPTHS)))
-        rates.append(len(part) / (time.perf_counter() - began))
+        tables.append(neighbours_table(retriever, rows, queries.iloc[batch], max(DEPTHS)))
+        rates.append(len(batch) / (time.perf_counter() - began))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     neighbours = pd.concat(tables)
 
@@ -70,10 +70,9 @@ def measure(name: str, folder: Path, asked: int, model: str) -> dict[str, float]
     hits = neighbours[of_row[neighbours["neighbour"]].to_numpy() == truth[neighbours["id"]].to_numpy()]
     recall = {f"recall@{depth}": hits["id"][hits["rank"] < depth].nunique() / len(queries) for depth in DEPTHS}
     answers = vote(neighbours, rows, queries).query("rank == 0")
-    right = (answers[list(LEVELS)].to_numpy(object) == queries[list(LEVELS)].to_numpy(object)).all(axis=1)
     return {
         **recall,
-        "item accuracy": float(right.mean()),
+        "item accuracy": float(right_labels(answers, queries).all(axis=1).mean()),
         "rows/s": statistics.median(rates),
         "build s": built,
         "peak MiB": peak,

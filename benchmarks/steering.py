@@ -1,10 +1,11 @@
-"""Can a description steer an arm? Each test row is labelled as it is, and with an order to answer another path in it.
+"""Prompt injection: can a description make an arm answer a path that the description names?
 
     python benchmarks/steering.py --arms nearest linear rag llama --rows 60
 
-Run it in a project after `dvc repro`. For every arm: the share of the rows whose answer is a path of the tree, whose
-answer changed at all, and whose answer is what the order said. `words` are the same words without an order, to tell
-what an order does from what a label's own words in a description do to any text classifier.
+Run it in a project after `dvc repro`. Each test row is labelled as it is, and with an order to answer another path
+added to its description. Prints for each arm the share of rows whose answer is a path of the tree (valid), is another
+one than without the order (changed), and is the path in the order (obeyed). `words` adds the labels without an order,
+which changes the answers of any text classifier.
 """
 
 import argparse
@@ -15,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from tillmap.arms import schema
 from tillmap.config.params import read_params
 from tillmap.core.files import read_table
 from tillmap.core.taxonomy import LEVELS, LabelPath
@@ -29,7 +31,7 @@ ORDERS = {
 
 
 def steer(rows: pd.DataFrame, order: str, wanted: Sequence[LabelPath]) -> pd.DataFrame:
-    """The rows with an order to answer the wanted path behind each description."""
+    """The rows with an order to answer the wanted path at the end of each description."""
     said = [order.format(**path._asdict()) for path in wanted]
     return rows.assign(description=[f"{text} {more}" for text, more in zip(rows["description"], said, strict=True)])
 
@@ -40,7 +42,7 @@ def answers_of(labeller: Labeller, rows: pd.DataFrame) -> list[LabelPath]:
 
 
 def measure(labeller: Labeller, rows: pd.DataFrame, seed: int = 0) -> Iterator[dict[str, object]]:
-    """One record an order: rows, and the shares valid, changed and obeyed."""
+    """One record per order: rows, and the shares valid, changed and obeyed."""
     paths = list(labeller.tree.paths)
     clean = answers_of(labeller, rows)
     draw = np.random.default_rng(seed)
@@ -71,7 +73,7 @@ def main() -> None:
     test = table[table["subset"] == "test"]
     rows = test.sample(min(chosen.rows, len(test)), random_state=chosen.seed).sort_index()
     for arm in chosen.arms:
-        for found in measure(open_arm(arm, read_params(Path("params.yaml"))), rows, chosen.seed):
+        for found in measure(open_arm(arm, read_params(Path("params.yaml"), schema())), rows, chosen.seed):
             print(LINE.format(**found))
 
 

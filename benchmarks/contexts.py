@@ -1,0 +1,21 @@
+"""The context of a project's arm, for the benchmarks that run in a project."""
+
+from pathlib import Path
+from typing import Any
+
+from tillmap.arms.context import Context
+from tillmap.core.files import read_table
+
+
+def open_context(arm: str, settings: Any, seed: int = 0) -> Context:
+    """The context of an arm with these settings, whose neighbours are those that the project retrieved."""
+    return Context(
+        arm,
+        settings,
+        seed,
+        model=Path("models") / arm,
+        base=Path("models/base") / arm,
+        rows_file=Path("data/split/rows.parquet"),
+        tree_file=Path("data/split/tree.parquet"),
+        neighbours=lambda _, retriever: read_table(Path("data/neighbours") / f"{retriever}.parquet"),
+    )
