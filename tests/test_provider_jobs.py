@@ -461,7 +461,7 @@ def test_an_unknown_run_cannot_be_cancelled(tmp_path, monkeypatch):
 
 def test_without_a_key_the_error_says_what_to_do(monkeypatch):
     monkeypatch.delenv("MY_KEY", raising=False)
-    with pytest.raises(ParamsError, match=r"no key in the environment variable MY_KEY; .*run\.openai=false"):
+    with pytest.raises(ParamsError, match=r"no key in the environment variable MY_KEY; .*switch off the arm"):
         Service("http://127.0.0.1:9/v1", "MY_KEY")
 
 

@@ -131,7 +131,7 @@ def test_memory_advice_has_numbers_and_keeps_the_effective_batch():
     assert "-S train_llama.batch_rows=8 -S train_llama.accumulation=8" in said
     odd = out_of_memory(choose_recipe("gradientgurus", {"batch_rows": 11, "accumulation": 6}), 1, 1, 0)
     assert "batch_rows=5 -S train_llama.accumulation=14" in odd
-    assert "smaller llama.base" in out_of_memory(choose_recipe("ours", {"batch_rows": 1}), 1, 1, 0)
+    assert "smaller `base`" in out_of_memory(choose_recipe("ours", {"batch_rows": 1}), 1, 1, 0)
     assert "load_in_4bit=true" in out_of_memory(choose_recipe("ours", {"load_in_4bit": False}), 1, 1, 0)
 
 

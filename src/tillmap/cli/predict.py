@@ -19,6 +19,7 @@ from tillmap.core.errors import InputError
 Trained = StrEnum("Trained", {arm: arm for arm in ARMS})  # type: ignore[misc]
 Format = Literal["jsonl", "csv", "parquet"]
 Judges = Literal["own", "all"]
+_FREE = ", ".join(arm for arm in ARMS if ARMS[arm].free)
 
 
 def predict(  # noqa: PLR0917 - the options of a command line
@@ -39,14 +40,14 @@ def predict(  # noqa: PLR0917 - the options of a command line
     confidence: Annotated[
         Judges | None,
         typer.Option(
-            help="Whose word the confidences go by: the arm's own, or that of all free arms (nearest, linear) besides, "
-            "which needs their files and is slower. [default: own for nearest and linear; all for the others, where "
-            "the files are here]"
+            help="What the confidences are computed from: the arm's own answer, or the answers of all free arms too "
+            f"({_FREE}), which needs their files and is slower. [default: own for a free arm; all for the others, "
+            "if the files are here]"
         ),
     ] = None,
     budget: Annotated[
         float | None,
-        typer.Option(min=0, help="Dollars that the openai arm may cost. [default: provider.budget_usd of params.yaml]"),
+        typer.Option(min=0, help="Dollars that a paid arm may cost. [default: provider.budget_usd of params.yaml]"),
     ] = None,
 ) -> None:
     """Label new rows with a trained arm: one row out for every row in, in the same order.

@@ -6,10 +6,13 @@ import typer
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap
 
+from tillmap.config import paths
 from tillmap.core.errors import ParamsError
 
 # Outputs that hold a catalogue's descriptions. Models, completions and predictions name rows by their ids.
-HOLD_ROWS = ("data/raw", "data/split", "data/index", "data/prompts/", "data/cascade", "data/review")
+HOLD_ROWS = tuple(
+    str(path) for path in (paths.RAW, paths.SPLIT, paths.INDEX, paths.PROMPTS, paths.CASCADE, paths.REVIEW)
+)
 
 
 def private() -> None:

@@ -9,7 +9,7 @@ import typer
 
 from tillmap.arms import ARMS, schema
 from tillmap.config import paths
-from tillmap.config.blocks import COMBINED
+from tillmap.config.blocks import CASCADE, COMBINED
 from tillmap.config.params import read_params
 from tillmap.core.errors import InputError
 from tillmap.core.files import read_table
@@ -61,7 +61,7 @@ def submit(  # noqa: PLR0917 - the options of a command line
 
 def _pipeline_answers(arm: str, rows: pd.DataFrame) -> pd.DataFrame:
     """The pipeline's own predictions of the test rows. Raises InputError where the arm was off, or only piloted."""
-    file = paths.CASCADE / "predictions.parquet" if arm == "cascade" else paths.PREDICTIONS / f"{arm}.parquet"
+    file = paths.CASCADE / "predictions.parquet" if arm == CASCADE else paths.PREDICTIONS / f"{arm}.parquet"
     answers = read_table(file) if file.is_file() or file.parent != paths.CASCADE else pd.DataFrame()
     if answers.empty:
         raise InputError(f"the {arm} arm was off and predicted nothing; switch it on and run `dvc repro`")

@@ -11,7 +11,8 @@ Policy = Literal["stratified", "per_path", "by_retailer", "all"]
 RetrieverName = Literal["lexical", "dense", "hybrid"]
 
 
-COMBINED = ("cascade", "vote")  # the arms that are made of others
+CASCADE, VOTE = "cascade", "vote"
+COMBINED = (CASCADE, VOTE)  # the arms that are made of others
 
 
 class Section(BaseModel):

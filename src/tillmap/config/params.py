@@ -39,6 +39,11 @@ class Params(Section):
         """The block of that name: an arm's settings, say."""
         return getattr(self, name)
 
+    @property
+    def neighbours_vote(self) -> Any:
+        """How the neighbours of a row vote: `retriever`, `k` and `power`, the settings of that arm."""
+        return self.block("nearest")
+
     def is_on(self, arm: str) -> bool:
         return bool(getattr(self.run, arm))
 

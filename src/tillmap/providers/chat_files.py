@@ -35,7 +35,7 @@ def check_examples(path: Path, counter: TokenCounter) -> tuple[int, int]:
     if examples < MIN_EXAMPLES:
         raise InputError(f"{path}: {examples} examples; a provider requires at least {MIN_EXAMPLES}: add rows")
     if path.stat().st_size > MAX_FILE_BYTES:
-        raise InputError(f"{path}: larger than {MAX_FILE_BYTES // 10**6} MB; lower openai.sample_rows")
+        raise InputError(f"{path}: larger than {MAX_FILE_BYTES // 10**6} MB; lower the arm's `sample_rows`")
     return examples, tokens
 
 

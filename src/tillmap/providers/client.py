@@ -60,8 +60,8 @@ class Service:
         self._key = os.environ.get(key_variable, "").strip()
         if not self._key:
             raise ParamsError(
-                f"openai: no key in the environment variable {key_variable}; export one, name another variable in "
-                "provider.key_variable, or switch the arm off with `-S run.openai=false`"
+                f"no key in the environment variable {key_variable}; export one, name another variable in "
+                "provider.key_variable, or switch off the arm that needs it"
             )
         self.base_url, self.key_variable = base_url, key_variable
         self.poll_seconds, self.settle_seconds = poll_seconds, settle_seconds
@@ -109,8 +109,8 @@ class Service:
         hint = {
             401: f"check the key in {self.key_variable}",
             403: "this organisation may not be allowed to tune: set train_openai.tuned_model to a model tuned earlier, "
-            "or openai.mode to retrieved",
-            404: "check openai.model and provider.base_url",
+            "or the arm's `mode` to retrieved",
+            404: "check the arm's `model` and provider.base_url",
             429: "check the account's credit and limits, then run again",
         }.get(status, "run again to continue" if status >= 500 else "see docs/openai.md")
         return ProviderError(f"{self.base_url} answered {status}: {said}; {hint}")

@@ -85,8 +85,8 @@ class ChatSettings:
         many = len(answers) > _MANY_VALUES and sum(map(len, answers)) > _MAX_LETTERS
         if len(answers) > _MAX_VALUES or many:
             raise ParamsError(
-                f"openai.constraint json_schema: {len(answers)} answers are too many for a schema; "
-                "set openai.constrain to retrieved or off"
+                f"constraint json_schema: {len(answers)} answers are too many for a schema; "
+                "set the arm's `constrain` to retrieved or off"
             )
         schema = {
             "type": "object",

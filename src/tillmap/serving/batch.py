@@ -19,7 +19,7 @@ from tillmap.splitting.drift import Drift
 logger = logging.getLogger(__name__)
 
 # Blocks of params.yaml that shape the answers of some arm.
-_SHAPING = ("seed", "embedding", "retrieval", "nearest", "engine", "postprocess")
+_SHAPING = ("seed", "embedding", "retrieval", "engine", "postprocess")
 
 
 @dataclass(frozen=True)
@@ -83,6 +83,7 @@ def _key(labeller: Labeller, feed: Feed) -> str:
     settings = {
         "arm": labeller.arm,
         "params": labeller.params.model_dump(include={*_SHAPING, *labeller.free, labeller.arm}),
+        "vote": labeller.params.neighbours_vote.model_dump(),
         "confidence": labeller.confidence and vars(labeller.confidence),
         "columns": vars(feed.columns),
         "feed": digest,

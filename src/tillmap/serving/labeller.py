@@ -17,7 +17,7 @@ from tillmap.config import paths
 from tillmap.config.params import Params
 from tillmap.core.errors import InputError
 from tillmap.core.files import OFF, read_json, read_table
-from tillmap.core.taxonomy import LEVELS
+from tillmap.core.taxonomy import LEVELS, LabelTree
 from tillmap.postprocessing.calibration import CandidateScores, Confidence, candidate_scores, make_signals
 from tillmap.postprocessing.predictions import ALONE, TOGETHER, make_repairer, predict
 from tillmap.postprocessing.repair import Repairer
@@ -67,7 +67,7 @@ class Neighbours:
 
     def votes(self, rows: pd.DataFrame) -> Mapping[tuple[str, int], Any]:
         """What the neighbours of each row would answer, ranked: for rows whose own answer says nothing."""
-        voting = self._params.block("nearest")
+        voting = self._params.neighbours_vote
         found = self(rows, voting.retriever)
         return votes_by_key(vote(found, self.training, rows[["split", "id"]], voting.k, voting.power))
 
@@ -122,6 +122,11 @@ class Labeller:
     def seen(self) -> Seen | None:
         """What training showed; None where its file is not here."""
         return Seen.from_json(read_json(paths.SEEN)) if paths.SEEN.is_file() else None
+
+    @cached_property
+    def tree(self) -> LabelTree:
+        """The label paths that the arm may answer with."""
+        return self._own.known_paths(self._context(self.arm))
 
     def files(self) -> list[Path]:
         """The files that the answers follow from."""

@@ -48,12 +48,12 @@ def tokenise_all(conversations: Iterable[Sequence[Message]], tokenizer: Any, max
     """
     examples = [tokenise(messages, tokenizer) for messages in conversations]
     if not examples:
-        raise InputError("there are no training examples; set llama.sample_rows to 1 or more")
+        raise InputError("there are no training examples; set the arm's `sample_rows` to 1 or more")
     longest = max(len(example.input_ids) for example in examples)
     if longest > max_length:
         raise InputError(
             f"the longest training example has {longest} tokens, but max_seq_length is {max_length}; "
-            f"set train_llama.max_seq_length={longest} or more, or choose a shorter llama.answer_format"
+            f"set train_llama.max_seq_length={longest} or more, or choose a shorter `answer_format`"
         )
     return examples
 

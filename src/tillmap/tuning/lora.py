@@ -290,7 +290,7 @@ def _load(unsloth: Any, base: Path, recipe: TrainingRecipe, seed: int) -> tuple[
         tokenizer = AutoTokenizer.from_pretrained(base, padding_side="right")
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise ModelError(
-            f"{base}: Unsloth cannot load this checkpoint ({first_line(error)}); choose another llama.base"
+            f"{base}: Unsloth cannot load this checkpoint ({first_line(error)}); choose another `base` for the arm"
         ) from error
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
@@ -364,7 +364,7 @@ def out_of_memory(recipe: TrainingRecipe, peak_mib: int, total_mib: int, step: i
         f"tokens took {peak_mib / 1024:.1f} GiB of {total_mib / 1024:.1f} GiB"
     )
     if recipe.batch_rows == 1:
-        return f"{problem}; choose a smaller llama.base or a lower train_llama.max_seq_length"
+        return f"{problem}; choose a smaller `base` for the arm or a lower train_llama.max_seq_length"
     half = recipe.batch_rows // 2
     accumulation = -(-recipe.batch_rows * recipe.accumulation // half)
     return (
