@@ -1,6 +1,7 @@
 """Every answer becomes a label path with a confidence; the arms vote."""
 
 import time
+from collections.abc import Mapping
 
 import pandas as pd
 
@@ -11,7 +12,7 @@ from tillmap.cli.stages import Metrics, run_stage
 from tillmap.config import paths
 from tillmap.config.params import Params
 from tillmap.core.files import OFF, new_folder, read_table, write_json, write_jsonl, write_table
-from tillmap.core.taxonomy import KEY, LabelPath, LabelTree
+from tillmap.core.taxonomy import KEY, Key, LabelTree, RankedPaths
 from tillmap.postprocessing.predictions import COLUMNS, calibrate_arm, count_repairs, make_repairer, predict
 from tillmap.postprocessing.voting import VOTE, choose_voters, hold_election
 from tillmap.retrieval.vote import vote, votes_by_key
@@ -58,7 +59,7 @@ def main(params: Params) -> Metrics:
     return metrics
 
 
-def neighbours_votes(params: Params, rows: pd.DataFrame) -> dict[tuple[str, int], list[tuple[LabelPath, float]]]:
+def neighbours_votes(params: Params, rows: pd.DataFrame) -> Mapping[Key, RankedPaths]:
     """What each row's neighbours would answer, for the rows whose own answer says nothing."""
     voting, train = params.block("nearest"), rows["subset"] == "train"
     table = neighbours(voting.retriever)

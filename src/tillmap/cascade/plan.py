@@ -17,7 +17,7 @@ from tillmap.cascade.roles import FREE_ARM, KEPT, ROUTED, TRIAL
 from tillmap.config.blocks import Cascade
 from tillmap.core.completions import Question
 from tillmap.core.errors import ParamsError
-from tillmap.core.taxonomy import KEY, LEVELS, LabelPath, LabelTree, right_labels
+from tillmap.core.taxonomy import KEY, LEVELS, Key, LabelPath, LabelTree, right_labels
 from tillmap.evaluation.calibration_curves import threshold_for_use
 from tillmap.llm.interface.few_shot import FewShotExamples
 from tillmap.postprocessing.calibration import CandidateScores
@@ -26,7 +26,6 @@ from tillmap.providers.inference import prices_of
 from tillmap.retrieval.vote import vote, votes_by_key
 
 logger = logging.getLogger(__name__)
-Key = tuple[str, int]
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from tillmap.cascade.roles import KEPT, ROUTED, TRIAL
-from tillmap.core.taxonomy import KEY
+from tillmap.core.taxonomy import KEY, Key
 from tillmap.splitting.subsets import rows_to_answer
 
 
@@ -70,7 +70,7 @@ def threshold_of_budget(
     return float(thresholds[max(int(np.searchsorted(costs, budget_usd, side="right")) - 1, 0)])
 
 
-def keep_to_budget(routes: pd.DataFrame, usd: Mapping[tuple[str, int], float], budget_usd: float) -> pd.DataFrame:
+def keep_to_budget(routes: pd.DataFrame, usd: Mapping[Key, float], budget_usd: float) -> pd.DataFrame:
     """Cut the routes to what the budget pays for: the trial first, then the least confident routed rows.
 
     Routed rows that are cut are kept by the free arm. Trial rows that are cut are dropped, as are all held-out rows

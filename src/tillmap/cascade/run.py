@@ -15,7 +15,7 @@ from tillmap.cascade.plan import CascadeInputs, Plan
 from tillmap.cascade.roles import ROUTED, TRIAL
 from tillmap.config.blocks import Cascade
 from tillmap.core.completions import Question
-from tillmap.core.taxonomy import KEY, LabelPath
+from tillmap.core.taxonomy import KEY, Key, LabelPath
 from tillmap.postprocessing.calibration import calibrate, make_signals
 from tillmap.postprocessing.predictions import COLUMNS, predict
 from tillmap.postprocessing.repair import Repairer
@@ -89,7 +89,7 @@ class AnswerReader:
         arm = ARMS[settings.llm]
         assert isinstance(arm, LanguageModelArm)
         self._arm, self._settings, self._context, self._inputs = arm, settings, context, inputs
-        self._allowed: dict[tuple[str, int], set[LabelPath]] = {}
+        self._allowed: dict[Key, set[LabelPath]] = {}
 
     def ask(self, questions: Sequence[Question]) -> Round:
         """Ask some questions, and read the answers."""

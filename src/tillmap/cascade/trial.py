@@ -12,19 +12,16 @@ import numpy as np
 import pandas as pd
 
 from tillmap.core.completions import Question
-from tillmap.core.taxonomy import KEY, LEVELS, LabelPath
+from tillmap.core.taxonomy import KEY, LEVELS, Key, LabelPath, RankedPaths
 from tillmap.evaluation.comparison import BETTER, compare_arms
 from tillmap.evaluation.metrics import mark
 from tillmap.llm.interface.few_shot import ITEM_COLUMNS, FewShotExamples, make_item
 from tillmap.llm.interface.prompting import Renderer
 
-Key = tuple[str, int]
-Ranked = Sequence[tuple[LabelPath, float]]
-
 _NEIGHBOURS_WEIGHT = 0.5  # of the neighbours' shares; linear's count 1, because it finds the true path more often
 
 
-def fuse(linear: Ranked, neighbours: Ranked, k: int) -> list[LabelPath]:
+def fuse(linear: RankedPaths, neighbours: RankedPaths, k: int) -> list[LabelPath]:
     """The k paths with the highest sum of shares from linear and, counted half, from the neighbours' vote."""
     shares: defaultdict[LabelPath, float] = defaultdict(float)
     for weight, ranked in ((1.0, linear), (_NEIGHBOURS_WEIGHT, neighbours)):

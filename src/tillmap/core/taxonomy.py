@@ -13,6 +13,7 @@ from tillmap.core.errors import InputError
 
 LEVELS = ("supergroup", "group", "module", "brand")
 KEY = ["split", "id"]  # of a row: the train and the test split both number their rows from 0
+Key = tuple[str, int]  # the values of KEY
 
 
 class LabelPath(NamedTuple):
@@ -22,6 +23,9 @@ class LabelPath(NamedTuple):
     group: str
     module: str
     brand: str
+
+
+RankedPaths = Sequence[tuple[LabelPath, float]]  # best first, each with its share or weight
 
 
 class Chain(NamedTuple):

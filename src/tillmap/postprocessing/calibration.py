@@ -18,11 +18,10 @@ import pandas as pd
 
 from tillmap.core.errors import InputError, ModelError
 from tillmap.core.files import read_json, write_json
-from tillmap.core.taxonomy import KEY, LEVELS, LabelPath, LabelTree, right_labels
+from tillmap.core.taxonomy import KEY, LEVELS, Key, LabelPath, LabelTree, RankedPaths, right_labels
 from tillmap.core.text import normalise
 
-Key = tuple[str, int]
-CandidateScores = Mapping[Key, Sequence[tuple[LabelPath, float]]]
+CandidateScores = Mapping[Key, RankedPaths]
 Floats = npt.NDArray[np.float64]
 
 ROWS_PER_SIGNAL = 5  # rows of the rarer outcome; Vittinghoff and McCulloch (2007) find 5 to 9 enough
@@ -151,7 +150,7 @@ def _of_arm(completion: Mapping[str, Any], own: float) -> dict[str, float]:
     }
 
 
-def _of_free_arms(path: LabelPath, ranked: Mapping[str, Sequence[tuple[LabelPath, float]]]) -> dict[str, float]:
+def _of_free_arms(path: LabelPath, ranked: Mapping[str, RankedPaths]) -> dict[str, float]:
     signals = {}
     for arm, candidates in ranked.items():
         signals[f"{arm}_path"] = sum(share for other, share in candidates if other == path)

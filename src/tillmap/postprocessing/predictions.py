@@ -12,14 +12,13 @@ import pandas as pd
 from tillmap.arms.rules import AnswerRules
 from tillmap.config.blocks import Embedding, Postprocess
 from tillmap.core.files import OFF, write_json
-from tillmap.core.taxonomy import KEY, LEVELS, LabelPath, LabelTree
+from tillmap.core.taxonomy import KEY, LEVELS, Key, LabelTree, RankedPaths
 from tillmap.llm.interface.answer_formats import make_answer_format
 from tillmap.postprocessing.calibration import CandidateScores, calibrate, make_signals
-from tillmap.postprocessing.repair import Neighbours, Repairer
+from tillmap.postprocessing.repair import Repairer
 from tillmap.retrieval.embedding import Embedder
 
 COLUMNS = [*KEY, *LEVELS, "confidence", "repair", "in_tree", "source", "status"]
-Key = tuple[str, int]
 Completions = Sequence[Mapping[str, Any]]
 ALONE, TOGETHER = "alone", "together"  # whether a confidence leans on the free arms, too
 
@@ -42,9 +41,7 @@ def make_repairer(rules: AnswerRules, training: LabelTree, settings: Postprocess
     )
 
 
-def predict(
-    completions: Completions, repairer: Repairer, votes: Mapping[Key, Sequence[tuple[LabelPath, float]]], arm: str
-) -> pd.DataFrame:
+def predict(completions: Completions, repairer: Repairer, votes: Mapping[Key, RankedPaths], arm: str) -> pd.DataFrame:
     """A predictions table with the completions' rows in their order.
 
     `votes` are each row's neighbours' paths with weights, used where an answer says nothing. `confidence` is how
@@ -52,7 +49,7 @@ def predict(
     repair is; it is not calibrated. `status` is the completion's: an empty or failed answer keeps its mark.
     """
     keys = [(answer["split"], answer["id"]) for answer in completions]
-    neighbours: list[Neighbours] = [votes.get(key, ()) for key in keys]
+    neighbours: list[RankedPaths] = [votes.get(key, ()) for key in keys]
     repaired = repairer.repair_all([answer["text"] for answer in completions], neighbours)
     table = [
         (

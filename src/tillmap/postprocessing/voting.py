@@ -11,15 +11,13 @@ import pandas as pd
 
 from tillmap.core.completions import Completion
 from tillmap.core.errors import ParamsError
-from tillmap.core.taxonomy import KEY, LEVELS, LabelPath, LabelTree
+from tillmap.core.taxonomy import KEY, LEVELS, Key, LabelPath, LabelTree, RankedPaths
 from tillmap.postprocessing.calibration import CandidateScores, calibrate, make_signals
 from tillmap.postprocessing.predictions import COLUMNS
 
 logger = logging.getLogger(__name__)
 
-Key = tuple[str, int]
 VOTE = "vote"
-Ranked = Sequence[tuple[LabelPath, float]]
 
 # A path counts the votes for each of its labels, as linear scores it: arms that agree on the module but not on the
 # brand still help each other. Going down level by level instead, with no way back, gets fewer items right.
@@ -29,7 +27,7 @@ LEVEL_WEIGHTS = (0.2, 0.2, 0.4, 1.0)
 _SUREST = 0.999
 
 
-def elect(ballots: Sequence[tuple[float, Ranked]]) -> list[tuple[LabelPath, float]]:
+def elect(ballots: Sequence[tuple[float, RankedPaths]]) -> list[tuple[LabelPath, float]]:
     """The paths on the ballots, best first, with their shares of the votes, which sum to 1.
 
     A ballot is an arm's calibrated confidence in its answer, and its candidates with their shares, or its answer alone.
@@ -57,7 +55,7 @@ def elect(ballots: Sequence[tuple[float, Ranked]]) -> list[tuple[LabelPath, floa
     return [(path, scores[path] / total if total else 1 / len(paths)) for path in ranked]
 
 
-def completions(elected: Mapping[Key, Ranked], most: int = 10) -> Iterator[Completion]:
+def completions(elected: Mapping[Key, RankedPaths], most: int = 10) -> Iterator[Completion]:
     """The elections as completions: the winner as the answer, the first `most` paths as candidates."""
     for (split, row_id), ranked in elected.items():
         candidates = [[list(path), round(share, 6)] for path, share in ranked[:most]]
@@ -121,9 +119,7 @@ def hold_election(
     return Election(said, table, sum(len(set(row)) == 1 for row in zip(*answers, strict=True)))
 
 
-def _ballots(
-    predictions: pd.DataFrame, scores: CandidateScores | None
-) -> Iterator[tuple[float, Sequence[tuple[LabelPath, float]]]]:
+def _ballots(predictions: pd.DataFrame, scores: CandidateScores | None) -> Iterator[tuple[float, RankedPaths]]:
     """One arm's ballot for each row of its predictions, in order; a free arm's has all its candidates."""
     columns = [*KEY, *LEVELS, "confidence"]
     for split, row_id, *labels, confidence in predictions[columns].itertuples(index=False, name=None):

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from tillmap.core.errors import InputError
-from tillmap.core.taxonomy import LEVELS, LabelPath
+from tillmap.core.taxonomy import LEVELS, Key, LabelPath
 
 _PATH = list(LEVELS)
 
@@ -65,9 +65,9 @@ def vote(
     )
 
 
-def votes_by_key(votes: pd.DataFrame) -> dict[tuple[str, int], list[tuple[LabelPath, float]]]:
+def votes_by_key(votes: pd.DataFrame) -> dict[Key, list[tuple[LabelPath, float]]]:
     """The ranked label paths of each query of a `vote` table, with their scores."""
-    ranked: dict[tuple[str, int], list[tuple[LabelPath, float]]] = {}
+    ranked: dict[Key, list[tuple[LabelPath, float]]] = {}
     for split, row_id, *path, score in votes[["split", "id", *_PATH, "score"]].itertuples(index=False, name=None):
         ranked.setdefault((split, row_id), []).append((LabelPath(*path), score))
     return ranked
