@@ -3,11 +3,19 @@
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
-from tillmap.config.params import ARMS, read_params
+from tillmap.arms import ARMS, schema
+from tillmap.config.blocks import COMBINED, Section
+from tillmap.config.params import check_params, make_schema
+from tillmap.config.params import read_params as read_with_schema
 from tillmap.core.errors import ParamsError
 
 PARAMS = Path(__file__).parents[1] / "params.yaml"
+
+
+def read_params(path, keys=None):
+    return read_with_schema(path, schema(), keys)
 
 
 @pytest.fixture
@@ -32,7 +40,75 @@ def line_of(path, start):
 
 def test_shipped_params_are_valid_and_list_every_arm():
     params = read_params(PARAMS)
-    assert set(ARMS) == set(params.run.model_dump())
+    assert set(params.run.arms) == {*ARMS, *COMBINED} == set(params.run.model_dump()) - {"pilot_rows"}
+    assert all(type(params.block(name)) is arm.Settings for name, arm in ARMS.items())
+
+
+# The schema is put together from the arms that there are
+
+
+def test_run_keeps_the_order_of_the_file(changed):
+    names = ("nearest", "linear", "rag", "llama", "openai", "cascade", "vote")
+    run = read_params(PARAMS).run
+    assert run.arms == names
+    assert run.own_answers == names[:5]
+    assert run.on == tuple(name for name in names if getattr(run, name))
+    turned = read_params(changed("  nearest: true\n  linear: true\n", "  linear: true\n  nearest: false\n")).run
+    assert turned.arms == ("linear", "nearest", *names[2:])
+    assert turned.on[0] == "linear" and "nearest" not in turned.on
+    assert turned.own_answers == ("linear", "nearest", *names[2:5])
+
+
+class Fixed(Section):
+    """An arm's block, for the tests below."""
+
+    answer: str
+
+
+def test_a_new_arm_brings_its_switch_its_block_and_its_name(changed):
+    blocks = {name: arm.Settings for name, arm in ARMS.items()} | {"fixed": Fixed}
+    wider = make_schema(blocks, ["rag", "fixed"])
+    text = PARAMS.read_text()
+    missing = changed("arms: [nearest, linear, rag, llama, openai]", "arms: [fixed]")
+    with pytest.raises(ParamsError, match=r"params\.yaml:\d+: run\.fixed is missing; add it"):
+        read_with_schema(missing, wider)
+    text = text.replace("  openai: false ", "  fixed: true\n  openai: false ", 1)
+    text = text.replace("arms: [nearest, linear, rag, llama, openai]", "arms: [fixed]").replace(
+        "llm: rag", "llm: fixed"
+    )
+    with pytest.raises(ParamsError, match=r"^p: fixed is missing; add it"):
+        check_params(text, Path("p"), wider)
+    params = check_params(f"{text}\nfixed: {{answer: milk}}\n", Path("p"), wider)
+    assert params.block("fixed").answer == "milk"
+    assert params.is_on("fixed") and params.needs("fixed") and params.vote.arms == ["fixed"]
+    assert params.run.own_answers == ("nearest", "linear", "rag", "llama", "fixed", "openai")
+    with pytest.raises(ParamsError, match=r"^p:\d+: run\.fixed is not a parameter; known here: "):
+        check_params(f"{text}\nfixed: {{answer: milk}}\n", Path("p"), schema())
+
+
+def test_an_arm_is_needed_where_it_is_on_or_the_cascade_asks_it(changed):
+    off = "  rag: true\n  llama: true\n"
+    assert read_params(PARAMS).needs("rag")
+    assert not read_params(changed(off, "  rag: false\n  llama: true\n")).needs("rag")
+    text = PARAMS.read_text().replace(off, "  rag: false\n  llama: true\n")
+    params = check_params(text.replace("cascade: false ", "cascade: true ", 1), Path("p"), schema())
+    assert params.needs("rag") and not params.is_on("rag") and not params.needs("openai")
+
+
+def test_an_arm_stands_in_its_own_module_with_its_block():
+    for name, arm in ARMS.items():
+        assert name == arm.name
+        assert type(arm).__module__ == arm.Settings.__module__ == f"tillmap.arms.{name}"
+    assert list(ARMS) == sorted(ARMS)
+    assert schema() is schema()
+
+
+def test_params_cannot_be_changed():
+    with pytest.raises(ValidationError, match="frozen"):
+        read_params(PARAMS).run.rag = False
+
+
+# Mistakes
 
 
 @pytest.mark.parametrize(
@@ -45,6 +121,15 @@ def test_shipped_params_are_valid_and_list_every_arm():
         ("  by: product ", "  by: shop ", "split.by", "'product' or 'row'"),
         ("  price_ratio: null", "  price_ratio: 1.0", "retrieval.price_ratio", "greater than 1"),
         ("  examples: 3 ", '  examples: "3" ', "rag.examples", "valid integer"),
+        ("  rag: true", "  rga: true", "run.rga", "did you mean rag?"),
+        ("  rag: true", "  rag: yes please", "run.rag", "valid boolean"),
+        ("nearest:\n  retr", "neerest:\n  retr", "neerest", "did you mean nearest?"),
+        ("  llm: rag ", "  llm: linear ", "cascade.llm", "'llama', 'openai' or 'rag'"),
+        ("  llm: rag ", "  llm: mine ", "cascade.llm", "'llama'"),
+        ("linear, rag, llama, openai]", "linear, mine]", "vote.arms", "'nearest'"),
+        ("linear, rag, llama, openai]", "linear, cascade]", "vote.arms", "'openai'"),
+        ("arms: [nearest, linear, rag, llama, openai]", "arms: []", "vote.arms", "at least 1 item"),
+        ("  pilot_rows: 120 ", "  pilot_rows: 0 ", "run.pilot_rows", "greater than or equal to 1"),
     ],
 )
 def test_mistake_names_file_line_and_remedy(changed, old, new, key, says):

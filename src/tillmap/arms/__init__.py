@@ -15,7 +15,8 @@ def _find() -> dict[str, Arm]:
     classes = [Arm]
     for known in classes:  # grows while it is walked: an arm may be a subclass of another's base
         classes += known.__subclasses__()
-    return {known.name: known() for known in classes if hasattr(known, "name")}  # type: ignore[abstract]
+    named = sorted((known for known in classes if hasattr(known, "name")), key=lambda known: known.name)
+    return {known.name: known() for known in named}  # type: ignore[abstract]
 
 
 ARMS: Mapping[str, Arm] = _find()
