@@ -48,7 +48,7 @@ class Echo:
 def ask(engine, questions=QUESTIONS, model=MODEL):
     """A whole run: its answers, as (id, text, status)."""
     run = answer_missing(
-        questions, model, lambda missing, keep: ask_in_batches(missing, engine, keep, 4, "echo"), "echo"
+        questions, model, lambda missing, keep, _: ask_in_batches(missing, engine, keep, 4, "echo"), "echo"
     )
     return [(answer.id, answer.text, answer.status) for answer in run.completions]
 
@@ -72,7 +72,7 @@ def test_an_interrupted_run_goes_on_with_the_same_batches():
 
 
 def test_a_finished_run_loads_no_model(caplog):
-    first = answer_missing(QUESTIONS, MODEL, lambda missing, keep: keep([finished(q, "x") for q in missing], 5.0), "a")
+    first = answer_missing(QUESTIONS, MODEL, lambda missing, keep, _: keep([finished(q, "x") for q in missing], 5.0), "a")
     with caplog.at_level("INFO", "tillmap"):
         again = answer_missing(QUESTIONS, MODEL, pytest.fail, "a")
     assert again == first
@@ -82,7 +82,7 @@ def test_a_finished_run_loads_no_model(caplog):
 
 def test_a_poisoned_row_is_an_error_and_costs_no_other():
     run = answer_missing(
-        QUESTIONS, MODEL, lambda missing, keep: ask_in_batches(missing, Echo(poisoned=[5, 9]), keep, 4, "echo"), "echo"
+        QUESTIONS, MODEL, lambda missing, keep, _: ask_in_batches(missing, Echo(poisoned=[5, 9]), keep, 4, "echo"), "echo"
     )
     assert [answer.id for answer in run.completions if answer.status == "error"] == [5, 9]
     assert all("cannot answer" in answer.error for answer in run.completions if answer.status == "error")
@@ -138,7 +138,7 @@ def test_errors_of_another_run_are_asked_again():
 
 
 def test_the_time_of_a_row_is_counted_once_whichever_run_it_was_spent_in():
-    def slow(missing, keep):
+    def slow(missing, keep, _):
         keep([finished(question, "x") for question in missing], 0.5 * len(missing))
 
     assert answer_missing(PILOT, MODEL, slow, "a").seconds == pytest.approx(2.0)

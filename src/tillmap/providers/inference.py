@@ -4,6 +4,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 from tillmap.config.blocks import Provider
@@ -53,7 +54,7 @@ def ask_provider(
     # Do not rename these keys: an unfinished run that was paid for would not be found again.
     model_key = run_key({"kind": "ask", "asking": asdict(chat)} | model, [])
 
-    def ask(missing: Sequence[Question], save: Save) -> None:
+    def ask(missing: Sequence[Question], save: Save, _: Path) -> None:
         service = service_of(provider)
         if not batch:
             limits = {"concurrency": provider.concurrency, "requests_a_minute": provider.requests_a_minute}

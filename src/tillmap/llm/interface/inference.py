@@ -5,7 +5,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from tillmap.core.completions import Completion, Question, failed
 from tillmap.core.errors import ResourceError, TillmapError
+from tillmap.core.machine import free_threads
 from tillmap.core.run_state import AnswerLog, alone, read_answers, run_key, state_folder
 from tillmap.llm.interface.generation import Engine, Generation, Machine
 
@@ -20,6 +21,7 @@ logger = logging.getLogger(__name__)
 
 _KIND = "infer"
 _LOG = "answers.jsonl"
+_THREADS = "threads"
 _NAME = 16  # characters of a run's key
 
 Save = Callable[[Sequence[Completion], float], None]  # saves completions and the seconds they took together
@@ -55,25 +57,35 @@ class LocalModel:
         settings = {"engine": self.engine, "machine": machine, "generation": asdict(self.generation)}
         return run_key(settings, (file for folder in folders for file in folder.rglob("*") if file.is_file()))
 
-    def load(self) -> Engine:
+    def load(self, run: Path) -> Engine:
+        """Load the engine, with the processor threads that this run began with.
+
+        The sums of more threads differ in their last bits, and a resumed run must repeat an unbroken one.
+        """
         from tillmap.llm.engines.loading import load_engine
 
-        return load_engine(self.engine, self.checkpoint, self.machine, self.generation, self.adapter)
+        kept = run / _THREADS
+        threads = self.machine.threads or (int(kept.read_text()) if kept.is_file() else free_threads())
+        kept.write_text(str(threads))
+        machine = replace(self.machine, threads=threads)
+        return load_engine(self.engine, self.checkpoint, machine, self.generation, self.adapter)
 
 
 def ask_model(model: LocalModel, questions: Sequence[Question], desc: str) -> Answers:
     """Ask a model on this machine. Raises ModelError, ParamsError or ResourceError."""
 
-    def ask(missing: Sequence[Question], save: Save) -> None:
-        ask_in_batches(missing, model.load(), save, model.machine.batch_rows, desc)
+    def ask(missing: Sequence[Question], save: Save, run: Path) -> None:
+        ask_in_batches(missing, model.load(run), save, model.machine.batch_rows, desc)
 
     return answer_missing(questions, model.key(), ask, desc)
 
 
 def answer_missing(
-    questions: Sequence[Question], model_key: str, ask: Callable[[Sequence[Question], Save], None], desc: str
+    questions: Sequence[Question], model_key: str, ask: Callable[[Sequence[Question], Save, Path], None], desc: str
 ) -> Answers:
     """Ask only the questions that no run has an answer to yet; `ask` asks some questions and saves the answers.
+
+    It is given the questions, what saves answers, and the folder of the run's state.
 
     `model_key` stands for the model and all its settings. The answers of this run are logged as they come, so that a
     killed run goes on; those of other runs of the same model are taken over, errors aside: a full run after a pilot
@@ -99,7 +111,7 @@ def answer_missing(
                 records = {key_of[answer.split or "", answer.id or 0]: answer.as_record() for answer in completions}
                 log.add(records, seconds)
 
-            ask(list(missing.values()), save)
+            ask(list(missing.values()), save, folder)
         return Answers([Completion(**record) for record in log.records(keys)], log.seconds(keys))
 
 
