@@ -1,4 +1,4 @@
-"""Labels a whole feed with one arm, in pieces kept outside the project, so that a killed run goes on where it was."""
+"""Labels a whole feed with one arm, batch by batch. Finished batches are saved, so that a killed run can resume."""
 
 import hashlib
 import logging
@@ -18,16 +18,19 @@ from tillmap.splitting.drift import Drift
 
 logger = logging.getLogger(__name__)
 
-# Blocks of params.yaml that shape the answers of some arm.
+# Blocks of params.yaml that change the answers of some arm. A saved batch is used again only if they are the same.
 _SHAPING = ("seed", "embedding", "retrieval", "engine", "postprocess")
 
 
 @dataclass(frozen=True)
 class Summary:
-    """What became of a feed: how many rows, how many of them the arm gave no answer to, and what speaks for the rest.
+    """The result of labelling a feed.
 
-    `expected` is the accuracy that the confidences promise with its 95% interval, None where they are not calibrated;
-    `drift` None where it is not known what training showed.
+    Attributes:
+        rows: the number of rows.
+        failed: rows that the arm did not answer, which got their neighbours' labels.
+        expected: the expected accuracy with its 95% interval; None if the confidences are not calibrated.
+        drift: how far the rows are from the training rows; None if models/seen.json is missing.
     """
 
     rows: int
@@ -36,26 +39,33 @@ class Summary:
     drift: Drift | None
 
     def __str__(self) -> str:
-        """One line: how far the rows are from those of training, and how many labels to believe."""
-        drift = str(self.drift) if self.drift else "what training showed is not known (`dvc pull models/seen.json`)"
+        """The drift and the expected accuracy, in one line."""
+        drift = str(self.drift) if self.drift else "not known (`dvc pull models/seen.json`)"
         if self.expected is None:
-            return f"drift: {drift}; expected accuracy: not known, for the confidences are not calibrated"
+            return f"drift: {drift}; expected accuracy: not known, because the confidences are not calibrated"
         mean, low, high = self.expected
         return f"drift: {drift}; expected accuracy {mean:.3f} (95% interval {low:.3f} to {high:.3f})"
 
 
 def label_feed(labeller: Labeller, feed: Feed, out: Path, format_: Format) -> Summary:
-    """Label every row of a feed and write `out` in the same order; a run that was killed goes on.
+    """Label every row of a feed and write them to `out`, in the same order. A killed run resumes with the next batch.
 
-    The whole feed is checked before the first row is labelled. Raises InputError for a bad row, ResourceError where
-    another run is at work on the same feed, and what the arm itself raises.
+    The whole feed is checked before the first row is labelled, and `out` is written after the last one.
+
+    Args:
+        labeller: labels the rows.
+        feed: the rows.
+        out: the file to write; an existing one is replaced.
+        format_: the format of `out`.
+
+    Raises InputError for a bad row, ResourceError if another process labels the same feed, and what the arm raises.
     """
     checked, size = feed.check(), labeller.rows_at_once
     run = state_folder() / "predict" / _key(labeller, feed)
     with alone(run):
         kept = sum(1 for _ in run.glob("[0-9]*.parquet"))
         if kept:
-            logger.info("%d of %d rows are there from an earlier run", min(checked.rows, kept * size), checked.rows)
+            logger.info("%d of %d rows were labelled by an earlier run", min(checked.rows, kept * size), checked.rows)
         drift = Drift(labeller.seen) if labeller.seen else None
         with tqdm(total=checked.rows, desc=labeller.arm, unit="row", disable=None) as bar:
             for number, batch in enumerate(feed.batches(size)):
@@ -78,6 +88,7 @@ def label_feed(labeller: Labeller, feed: Feed, out: Path, format_: Format) -> Su
 
 
 def _key(labeller: Labeller, feed: Feed) -> str:
+    """A hash of everything that the labels depend on."""
     with feed.path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     settings = {

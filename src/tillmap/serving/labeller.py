@@ -17,7 +17,7 @@ from tillmap.config import paths
 from tillmap.config.params import Params
 from tillmap.core.errors import InputError
 from tillmap.core.files import OFF, read_json, read_table
-from tillmap.core.taxonomy import LEVELS, LabelTree
+from tillmap.core.taxonomy import LEVELS, Key, LabelTree, RankedPaths
 from tillmap.postprocessing.calibration import CandidateScores, Confidence, candidate_scores, make_signals
 from tillmap.postprocessing.predictions import ALONE, TOGETHER, make_repairer, predict
 from tillmap.postprocessing.repair import Repairer
@@ -30,16 +30,17 @@ from tillmap.splitting.drift import Seen
 
 logger = logging.getLogger(__name__)
 
-Judges = Literal["own", "all"]
+# What a confidence is computed from: the arm's own answer alone, or the free arms' answers, too.
+ConfidenceSource = Literal["own", "all"]
 
-_AT_ONCE = 8192  # rows that a free arm labels at a time; a multiple of what its model and index take at once
-_ALL = 10_000_000  # a model's rows go together: it is loaded once, and a budget is for all of them
-_SPLIT = "test"  # new rows are asked about as test rows are
-_KNOWN = ["id", "subset", "split", "description", "retailer", "price", *LEVELS]
+_FREE_ARM_ROWS = 8192  # per call of a free arm; a multiple of the batches of its model and its index
+_ALL_ROWS = 10_000_000  # a language model gets all rows in one call: it is loaded once, and a budget is for all rows
+_SPLIT = "test"  # new rows are handled like test rows
+_TRAINING_COLUMNS = ["id", "subset", "split", "description", "retailer", "price", *LEVELS]
 
 
 def files_of(arm: str) -> list[Path]:
-    """What an arm's answers follow from, beside params.yaml."""
+    """The files and folders that an arm reads to label new rows, beside params.yaml."""
     places: dict[Need, Path] = {
         "rows": paths.SPLIT,
         "index": paths.INDEX,
@@ -49,14 +50,17 @@ def files_of(arm: str) -> list[Path]:
     return [places[need] for need in ARMS[arm].reads]
 
 
-class Neighbours:
-    """Finds the neighbours of new rows among the training rows; an index is read when it is first needed."""
+class NeighbourFinder:
+    """Finds the neighbours of new rows among the training rows. An index is loaded when it is first needed."""
 
     def __init__(self, params: Params) -> None:
         self._params = params
 
     def __call__(self, rows: pd.DataFrame, retriever: str) -> pd.DataFrame:
-        """The neighbours table of some rows, as the `retrieve` stage makes it."""
+        """A neighbours table for some rows, the same as the `retrieve` stage would make.
+
+        `retriever` is lexical, dense or hybrid. Raises InputError if the index or the training rows are missing.
+        """
         chosen = self._params.retrieval
         filters = Filters(chosen.same_retailer, chosen.price_ratio, chosen.min_kept)
         names = ("dense", "lexical") if retriever == "hybrid" else (retriever,)
@@ -65,15 +69,16 @@ class Neighbours:
         ]
         return fuse(tables, chosen.hybrid_weights, chosen.k) if len(tables) > 1 else tables[0]
 
-    def votes(self, rows: pd.DataFrame) -> Mapping[tuple[str, int], Any]:
-        """What the neighbours of each row would answer, ranked: for rows whose own answer says nothing."""
+    def votes(self, rows: pd.DataFrame) -> Mapping[Key, RankedPaths]:
+        """The label paths of each row's neighbours, best first. They replace answers that name no path."""
         voting = self._params.neighbours_vote
         found = self(rows, voting.retriever)
         return votes_by_key(vote(found, self.training, rows[["split", "id"]], voting.k, voting.power))
 
     @cached_property
     def training(self) -> pd.DataFrame:
-        rows = read_table(paths.ROWS, _KNOWN)
+        """The rows of the training subset."""
+        rows = read_table(paths.ROWS, _TRAINING_COLUMNS)
         return rows[rows["subset"] == "train"]
 
     def _retriever(self, name: str) -> Retriever:
@@ -94,33 +99,34 @@ class Neighbours:
 
 @dataclass(frozen=True)
 class Labeller:
-    """One trained arm. Make it with `open_arm`.
+    """Labels rows with one trained arm. Make it with `open_arm`.
 
     Attributes:
         arm: the arm's name.
         params: all of params.yaml.
-        confidence: the model of its confidences; None where the arm's own is not calibrated.
+        confidence: computes the calibrated confidences; None if there is no such model, and the arm's own are used.
+        neighbours: finds the neighbours of new rows.
     """
 
     arm: str
     params: Params
     confidence: Confidence | None
-    neighbours: Neighbours
+    neighbours: NeighbourFinder
     _contexts: dict[str, Context] = field(default_factory=dict)
 
     @property
     def rows_at_once(self) -> int:
-        """How many rows `label` is best given: free arms take them in pieces, a language model all at once."""
-        return _AT_ONCE if self._own.free else _ALL
+        """How many rows to give to one call of `label`."""
+        return _FREE_ARM_ROWS if self._own.free else _ALL_ROWS
 
     @property
     def free(self) -> tuple[str, ...]:
-        """The free arms that are asked about the answers, too."""
+        """The free arms that also answer every row, because the confidences are computed from their answers."""
         return self.confidence.free if self.confidence else ()
 
     @cached_property
     def seen(self) -> Seen | None:
-        """What training showed; None where its file is not here."""
+        """The retailers and words of the training rows; None if their file is missing."""
         return Seen.from_json(read_json(paths.SEEN)) if paths.SEEN.is_file() else None
 
     @cached_property
@@ -129,19 +135,24 @@ class Labeller:
         return self._own.known_paths(self._context(self.arm))
 
     def files(self) -> list[Path]:
-        """The files that the answers follow from."""
+        """Every file that the answers depend on, beside params.yaml."""
         needed = [*files_of(self.arm), *(path for arm in self.free for path in files_of(arm))]
         return [file for path in dict.fromkeys(needed) for file in path.rglob("*") if file.is_file()]
 
     def label(self, rows: pd.DataFrame, first: int = 0) -> pd.DataFrame:
-        """Answer a table of `Feed.batches`, whose first row is row `first` of the whole feed.
+        """Label the rows of one batch. The same rows always get the same answers.
 
-        Gives key, the four labels, confidence (calibrated where the arm's is), repair, in_tree, source and status, in
-        order. The same rows give the same answers.
+        Args:
+            rows: a table of `Feed.batches`: key, description, retailer and price.
+            first: the number of the batch's first row in the whole feed, from 0.
+
+        Returns one row per row, in order: key, the four labels, confidence, repair, in_tree, source and status. Raises
+        what the arm raises: InputError, ModelError, ParamsError, ProviderError or ResourceError.
         """
         items = rows.drop(columns="key").assign(split=_SPLIT, subset=_SPLIT, id=range(first, first + len(rows)))
         items = items.reset_index(drop=True)
         completions = self._ask(self.arm, items)
+        # The answers of free arms are always label paths, so none has to be replaced.
         votes = {} if self._own.free else self.neighbours.votes(items)
         answers = predict(completions, self._repairer, votes, self.arm)
         if self.confidence is not None:
@@ -159,11 +170,11 @@ class Labeller:
         return [answer.as_record() for answer in ARMS[arm].answer(self._context(arm), items)]
 
     def _free_scores(self, items: pd.DataFrame) -> dict[str, CandidateScores]:
-        """What the free arms say of new rows."""
+        """The free arms' candidates for new rows."""
         return {arm: candidate_scores(self._ask(arm, items)) for arm in self.free}
 
     def _context(self, arm: str) -> Context:
-        """The same context for every batch, so that a model is loaded once."""
+        # The same context for every batch, so that a model is loaded once.
         if arm not in self._contexts:
             self._contexts[arm] = Context(
                 arm=arm,
@@ -188,62 +199,68 @@ class Labeller:
 
 
 def missing_files(arm: str, root: Path = Path()) -> list[Path]:
-    """What an arm needs to label new rows and `root` lacks, as `dvc pull` takes it; its confidence comes last."""
+    """The paths missing below `root` that an arm reads to label new rows, as arguments for `dvc pull`."""
     return [path for path in (*files_of(arm), paths.SEEN, _confidence_of(arm)) if not (root / path).exists()]
 
 
-def open_arm(arm: str, params: Params, judges: Judges | None = None) -> Labeller:
-    """Check that a trained arm's files are here, and read those of its confidence.
+def open_arm(arm: str, params: Params, confidence_from: ConfidenceSource | None = None) -> Labeller:
+    """Check that a trained arm's files are here, and load the model of its confidences.
 
-    `judges` says what a confidence is computed from: the arm's `own` answer, or `all` free arms besides, which is
-    slower and needs their files. None: all for an arm that asks a language model, where these files are here; own for
-    others.
+    Args:
+        arm: the arm's name.
+        params: all of params.yaml.
+        confidence_from: `own` computes confidences from the arm's answer alone. `all` also asks the free arms, which is
+            slower and needs their files. None is `own` for a free arm; for the others it is `all` if the files of the
+            free arms are here, else `own`.
 
-    Raises InputError that says which files are missing and what brings them, or that the arm was switched off; and
-    ModelError where a file is damaged.
+    Raises InputError if files are missing (the message names the `dvc pull` that fetches them), if they were made while
+    the arm was off, or if the arm is made of other arms; ModelError if a file is damaged.
     """
     if arm not in ARMS:
         raise InputError(
-            f"the {arm} arm is made of others and labels in the pipeline alone; name one of {', '.join(ARMS)}"
+            f"the {arm} arm combines other arms and labels only in the pipeline; choose one of {', '.join(ARMS)}"
         )
     needed = files_of(arm)
-    _require(arm, needed)
+    _require(f"the {arm} arm", needed)
     off = [str(path) for path in needed if _is_off(path)]
     if off:
         raise InputError(
-            f"{', '.join(off)}: the {arm} arm was switched off when this was made; switch it on in params.yaml "
-            f"(`run.{arm}: true`) and run `dvc repro`"
+            f"{', '.join(off)}: made while the {arm} arm was off; set `run.{arm}: true` in params.yaml and run "
+            "`dvc repro`"
         )
-    labeller = Labeller(arm, params, _open_confidence(arm, judges), Neighbours(params))
+    labeller = Labeller(arm, params, _open_confidence(arm, confidence_from), NeighbourFinder(params))
     ARMS[arm].check(labeller._context(arm))
     return labeller
 
 
-def _open_confidence(arm: str, judges: Judges | None) -> Confidence | None:
+def _open_confidence(arm: str, source: ConfidenceSource | None) -> Confidence | None:
     folder = _confidence_of(arm)
     if not folder.is_dir():
-        logger.warning("%s is not here, so confidences are not calibrated: `dvc pull %s` brings it", folder, folder)
+        logger.warning("%s is missing, so confidences are not calibrated; `dvc pull %s` fetches it", folder, folder)
         return None
     if (folder / OFF).is_file():
-        logger.warning("%s: the arm answered no row of the calibration subset: confidences are not calibrated", folder)
+        logger.warning("confidences are not calibrated: the %s arm answered no row of the calibration subset", arm)
         return None
     alone, together = (Confidence.load(folder / f"{name}.json") for name in (ALONE, TOGETHER))
     missing = [file for free in together.free for file in files_of(free) if not file.exists()]
-    if (judges or ("own" if ARMS[arm].free else "all")) == "all":
-        if not missing:
-            return together
-        if judges == "all":
-            _require(f"{arm} arm's confidence with the {' and '.join(together.free)}", missing)
-        said = " ".join(map(str, missing))
-        logger.warning("confidences go by the answers of %s alone: %s is not here (`dvc pull %s`)", arm, said, said)
-    return alone
+    if (source or ("own" if ARMS[arm].free else "all")) == "own":
+        return alone
+    if missing and source == "all":
+        _require("a confidence from all free arms", missing)
+    if missing:
+        names = " ".join(map(str, missing))
+        logger.warning(
+            "confidences are computed from the %s arm alone, because %s is missing; `dvc pull %s` fetches it",
+            arm, names, names,
+        )  # fmt: skip
+    return alone if missing else together
 
 
-def _require(arm: str, needed: Iterable[Path]) -> None:
+def _require(what: str, needed: Iterable[Path]) -> None:
     missing = " ".join(str(path) for path in needed if not path.exists())
     if missing:
         raise InputError(
-            f"the {arm} arm needs {missing}, not here; `dvc pull {missing}` brings what was pushed to the remote, "
+            f"{what} needs {missing} (missing here); `dvc pull {missing}` fetches what was pushed to the remote, "
             "`dvc repro` makes it"
         )
 
