@@ -7,12 +7,11 @@ import pandas as pd
 
 from tillmap.arms import ARMS
 from tillmap.config import paths
+from tillmap.config.blocks import CASCADE
 from tillmap.config.params import Params
 from tillmap.core.files import read_json, read_jsonl, read_table
 from tillmap.postprocessing.calibration import CandidateScores, Confidence, candidate_scores
 from tillmap.postprocessing.predictions import TOGETHER
-
-CASCADE = "cascade"
 
 
 def completions_of(arm: str) -> list[dict[str, Any]]:

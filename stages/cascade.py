@@ -52,7 +52,7 @@ def read_inputs(params: Params) -> CascadeInputs:
         predictions=read_table(paths.PREDICTIONS / f"{FREE_ARM}.parquet"),
         scores=free_scores(params),
         trees=(training, AnswerRules.load(paths.RULES / FREE_ARM).paths or training),
-        voting=params.block("nearest"),
+        voting=params.neighbours_vote,
         pilot=draw_pilot(rows, params.run.pilot_rows, params.seed),
     )
 

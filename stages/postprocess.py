@@ -10,11 +10,12 @@ from stages.context import neighbours
 from tillmap.arms.rules import AnswerRules
 from tillmap.cli.stages import Metrics, run_stage
 from tillmap.config import paths
+from tillmap.config.blocks import VOTE
 from tillmap.config.params import Params
 from tillmap.core.files import OFF, new_folder, read_table, write_json, write_jsonl, write_table
 from tillmap.core.taxonomy import KEY, Key, LabelTree, RankedPaths
 from tillmap.postprocessing.predictions import COLUMNS, calibrate_arm, count_repairs, make_repairer, predict
-from tillmap.postprocessing.voting import VOTE, choose_voters, hold_election
+from tillmap.postprocessing.voting import choose_voters, hold_election
 from tillmap.retrieval.vote import vote, votes_by_key
 
 PARAMS = ("run", "nearest", "embedding", "postprocess", "vote")
@@ -61,7 +62,7 @@ def main(params: Params) -> Metrics:
 
 def neighbours_votes(params: Params, rows: pd.DataFrame) -> Mapping[Key, RankedPaths]:
     """What each row's neighbours would answer, for the rows whose own answer says nothing."""
-    voting, train = params.block("nearest"), rows["subset"] == "train"
+    voting, train = params.neighbours_vote, rows["subset"] == "train"
     table = neighbours(voting.retriever)
     return votes_by_key(vote(table, rows[train], rows.loc[~train, KEY], voting.k, voting.power))
 

@@ -103,7 +103,7 @@ def test_only_rows_that_all_voters_answered_are_voted_on(caplog):
     answers = [tuple(answer) for answer in found.predictions[list(LEVELS)].itertuples(index=False)]
     assert answers == [PATHS[1], PATHS[0]], "each row by its own ballots, whatever the order of a table"
     assert found.agreed == 1
-    assert "no row of the calibration subset was answered by all: its confidences are not calibrated" in caplog.text
+    assert "no row of the calibration subset was answered by all voters" in caplog.text
     assert list(found.predictions) == COLUMNS
     assert set(found.predictions["source"]) == {"vote"} and found.predictions["in_tree"].all()
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from tillmap.config.blocks import VOTE
 from tillmap.core.completions import Completion
 from tillmap.core.errors import ParamsError
 from tillmap.core.taxonomy import KEY, LEVELS, Key, LabelPath, LabelTree, RankedPaths
@@ -17,7 +18,6 @@ from tillmap.postprocessing.predictions import COLUMNS
 
 logger = logging.getLogger(__name__)
 
-VOTE = "vote"
 
 # A path counts the votes for each of its labels, as linear scores it: arms that agree on the module but not on the
 # brand still help each other. Going down level by level instead, with no way back, gets fewer items right.
@@ -68,8 +68,8 @@ def choose_voters(wanted: Sequence[str], answered: Sequence[str]) -> list[str]:
     voters = [arm for arm in wanted if arm in answered]
     if not voters:
         raise ParamsError(
-            f"vote.arms: {', '.join(wanted)}: every arm is off that could vote; switch one on in `run`, "
-            "or the vote off with `-S run.vote=false`"
+            f"{VOTE}.arms: {', '.join(wanted)}: every arm is off that could vote; switch one on in `run`, "
+            f"or the vote off with `-S run.{VOTE}=false`"
         )
     return voters
 
@@ -112,7 +112,7 @@ def hold_election(
         columns=COLUMNS,
     )
     if rows.loc[rows["subset"] == "calibration", KEY].merge(table, on=KEY).empty:
-        logger.warning("vote: no row of the calibration subset was answered by all: its confidences are not calibrated")
+        logger.warning("no row of the calibration subset was answered by all voters: the vote is not calibrated")
     else:
         table, _ = calibrate(table, make_signals(said, table, rows, free, training), rows)
     answers = (voter[list(LEVELS)].itertuples(index=False, name=None) for voter in tables)

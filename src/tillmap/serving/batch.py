@@ -94,7 +94,7 @@ def _key(labeller: Labeller, feed: Feed) -> str:
     settings = {
         "arm": labeller.arm,
         "params": labeller.params.model_dump(include={*_SHAPING, *labeller.free, labeller.arm}),
-        "vote": labeller.params.neighbours_vote.model_dump(),
+        "neighbours_vote": labeller.params.neighbours_vote.model_dump(),
         "confidence": labeller.confidence and vars(labeller.confidence),
         "columns": vars(feed.columns),
         "feed": digest,
