@@ -8,6 +8,8 @@ import pytest
 from tillmap.core.completions import Question, finished
 from tillmap.core.errors import ResourceError
 from tillmap.core.taxonomy import LabelPath, LabelTree
+from tillmap.llm.engines import loading
+from tillmap.llm.interface import inference
 from tillmap.llm.interface.answer_formats import make_answer_format
 from tillmap.llm.interface.generation import Generation, Machine
 from tillmap.llm.interface.inference import LocalModel, answer_missing, ask_in_batches, plan_generation
@@ -45,12 +47,18 @@ class Echo:
         return [number for batch in self.batches for number in batch]
 
 
+def in_batches(engine):
+    return lambda missing, save, _: ask_in_batches(missing, engine, save, 4, "echo")
+
+
 def ask(engine, questions=QUESTIONS, model=MODEL):
     """A whole run: its answers, as (id, text, status)."""
-    run = answer_missing(
-        questions, model, lambda missing, keep, _: ask_in_batches(missing, engine, keep, 4, "echo"), "echo"
-    )
+    run = answer_missing(questions, model, in_batches(engine), "echo")
     return [(answer.id, answer.text, answer.status) for answer in run.completions]
+
+
+def half_a_second_each(missing, save, _):
+    save([finished(question, "x") for question in missing], 0.5 * len(missing))
 
 
 def said(*numbers):
@@ -72,7 +80,7 @@ def test_an_interrupted_run_goes_on_with_the_same_batches():
 
 
 def test_a_finished_run_loads_no_model(caplog):
-    first = answer_missing(QUESTIONS, MODEL, lambda missing, keep, _: keep([finished(q, "x") for q in missing], 5.0), "a")
+    first = answer_missing(QUESTIONS, MODEL, half_a_second_each, "a")
     with caplog.at_level("INFO", "tillmap"):
         again = answer_missing(QUESTIONS, MODEL, pytest.fail, "a")
     assert again == first
@@ -81,9 +89,7 @@ def test_a_finished_run_loads_no_model(caplog):
 
 
 def test_a_poisoned_row_is_an_error_and_costs_no_other():
-    run = answer_missing(
-        QUESTIONS, MODEL, lambda missing, keep, _: ask_in_batches(missing, Echo(poisoned=[5, 9]), keep, 4, "echo"), "echo"
-    )
+    run = answer_missing(QUESTIONS, MODEL, in_batches(Echo(poisoned=[5, 9])), "echo")
     assert [answer.id for answer in run.completions if answer.status == "error"] == [5, 9]
     assert all("cannot answer" in answer.error for answer in run.completions if answer.status == "error")
     assert len(run.completions) == 10
@@ -138,11 +144,8 @@ def test_errors_of_another_run_are_asked_again():
 
 
 def test_the_time_of_a_row_is_counted_once_whichever_run_it_was_spent_in():
-    def slow(missing, keep, _):
-        keep([finished(question, "x") for question in missing], 0.5 * len(missing))
-
-    assert answer_missing(PILOT, MODEL, slow, "a").seconds == pytest.approx(2.0)
-    assert answer_missing(QUESTIONS, MODEL, slow, "a").seconds == pytest.approx(5.0)
+    assert answer_missing(PILOT, MODEL, half_a_second_each, "a").seconds == pytest.approx(2.0)
+    assert answer_missing(QUESTIONS, MODEL, half_a_second_each, "a").seconds == pytest.approx(5.0)
     assert answer_missing(PILOT[:2], MODEL, pytest.fail, "a").seconds == pytest.approx(1.0)
 
 
@@ -214,6 +217,18 @@ def test_a_model_is_known_by_its_files_and_settings_but_not_by_batches_and_threa
     keys = {local.key(), *(other.key() for other in others)}
     (tmp_path / "base/model.safetensors").write_bytes(b"tuned")
     assert len(keys | {local.key()}) == 7
+
+
+def test_a_resumed_run_keeps_its_threads_and_another_takes_those_that_are_free(local, tmp_path, monkeypatch):
+    used = []
+    monkeypatch.setattr(loading, "load_engine", lambda engine, checkpoint, machine, *_: used.append(machine.threads))
+    for free in (3, 1):
+        monkeypatch.setattr(inference, "free_threads", lambda free=free: free)
+        local.load(tmp_path)
+    (tmp_path / "other").mkdir()
+    local.load(tmp_path / "other")
+    replace(local, machine=replace(local.machine, threads=2)).load(tmp_path / "other")
+    assert used == [3, 3, 1, 2]
 
 
 def test_generation_takes_the_answers_that_are_allowed_to_all():
