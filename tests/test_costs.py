@@ -162,6 +162,7 @@ def test_the_bill_of_an_arm_on_ones_own_machine():
     entry = bill(asked, Rates(3.6, 0.1), training={"seconds": 1800, "device": "gpu"})
     assert entry["gpu_hours"] == round(100 / 3600 + 0.5, 4)
     assert entry["usd"] == entry["machine_usd"] == 1.9  # 100 s and half an hour at 3.60 an hour
+    assert entry["usd_per_1000_rows"] == 0.1  # training is not paid again for more rows
     assert "prices" not in entry
     on_cpu = bill(ASKED, Rates(3.6, 0.1))
     assert (on_cpu["cpu_hours"], on_cpu["gpu_hours"]) == (round(2000 / 3600, 4), 0.0)

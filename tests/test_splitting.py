@@ -11,7 +11,15 @@ from tillmap.core.taxonomy import LEVELS
 from tillmap.core.text import normalise
 from tillmap.splitting.report import split_report
 from tillmap.splitting.samples import sample_for_training, sample_report
-from tillmap.splitting.subsets import HELD_OUT, SUBSETS, assign_subsets, calibration_share, product_key, rows_to_answer
+from tillmap.splitting.subsets import (
+    HELD_OUT,
+    SUBSETS,
+    assign_subsets,
+    calibration_share,
+    draw_pilot,
+    product_key,
+    rows_to_answer,
+)
 
 SHARES = {"dev": 0.1, "calibration": 0.1, "holdout": 0.1}
 POLICIES = ["stratified", "per_path", "by_retailer"]
@@ -136,6 +144,43 @@ def test_rows_to_answer_are_the_test_rows_and_some_of_each_held_out_subset():
     assert set(rows_to_answer(rows, 0, seed=1)["subset"]) == {"test"}
     used = ["test", "calibration"]
     assert rows_to_answer(rows[rows["subset"].isin(used)], 4, 1).equals(some[some["subset"].isin(used)])
+
+
+def mixed_rows(size=60, others=30):
+    rows = pd.concat([table(["a"] * others), table(["a"] * size, split="test")], ignore_index=True)
+    return rows.assign(subset=["calibration"] * others + ["test"] * size)
+
+
+@settings(max_examples=20)
+@given(st.integers(1, 59), st.integers(1, 59), st.integers(0, 2**32 - 1), st.randoms())
+def test_a_pilot_follows_from_ids_and_seed_alone_and_a_larger_one_holds_the_smaller(small, large, seed, random):
+    small, large = sorted((small, large))
+    rows = mixed_rows()
+    drawn = draw_pilot(rows, small, seed)
+    assert list(drawn) == ["split", "id"] and len(drawn) == small and set(drawn["split"]) == {"test"}
+    assert set(drawn["id"]) <= set(draw_pilot(rows, large, seed)["id"])
+    labels = list(range(len(rows)))
+    random.shuffle(labels)
+    other = rows.iloc[labels].assign(description="b", product="b", brand=None)
+    assert set(draw_pilot(other, small, seed)["id"]) == set(drawn["id"])
+    assert draw_pilot(rows[rows["subset"] == "test"], small, seed).equals(drawn), "whatever rows are there besides"
+    # What the arms are asked is the same, however many held-out rows an arm wants.
+    for held_out in (0, 5, None):
+        asked = rows_to_answer(rows, held_out, seed, small)
+        assert asked.loc[asked["subset"] == "test", "id"].tolist() == drawn["id"].tolist()
+        assert (asked["subset"] == "calibration").sum() == (30 if held_out is None else held_out)
+
+
+def test_another_seed_draws_other_rows():
+    rows = mixed_rows()
+    assert set(draw_pilot(rows, 20, 1)["id"]) != set(draw_pilot(rows, 20, 2)["id"])
+
+
+def test_no_pilot_is_drawn_where_all_rows_are_asked():
+    rows = mixed_rows()
+    for pilot_rows in (None, 60, 61):
+        assert draw_pilot(rows, pilot_rows, 1) is None
+    assert len(draw_pilot(rows, 59, 1)) == 59
 
 
 ITEMS = st.lists(st.tuples(st.integers(0, 12), st.integers(0, 3)), min_size=1, max_size=80)

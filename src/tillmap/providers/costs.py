@@ -155,6 +155,11 @@ class Rates:
     gpu_usd_per_hour: float
     cpu_usd_per_hour: float
 
+    def cost(self, hours: Mapping[str, float]) -> Decimal:
+        """Cost in unrounded dollars of so many hours of `gpu` and `cpu`."""
+        usd_per_hour = {"gpu": self.gpu_usd_per_hour, "cpu": self.cpu_usd_per_hour}
+        return sum((_exact(hours[kind]) * _exact(rate) for kind, rate in usd_per_hour.items()), Decimal(0))
+
 
 def bill(
     asked: Mapping[str, Any],
@@ -191,19 +196,16 @@ def bill(
     hours = {"gpu": 0.0, "cpu": 0.0}
     if prices is None:  # waiting for a provider costs no machine time
         hours[asked.get("device", "cpu")] += asked["rows"] / asked["rows_per_second"] / 3600
+    answering = api + rates.cost(hours)
     if training is not None:
         hours[training["device"]] += training["seconds"] / 3600
-    machine = sum(
-        (_exact(hours[kind]) * _exact(rate))
-        for kind, rate in (("gpu", rates.gpu_usd_per_hour), ("cpu", rates.cpu_usd_per_hour))
-    )
-    answering = api + (Decimal(0) if training is not None else machine)
+    machine = rates.cost(hours)
     return entry | {
         "gpu_hours": round(hours["gpu"], 4),
         "cpu_hours": round(hours["cpu"], 4),
-        "machine_usd": cents(Decimal(machine)),
+        "machine_usd": cents(machine),
         "usd": cents(api + tuned + machine),
-        "usd_per_1000_rows": round(float(answering * 1000 / asked["rows"]), 4),
+        "usd_per_1000_rows": round(float(answering * 1000 / asked["rows"]), 6),
     }
 
 
