@@ -285,7 +285,7 @@ def test_a_piloted_arm_is_not_submitted_nor_a_vote_with_it(tillmap, piloted, fea
 def test_an_arm_that_was_off_is_not_submitted(tillmap, tmp_path):
     for arm in ("openai", "cascade"):
         code, said = tillmap("submit", "--arm", arm, "--name", "us", "--out", tmp_path / "no.zip")
-        assert (code, f"the {arm} arm was off and predicted nothing; switch it on" in said) == (1, True)
+        assert (code, f"the {arm} arm was off and has no predictions; switch it on" in said) == (1, True)
 
 
 # summary
@@ -294,7 +294,7 @@ def test_an_arm_that_was_off_is_not_submitted(tillmap, tmp_path):
 def test_the_summary_shows_the_arms_the_times_and_what_all_rows_would_take(tillmap, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     code, said = tillmap("summary")
-    assert (code, "plots/table.txt is not here; `dvc repro` makes it" in said) == (1, True)
+    assert (code, "plots/table.txt is missing; `dvc repro` makes it" in said) == (1, True)
     metrics = {
         "infer/rag": {"infer": {"rag": {"seconds": 61.26, "peak_memory_mib": 2100, "rows": 30}}},
         "train_llama": {"train_llama": {"seconds": 1200.4, "peak_memory_mib": 900}},
@@ -310,8 +310,9 @@ def test_the_summary_shows_the_arms_the_times_and_what_all_rows_would_take(tillm
     write_text("arm      minutes\nrag      62.1\n", Path("plots/estimate.txt"))
     code, said = tillmap("summary")
     assert code == 0
-    arms, times, estimate = (said.index(text) for text in ("linear   0.81", "What each stage took", "rag      62.1"))
-    assert arms < times < said.index("What all test rows would take") < estimate
+    places = ("linear   0.81", "Time and memory of each stage", "rag      62.1")
+    arms, times, estimate = (said.index(text) for text in places)
+    assert arms < times < said.index("Estimate for all test rows") < estimate
     lines = [line.split() for line in said[times:].splitlines()]
     assert [line for line in lines if line and line[0] in ("train_llama", "infer@rag", "2", "all")] == [
         ["train_llama", "1,200.4", "900"], ["infer@rag", "61.3", "2,100"], ["2", "others", "0.8", "150"],
@@ -331,7 +332,7 @@ def test_wrong_calls_exit_with_2_and_help_with_0(tillmap, features, tmp_path):
     for command in ("predict", "submit", "summary", "doctor", "profile", "cancel", "prune", "private"):
         code, said = tillmap(command, "--help")
         assert code == 0
-        assert "Exit codes: 0 all went well, 1 something that you can fix" in said
+        assert "Exit codes: 0 success, 1 an error that you can fix" in said
         assert command in tillmap("--help")[1]
 
 

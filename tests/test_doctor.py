@@ -35,7 +35,7 @@ def look(trained, tmp_path, monkeypatch):
 def test_a_ready_machine_is_well_and_nothing_changes(look, trained):
     before = sorted(trained.rglob("*"))
     found = look()
-    assert [finding for finding in found.values() if not finding.well] == []
+    assert [finding for finding in found.values() if not finding.ok] == []
     assert {"python", "packages", "gpu", "disk", "params", "remote", "arm nearest", "arm linear"} <= set(found)
     assert sorted(trained.rglob("*")) == before
 
@@ -43,25 +43,25 @@ def test_a_ready_machine_is_well_and_nothing_changes(look, trained):
 def test_packages_are_compared_with_the_lock(tmp_path, monkeypatch):
     monkeypatch.setattr(doctor, "_cuda", lambda: False)
     lock = tmp_path / "requirements/cpu.txt"
-    assert not doctor._packages(tmp_path).well
+    assert not doctor._packages(tmp_path).ok
     lock.parent.mkdir()
     torch = tmp_path / "requirements/torch.txt"
     torch.write_text("torch==0.0.1\n")
     lock.write_text("# the lock\npytest==0.0.1\nno-such-package-here==1.0\n")
     finding = doctor._packages(tmp_path)
-    assert (finding.well, "no-such-package-here missing (lock: 1.0)" in finding.found) == (False, True)
+    assert (finding.ok, "no-such-package-here missing (lock: 1.0)" in finding.found) == (False, True)
     assert "pip install --no-deps -r requirements/cpu.txt" in finding.remedy
     lock.write_text(f"pytest=={pytest.__version__} \\\n    --hash=sha256:00\n")
     assert "torch" in doctor._packages(tmp_path).found
     torch.write_text(f"torch=={importlib.metadata.version('torch').partition('+')[0]}\n")
-    assert doctor._packages(tmp_path).well
+    assert doctor._packages(tmp_path).ok
 
 
 def test_a_full_disk_and_an_old_python_are_found(look, monkeypatch):
     monkeypatch.setattr(doctor.shutil, "disk_usage", lambda path: Usage(10, 10, 2**20))
     monkeypatch.setattr(sys, "version_info", (3, 9, 1))
     found = look()
-    assert [found[name].well for name in ("disk", "disk of resume state", "python")] == [False] * 3
+    assert [found[name].ok for name in ("disk", "disk of resume state", "python")] == [False] * 3
     assert "TILLMAP_STATE" in found["disk of resume state"].remedy
 
 
@@ -70,14 +70,14 @@ def test_keys_are_missed_but_never_shown(look, trained, monkeypatch):
     try:
         monkeypatch.delenv("OPENAI_API_KEY", raising=False)
         finding = look()["key OPENAI_API_KEY"]
-        assert (finding.well, "export OPENAI_API_KEY=..." in finding.remedy) == (False, True)
+        assert (finding.ok, "export OPENAI_API_KEY=..." in finding.remedy) == (False, True)
         monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
         found = look()
-        assert found["key OPENAI_API_KEY"].well
+        assert found["key OPENAI_API_KEY"].ok
         assert "sk-secret" not in str(found)
         shutil.rmtree(trained / "models/confidence/openai")
         missing = look()["arm openai"]
-        assert (missing.well, "dvc pull models/openai models/confidence/openai" in missing.remedy) == (False, True)
+        assert (missing.ok, "dvc pull models/openai models/confidence/openai" in missing.remedy) == (False, True)
     finally:
         set_params(trained, {"run": {"openai": False}})
 
@@ -88,7 +88,7 @@ def test_bad_params_are_a_finding_and_no_end(look, trained):
     try:
         params.write_text(sound.replace("seed:", "sead:"))
         found = look()
-        assert (found["params"].well, "sead is not a parameter" in found["params"].found) == (False, True)
+        assert (found["params"].ok, "sead is not a parameter" in found["params"].found) == (False, True)
         assert "remote" in found
     finally:
         params.write_text(sound)
@@ -102,11 +102,11 @@ def test_a_remote_must_answer(look, trained, tmp_path):
             f"[core]\n    no_scm = True\n    remote = shared\n['remote \"shared\"']\n    url = {tmp_path / 'gone'}\n"
         )
         finding = look()["remote"]
-        assert (finding.well, "is not there" in finding.found, bool(finding.remedy)) == (False, True, True)
+        assert (finding.ok, "is not there" in finding.found, bool(finding.remedy)) == (False, True, True)
         (tmp_path / "gone").mkdir()
-        assert look()["remote"].well
+        assert look()["remote"].ok
         config.write_text("[core]\n    no_scm = True\n    remote = nowhere\n")
-        assert not look()["remote"].well
+        assert not look()["remote"].ok
     finally:
         config.write_text(sound)
 

@@ -32,7 +32,7 @@ def test_a_second_process_of_a_stage_is_refused_with_the_first_ones_number(bare)
         file.write(str(os.getpid()))
         file.flush()
         output = bare.run(*CATALOGUE, ok=False)
-        assert f"process {os.getpid()} runs this stage in this folder; wait for it" in output
+        assert f"process {os.getpid()} is running this stage in this folder; wait for it" in output
         assert "Traceback" not in output
         assert not (bare.folder / "data").exists()
     bare.run(*CATALOGUE)  # the lock of a process that is gone holds nobody up
@@ -63,7 +63,7 @@ def test_a_stage_that_may_not_run_does_nothing_and_says_why(bare):
 def test_a_file_that_cannot_grow_is_one_line_and_leaves_no_output(bare):
     """RLIMIT_FSIZE stands for a full disk: a write ends with an error in the middle of a file."""
     output = bare.run("prlimit", "--fsize=4096", *CATALOGUE, ok=False)
-    assert "a file would be larger than is allowed here; make room and run `dvc repro` again" in output
+    assert "a file would exceed the size limit; free some space and run `dvc repro` again" in output
     assert "Traceback" not in output
     assert not (bare.folder / "data/demo").exists()
     bare.run(*CATALOGUE)

@@ -1,4 +1,4 @@
-"""The `tillmap` command: one module a command."""
+"""The `tillmap` command line. Each command is a module of this package."""
 
 import logging
 import sys
@@ -8,14 +8,14 @@ import typer
 from tillmap.cli import cancel, doctor, predict, private, profile, prune, submit, summary
 from tillmap.core.errors import TillmapError
 
-_EXIT = """Exit codes: 0 all went well, 1 something that you can fix (the message says how), 2 a wrong call."""
+_EXIT = """Exit codes: 0 success, 1 an error that you can fix (the message says how), 2 wrong options or arguments."""
 
 app = typer.Typer(
-    help="Till receipt lines to a product hierarchy. The pipeline itself runs with `dvc repro`.",
+    help="Label till receipt lines with a product taxonomy. Run the pipeline with `dvc repro`.",
     epilog=_EXIT,
     no_args_is_help=True,
     add_completion=False,
-    rich_markup_mode=None,  # plain text wraps anywhere, in a pipe too
+    rich_markup_mode=None,  # plain text, which wraps to any width and reads well in a pipe
     pretty_exceptions_enable=False,
 )
 for command in (
@@ -26,7 +26,7 @@ for command in (
 
 
 def run() -> None:
-    """The command line: 0 where all went well, 1 for a mistake that a user can mend, 2 for a wrong call."""
+    """Run the command line. Errors that a user can fix end it with exit code 1 and one line, without a traceback."""
     logging.basicConfig(level=logging.ERROR, format="%(message)s", stream=sys.stderr)
     logging.getLogger("tillmap").setLevel(logging.INFO)
     try:
@@ -34,8 +34,8 @@ def run() -> None:
     except TillmapError as error:
         sys.exit(f"tillmap: {error}")
     except MemoryError:
-        sys.exit("tillmap: out of memory; close other programs, or label with an arm that needs less, such as linear")
+        sys.exit("tillmap: out of memory; close other programs, or use an arm that needs less memory")
     except OSError as error:  # a full disk, a folder that may not be written
         if error.strerror is None:
             raise
-        sys.exit(f"tillmap: {error.filename or 'the disk'}: {error.strerror}; mend that and give the command again")
+        sys.exit(f"tillmap: {error.filename or 'the disk'}: {error.strerror}; fix that and run the command again")

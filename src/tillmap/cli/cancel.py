@@ -1,4 +1,4 @@
-"""`tillmap cancel`: cancel what is under way at a provider."""
+"""`tillmap cancel`: cancel tuning jobs and batches at a provider."""
 
 from typing import Annotated
 
@@ -7,10 +7,13 @@ import typer
 
 def cancel(
     runs: Annotated[
-        list[str] | None, typer.Argument(help="Keys of runs; none: all that have something under way.")
+        list[str] | None, typer.Argument(help="Keys of the runs to cancel. [default: all unfinished runs]")
     ] = None,
 ) -> None:
-    """Cancel tuning jobs and batches that are under way at a provider. What is answered stays, and is billed."""
+    """Cancel unfinished jobs at a provider.
+
+    Cancels tuning jobs and batches. Finished answers are kept, and billed.
+    """
     from tillmap.providers.cancel import cancel_runs
 
     typer.echo(f"{cancel_runs(runs or [])} cancelled")

@@ -1,4 +1,4 @@
-"""`tillmap doctor`: look whether this machine is ready, and change nothing."""
+"""`tillmap doctor`: check whether this machine is ready. Changes nothing."""
 
 import importlib.metadata
 import os
@@ -20,42 +20,44 @@ from tillmap.core.errors import TillmapError
 from tillmap.core.run_state import state_folder
 
 _PYTHON = (3, 11)
-_MIN_DISK_GIB = 2  # `make demo` takes more: its environment alone has 4.6
+_MIN_DISK_GIB = 2  # for the data and the models; the environment, 4.6 GiB, is installed already
 _MIN_GPU_GIB = 8
-_PATIENCE = 30.0  # seconds for a remote
+_TIMEOUT = 30.0  # seconds for a remote to answer
 _PIN = re.compile(r"^([A-Za-z0-9._-]+)==([^\s;#\\]+)")
-_MANY = 5  # packages that a finding names
+_MAX_PACKAGES = 5  # named in a finding
 
 
 def doctor() -> None:
-    """Look whether this machine is ready to run the pipeline and to label, and say what to do where it is not.
+    """Check whether this machine is ready.
 
-    Python, packages against the lock of requirements/, GPU, disk, params.yaml, DVC's remote, keys (whether they are
-    set, never their values) and the files of each arm that is on. Changes nothing. The exit code is 0 where all is
-    well, else 1.
+    Looks for problems that keep the pipeline or `tillmap predict` from running, and suggests fixes. Changes nothing.
+
+    Checks the Python version, the packages (against the locks in requirements/), the GPU, disk space, params.yaml,
+    DVC's remote, API keys (only whether they are set) and the files of each arm that is on. The exit code is 1 if there
+    is a problem.
     """
     bad = 0
     for finding in examine(Path()):
-        typer.echo(f"{'ok ' if finding.well else 'BAD'}  {finding.name}: {finding.found}")
-        if not finding.well:
+        typer.echo(f"{'ok ' if finding.ok else 'BAD'}  {finding.name}: {finding.found}")
+        if not finding.ok:
             typer.echo(f"     -> {finding.remedy}")
             bad += 1
-    typer.echo("all is well" if not bad else f"{bad} to mend")
+    typer.echo(f"{bad} {'problem' if bad == 1 else 'problems'} found" if bad else "no problems found")
     if bad:
         raise typer.Exit(1)
 
 
 class Finding(NamedTuple):
-    """One thing that was looked at: whether it is as it should be, what was found, and else what to do."""
+    """The result of one check: whether it passed, what was found and, if it failed, how to fix it."""
 
     name: str
-    well: bool
+    ok: bool
     found: str
     remedy: str = ""
 
 
 def examine(root: Path) -> Iterator[Finding]:
-    """Look at everything in turn; `root` is the project's folder."""
+    """Run every check; `root` is the project's folder."""
     yield _python()
     yield _packages(root)
     yield _gpu()
@@ -74,17 +76,17 @@ def examine(root: Path) -> Iterator[Finding]:
 
 def _python() -> Finding:
     version = sys.version_info[:2]
-    said = ".".join(map(str, sys.version_info[:3]))
-    return Finding("python", version == _PYTHON, said, "use Python 3.11: `make setup PYTHON=python3.11`")
+    found = ".".join(map(str, sys.version_info[:3]))
+    return Finding("python", version == _PYTHON, found, "use Python 3.11: `make setup PYTHON=python3.11`")
 
 
 def _packages(root: Path) -> Finding:
-    """Compare what is installed with the locks that fit this machine."""
+    """Compare the installed packages with the locks for this machine."""
     names = ("gpu",) if _cuda() else ("torch", "cpu")
     locks = [root / "requirements" / f"{name}.txt" for name in names]
     for lock in locks:
         if not lock.is_file():
-            return Finding("packages", False, f"{lock} is not there", "restore it with `git checkout requirements`")
+            return Finding("packages", False, f"{lock} is missing", "restore it with `git checkout requirements`")
     lines = [line for lock in locks for line in lock.read_text().splitlines()]
     pins = [match.groups() for line in lines if (match := _PIN.match(line))]
     wrong = []
@@ -95,10 +97,12 @@ def _packages(root: Path) -> Finding:
             there = "missing"
         if there != version.partition("+")[0]:
             wrong.append(f"{package} {there} (lock: {version})")
-    shown = ", ".join(wrong[:_MANY]) + (f" and {len(wrong) - _MANY} more" if len(wrong) > _MANY else "")
-    as_locked = " and ".join(f"requirements/{name}.txt" for name in names)
+    shown = ", ".join(wrong[:_MAX_PACKAGES])
+    if len(wrong) > _MAX_PACKAGES:
+        shown += f" and {len(wrong) - _MAX_PACKAGES} more"
+    lock_names = " and ".join(f"requirements/{name}.txt" for name in names)
     installs = ", ".join(f"`pip install --no-deps -r requirements/{name}.txt`" for name in names)
-    return Finding("packages", not wrong, shown or f"{len(pins)} as in {as_locked}", f"{installs}, or `make setup`")
+    return Finding("packages", not wrong, shown or f"{len(pins)} as in {lock_names}", f"{installs}, or `make setup`")
 
 
 def _cuda() -> bool:
@@ -106,12 +110,12 @@ def _cuda() -> bool:
         import torch
 
         return bool(torch.cuda.is_available())
-    except Exception:  # a torch that cannot even be imported is the packages' finding
+    except Exception:  # a torch that cannot be imported is reported by _packages
         return False
 
 
 def _gpu() -> Finding:
-    """A machine without a GPU is fine: the shipped params are made for it."""
+    """No GPU is not a problem: the default params are for a CPU."""
     if _cuda():
         import torch
 
@@ -122,13 +126,13 @@ def _gpu() -> Finding:
             "gpu",
             free >= _MIN_GPU_GIB,
             f"{device.name}{more}, {free:.0f} of {device.total_memory / 2**30:.0f} GiB free; see docs/gpu.md",
-            f"free at least {_MIN_GPU_GIB} GiB (`nvidia-smi` shows who has it), or name another with "
+            f"free at least {_MIN_GPU_GIB} GiB (`nvidia-smi` lists the processes), or choose another GPU with "
             "CUDA_VISIBLE_DEVICES",
         )
     if shutil.which("nvidia-smi"):
-        remedy = "`pip install -r requirements/gpu.txt`, and see whether `nvidia-smi` itself finds the driver"
-        return Finding("gpu", False, "there seems to be one, but torch cannot use it", remedy)
-    return Finding("gpu", True, "none; everything runs on the CPU, language models slowly")
+        remedy = "`pip install -r requirements/gpu.txt`, and check that `nvidia-smi` finds the driver"
+        return Finding("gpu", False, "nvidia-smi is installed, but torch finds no GPU", remedy)
+    return Finding("gpu", True, "none; language models run on the CPU, slowly")
 
 
 def _disk(state: Path) -> Iterator[Finding]:
@@ -137,15 +141,15 @@ def _disk(state: Path) -> Iterator[Finding]:
         there = next(folder for folder in (place.absolute(), *place.absolute().parents) if folder.exists())
         free = shutil.disk_usage(there).free / 2**30
         remedy = f"free {_MIN_DISK_GIB} GiB there" + (
-            ", or set TILLMAP_STATE to a folder that has them"
+            ", or set TILLMAP_STATE to a folder on another disk"
             if place == state
-            else "; `dvc gc --workspace` drops old data"
+            else "; `dvc gc --workspace` deletes old data"
         )
         yield Finding(name, free >= _MIN_DISK_GIB, f"{free:.0f} GiB free at {place.absolute()}", remedy)
 
 
 def _remote(root: Path) -> Finding:
-    """Whether the default remote of DVC answers; a project without one is fine until something is to be shared."""
+    """Whether DVC's default remote answers. A project needs none until something is shared."""
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
 
@@ -154,31 +158,31 @@ def _remote(root: Path) -> Finding:
             name = repo.config["core"].get("remote")
             if not name:
                 return Finding(
-                    "remote", True, "none set; `dvc remote add --default NAME URL` sets one to share through"
+                    "remote", True, "none; `dvc remote add --default NAME URL` adds one, to share data and models"
                 )
             remote = repo.cloud.get_remote(name)
-            there = _within(_PATIENCE, lambda: remote.fs.exists(remote.path))
+            there = _within(_TIMEOUT, lambda: remote.fs.exists(remote.path))
     except DvcException as error:
-        return Finding("remote", False, str(error).splitlines()[0], "`dvc remote list` shows it; correct .dvc/config")
-    except Exception as error:  # each kind of storage has errors of its own
+        return Finding("remote", False, str(error).splitlines()[0], "fix it in .dvc/config; `dvc remote list` shows it")
+    except Exception as error:  # each storage library has its own errors
         said = f"{type(error).__name__}: {error}".splitlines()[0][:200]
-        return Finding("remote", False, f"{name}: {said}", "check the network and the credentials of that storage")
+        return Finding("remote", False, f"{name}: {said}", "check the network and your credentials for this storage")
     if not there and remote.fs.protocol == "local":
-        return Finding("remote", False, f"{name}: {remote.path} is not there", "mount that disk, or make the folder")
-    return Finding("remote", True, f"{name} answers" + ("" if there else "; nothing is in it yet, `dvc push` fills it"))
+        return Finding("remote", False, f"{name}: {remote.path} is not there", "mount the disk, or create the folder")
+    return Finding("remote", True, f"{name} answers" + ("" if there else "; it is empty, `dvc push` fills it"))
 
 
 def _within(seconds: float, call: Callable[[], bool]) -> bool:
-    """The result of a call that may never end. Raises TimeoutError."""
+    """Return the result of a call that may hang. Raises TimeoutError after `seconds`, or what the call raises."""
     done: Queue[bool | Exception] = Queue()
 
     def work() -> None:
         try:
             done.put(call())
-        except Exception as error:  # told to whoever waits
+        except Exception as error:  # raised again by the caller's thread
             done.put(error)
 
-    Thread(target=work, daemon=True).start()  # a daemon, so that it cannot keep the program from ending
+    Thread(target=work, daemon=True).start()  # a daemon does not keep the program from ending
     try:
         result = done.get(timeout=seconds)
     except Empty:
@@ -189,24 +193,24 @@ def _within(seconds: float, call: Callable[[], bool]) -> bool:
 
 
 def _keys(params: Params) -> Iterator[Finding]:
-    """Whether the keys that the arms that are on will need are set. Their values are never read out."""
+    """Whether the keys that are needed are set. Their values are never shown."""
     paid = [arm for arm in ARMS if ARMS[arm].paid and params.needs(arm)]
-    why_paid = f"the {paid[0]} arm is asked" if paid else "a provider is asked"
+    why_paid = f"for the {paid[0]} arm" if paid else "for a paid arm"
     wanted: list[tuple[str, str, bool]] = [
         (params.provider.key_variable, why_paid, bool(paid)),
-        ("HF_TOKEN", "train_llama.hub_id is set", params.train_llama.hub_id is not None),
+        ("HF_TOKEN", "for train_llama.hub_id", params.train_llama.hub_id is not None),
     ]
     for variable, why, needed in wanted:
         there = bool(os.environ.get(variable, "").strip())
-        found = "set" if there else "not set" + ("" if needed else ", and not needed")
-        yield Finding(f"key {variable}", there or not needed, found, f"{why}: `export {variable}=...`")
+        found = "set" if there else "not set" + ("" if needed else " (not needed)")
+        yield Finding(f"key {variable}", there or not needed, found, f"`export {variable}=...`, {why}")
 
 
 def _models(root: Path, params: Params) -> Iterator[Finding]:
-    """Whether the arms that are on can label new rows."""
+    """Whether the files are here that the arms that are on need to label new rows."""
     from tillmap.serving.labeller import missing_files
 
     for arm in (arm for arm in params.run.on if arm in ARMS):
         missing = " ".join(str(path) for path in missing_files(arm, root))
-        found = f"{missing} not here" if missing else "its files are here"
-        yield Finding(f"arm {arm}", not missing, found, f"`dvc repro` makes them, `dvc pull {missing}` brings them")
+        found = f"missing: {missing}" if missing else "all files are here"
+        yield Finding(f"arm {arm}", not missing, found, f"`dvc repro` makes them, `dvc pull {missing}` fetches them")

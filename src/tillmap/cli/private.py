@@ -1,4 +1,4 @@
-"""`tillmap private`: keep a licensed catalogue's rows from every remote."""
+"""`tillmap private`: never push the rows of a licensed catalogue."""
 
 from pathlib import Path
 
@@ -9,23 +9,27 @@ from ruamel.yaml.comments import CommentedMap
 from tillmap.config import paths
 from tillmap.core.errors import ParamsError
 
-# Outputs that hold a catalogue's descriptions. Models, completions and predictions name rows by their ids.
+# Outputs that contain descriptions. Models, completions and predictions have only the ids of rows.
 HOLD_ROWS = tuple(
     str(path) for path in (paths.RAW, paths.SPLIT, paths.INDEX, paths.PROMPTS, paths.CASCADE, paths.REVIEW)
 )
 
 
 def private() -> None:
-    """Keep a licensed catalogue's rows from every remote: marks the outputs that hold descriptions in dvc.yaml."""
+    """Never push the rows of a licensed catalogue.
+
+    Sets `push: false` in dvc.yaml for all outputs that contain descriptions.
+    """
     for path in keep_private(Path("dvc.yaml")):
         typer.echo(f"{path}: push: false")
-    typer.echo("Rows stay on this machine; models, completions and predictions still travel. Commit dvc.yaml.")
+    typer.echo("Rows stay on this machine. Models, completions and predictions are still pushed. Commit dvc.yaml.")
 
 
 def keep_private(dvcfile: Path) -> list[str]:
-    """Mark every output that holds descriptions `push: false` in dvc.yaml; give those that were not marked before.
+    """Set `push: false` for every output with descriptions. Returns the outputs that did not have it before.
 
-    DVC takes no parameter there, so the file itself is changed. Raises ParamsError where it has no such output.
+    DVC does not allow a parameter for `push`, so dvc.yaml itself is edited. Raises ParamsError if it has no such
+    output.
     """
     yaml = YAML()
     yaml.preserve_quotes, yaml.width = True, 4096

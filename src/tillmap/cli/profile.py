@@ -11,7 +11,7 @@ from tillmap.config.profiles import apply_profiles
 
 
 def profile(
-    names: Annotated[list[str], typer.Argument(help="Profiles of profiles/, applied in this order: gpu, gpu-16gb.")],
+    names: Annotated[list[str], typer.Argument(help="Files in profiles/, without .yaml. Later ones win.")],
 ) -> None:
     """Write the values of a profile into params.yaml."""
     changed = apply_profiles(names, paths.PARAMS, Path("profiles"), schema())

@@ -1,4 +1,4 @@
-"""`tillmap prune`: delete resume state that nobody will go on from."""
+"""`tillmap prune`: delete old resume state."""
 
 import shutil
 import time
@@ -16,22 +16,25 @@ _DAY = 24 * 60 * 60
 
 
 def prune(
-    days: Annotated[int, typer.Option(min=0, help="Keep what was used in the last so many days.")] = 30,
+    days: Annotated[
+        int, typer.Option(min=0, help="Keep runs that were used in the last DAYS days.", metavar="DAYS")
+    ] = 30,
 ) -> None:
-    """Delete old resume state: answers, checkpoints and pieces of finished or forgotten runs.
+    """Delete old resume state.
 
-    What is under way at a paid provider is kept.
+    Deletes the saved answers, checkpoints and batches of finished or abandoned runs. Runs with unfinished jobs or
+    batches at a paid provider are kept.
     """
     count, size = prune_state(days)
     typer.echo(f"{count} runs deleted, {size / 2**20:,.0f} MiB freed")
 
 
 def prune_state(days: float) -> tuple[int, int]:
-    """Delete the runs last written to more than so many days ago; give their number and their size in bytes.
+    """Delete the runs that were last written more than `days` days ago. Returns their number and size in bytes.
 
-    Runs with something under way at a provider stay, and so do those that a process is at work on.
+    Runs with unfinished jobs or batches at a provider are kept, and runs that a process is using.
     """
-    from tillmap.providers.cancel import unfinished_runs  # loads the provider's library
+    from tillmap.providers.cancel import unfinished_runs  # imports the openai library, which is slow
 
     paid = set(unfinished_runs())
     count = freed = 0
@@ -54,6 +57,6 @@ def _runs() -> Iterator[Path]:
 
 
 def _measure(folder: Path) -> tuple[int, float]:
-    """Bytes, and when a file was last written; looked at before the lock, which is a file, too."""
-    told = [file.stat() for file in folder.rglob("*") if file.is_file()]
-    return sum(stat.st_size for stat in told), max((stat.st_mtime for stat in told), default=0.0)
+    """The size in bytes and the time of the last write. Call it before locking, which writes a file in the folder."""
+    stats = [file.stat() for file in folder.rglob("*") if file.is_file()]
+    return sum(stat.st_size for stat in stats), max((stat.st_mtime for stat in stats), default=0.0)

@@ -1,4 +1,4 @@
-"""What every stage does around its one library call: params, one log line, metrics, and errors a user can act on."""
+"""The frame of every stage: reads params, runs one function, writes metrics and a log line, and reports errors."""
 
 import argparse
 import errno
@@ -21,15 +21,15 @@ from tillmap.core.run_state import hold
 
 Metrics = dict[str, Any]
 
-ONLY = "TILLMAP_ONLY"  # names the stages that may run, say "postprocess evaluate"; where it is not set, all may
+ONLY = "TILLMAP_ONLY"  # the stages that may run, such as "postprocess evaluate"; unset: all
 _LOCKS = Path(".dvc/tmp/tillmap")
-_NO_ROOM = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "your share of the disk is used up",
-            errno.EFBIG: "a file would be larger than is allowed here"}  # fmt: skip
+_NO_ROOM = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "your disk quota is used up",
+            errno.EFBIG: "a file would exceed the size limit"}  # fmt: skip
 logger = logging.getLogger("tillmap")
 
 
 def run_stage(main: Callable[[Params], Metrics], keys: Sequence[str]) -> None:
-    """Run a stage that is the same for every arm. `keys` are the params it declares in dvc.yaml."""
+    """Run a stage that has no arm. `keys` are the params that dvc.yaml declares for it; it can read no others."""
     _run(_name(), lambda: main(read_params(paths.PARAMS, schema(), keys)))
 
 
@@ -40,10 +40,15 @@ def run_arm_stage(
     wanted: Callable[[Params, str], bool] = Params.is_on,
     name: str = "{stage}/{arm}",
 ) -> None:
-    """Run a per-arm stage for the arm named on the command line; `{arm}` in `keys` stands for it. `keys` may be a
-    function of the arm.
+    """Run a stage for the arm named on the command line.
 
-    An arm that is not wanted, because it is switched off, runs `write_off` instead, which leaves a record of that.
+    Args:
+        main: does the work for an arm and returns the stage's metrics.
+        keys: the params that dvc.yaml declares for the stage, with `{arm}` for the arm's name; or a function of the
+            arm that gives them.
+        write_off: called instead of `main` for an arm that is off. DVC expects the stage's outputs all the same.
+        wanted: whether an arm is on.
+        name: the stage's name in messages and metrics.
     """
     parser = argparse.ArgumentParser(prog=f"python -m stages.{_name()}")
     parser.add_argument("arm", choices=list(ARMS))
@@ -66,11 +71,11 @@ def _name() -> str:
 
 
 def _run(name: str, work: Callable[[], Metrics]) -> None:
-    # Of other libraries only errors are shown, and no bar where nobody watches it.
+    # Show only errors of other libraries, and progress bars only in a terminal.
     logging.basicConfig(level=logging.ERROR, format="%(message)s", stream=sys.stderr)
     logging.getLogger("tillmap").setLevel(logging.INFO)
     os.environ |= {"TORCH_LOGS": "-all", "TRANSFORMERS_VERBOSITY": "error"}
-    warnings.simplefilter("ignore", FutureWarning)  # of other libraries, about each other
+    warnings.simplefilter("ignore", FutureWarning)  # other libraries' warnings about each other
     if not sys.stderr.isatty():
         os.environ.setdefault("TQDM_DISABLE", "1")
     began = time.perf_counter()
@@ -80,42 +85,43 @@ def _run(name: str, work: Callable[[], Metrics]) -> None:
             metrics = work()
             metrics |= {"seconds": round(time.perf_counter() - began, 2), "peak_memory_mib": _peak_memory_mib()}
             target = paths.METRICS / f"{name}.json"
-            # Under the stage's name, so that `dvc exp show --drop` can leave all but the arms' scores out.
+            # Under the stage's name, so that `make compare` can hide these columns and keep the arms' scores.
             write_json(metrics.pop("arms", {}) | _nested(name.split("/"), metrics), target)
     except TillmapError as error:
         sys.exit(f"{name}: {error}")
     except MemoryError:
         sys.exit(f"{name}: out of memory; close other programs, or lower engine.batch_rows and engine.kv_cache_gib")
     except Exception as error:
-        lack = _lacking_room(error)
-        if lack is None:
+        problem = _disk_problem(error)
+        if problem is None:
             raise
-        sys.exit(f"{name}: {ResourceError(f'{lack}; make room and run `dvc repro` again')}")
+        sys.exit(f"{name}: {problem}; free some space and run `dvc repro` again")
     shown = ", ".join(f"{key} {value}" for key, value in metrics.items() if not isinstance(value, dict | list))
     logger.info("%s: %s", name, shown)
 
 
 def _check_allowed(name: str) -> None:
-    """Raise ResourceError where `TILLMAP_ONLY` keeps this stage from running, before it has done anything."""
+    """Raise ResourceError if `TILLMAP_ONLY` does not name this stage."""
     allowed = os.environ.get(ONLY)
     stage = name.partition("/")[0]
     if allowed and stage not in allowed.replace(",", " ").split():
         raise ResourceError(
-            f"only {allowed} may run here ({ONLY}), but what `{stage}` depends on is not as in dvc.lock; "
-            "undo that change, or run where it may; `git checkout . && dvc checkout` brings back what was there"
+            f"only {allowed} may run here ({ONLY}), but a dependency of `{stage}` differs from dvc.lock; "
+            "undo that change (`git checkout . && dvc checkout`), or run on a machine without this limit"
         )
 
 
 def _refusal(pid: str) -> str:
-    """A process that outlived its `dvc repro` would write beside another's files."""
-    return f"process {pid} runs this stage in this folder; wait for it, or stop it, then run again"
+    # A stage can outlive a killed `dvc repro`. Two at once would overwrite each other's outputs.
+    return f"process {pid} is running this stage in this folder; wait for it or stop it, then run again"
 
 
-def _lacking_room(error: BaseException) -> str | None:
-    """What the disk lacks, should that be what an error is about. Libraries not in Python hide its number in a text."""
+def _disk_problem(error: BaseException) -> str | None:
+    """Describe an error about disk space; None for other errors."""
+    # Native libraries give the error number only as text.
     if isinstance(error, OSError) and error.errno in _NO_ROOM:
         return _NO_ROOM[error.errno]
-    return next((said for number, said in _NO_ROOM.items() if os.strerror(number) in str(error)), None)
+    return next((text for number, text in _NO_ROOM.items() if os.strerror(number) in str(error)), None)
 
 
 def _nested(names: Sequence[str], metrics: Metrics) -> Metrics:
@@ -125,6 +131,7 @@ def _nested(names: Sequence[str], metrics: Metrics) -> Metrics:
 
 
 def _peak_memory_mib() -> int:
-    """The most memory this process ever held, in MiB. ru_maxrss is in KiB on Linux and in bytes on macOS."""
+    """The peak memory of this process in MiB."""
+    # ru_maxrss is in KiB on Linux and in bytes on macOS.
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak // (2**20 if sys.platform == "darwin" else 2**10)

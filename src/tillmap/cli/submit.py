@@ -1,4 +1,4 @@
-"""`tillmap submit`: write the contest's zip."""
+"""`tillmap submit`: write a submission for the contest."""
 
 from enum import StrEnum
 from pathlib import Path
@@ -18,33 +18,38 @@ Arm = StrEnum("Arm", {arm: arm for arm in (*ARMS, *COMBINED)})  # type: ignore[m
 
 
 def submit(  # noqa: PLR0917 - the options of a command line
-    name: Annotated[str, typer.Option(help="The file in the zip is test_NAME.predict: letters, digits, - and _.")],
+    name: Annotated[
+        str,
+        typer.Option(metavar="NAME", help="Names the file in the zip, test_NAME.predict: letters, digits, - and _."),
+    ],
     out: Annotated[Path, typer.Option(metavar="FILE.zip", help="The zip to write.")],
     predictions: Annotated[
         Path | None,
-        typer.Argument(help="What `tillmap predict` wrote for the test file, as JSON Lines, CSV or Parquet."),
+        typer.Argument(help="The output of `tillmap predict` for the test file: JSON Lines, CSV or Parquet."),
     ] = None,
-    arm: Annotated[Arm | None, typer.Option(help="Instead: the pipeline's own predictions of this arm.")] = None,
+    arm: Annotated[Arm | None, typer.Option(help="Instead of a file: the pipeline's predictions of this arm.")] = None,
     test: Annotated[
         Path | None,
-        typer.Option(help="The test file, for its ids and their order. [default: the one that the pipeline read]"),
+        typer.Option(help="The test file, for the ids and their order. [default: the one that the pipeline read]"),
     ] = None,
     unseen: Annotated[
-        bool, typer.Option("--unseen", help="Let label paths through that no labelled row has, of an unseen brand say.")
+        bool, typer.Option("--unseen", help="Allow label paths that no labelled row has, for example with a new brand.")
     ] = False,
 ) -> None:
-    """Write the contest's zip: one file with a JSON line a row, in the test file's order.
+    """Write a submission for the contest.
 
-    The same rows give the same bytes. Refuses, with the row and what was expected, where a test row is missing, comes
-    twice or stands out of order, an id is no whole number, or four labels are no path that a labelled row has. Needs
-    data/split (`dvc pull data/split`).
+    The zip contains one file, with a JSON line for each test row, in the order of the test file.
+
+    The command stops, and names the row, if a test row is missing, repeated or out of order, if an id is not a whole
+    number, or if no labelled row has the label path. It needs data/split (`dvc pull data/split`). The same rows always
+    give the same bytes.
     """
     from tillmap.core.taxonomy import LabelTree
     from tillmap.serving.feed import Feed
     from tillmap.serving.submission import read_answers, write_submission
 
     if (predictions is None) == (arm is None):
-        raise typer.BadParameter("give either a file of PREDICTIONS or an arm's name with --arm")
+        raise typer.BadParameter("expected either a PREDICTIONS file or --arm")
     rows = read_table(paths.ROWS)
     if predictions is not None:
         answers = read_answers(predictions)
@@ -60,16 +65,16 @@ def submit(  # noqa: PLR0917 - the options of a command line
 
 
 def _pipeline_answers(arm: str, rows: pd.DataFrame) -> pd.DataFrame:
-    """The pipeline's own predictions of the test rows. Raises InputError where the arm was off, or only piloted."""
+    """The pipeline's predictions of the test rows. Raises InputError if the arm was off or answered only a pilot."""
     file = paths.CASCADE / "predictions.parquet" if arm == CASCADE else paths.PREDICTIONS / f"{arm}.parquet"
     answers = read_table(file) if file.is_file() or file.parent != paths.CASCADE else pd.DataFrame()
     if answers.empty:
-        raise InputError(f"the {arm} arm was off and predicted nothing; switch it on and run `dvc repro`")
+        raise InputError(f"the {arm} arm was off and has no predictions; switch it on and run `dvc repro`")
     answers = answers[answers["split"] == "test"]
     run, test = read_params(paths.PARAMS, schema()).run, int((rows["split"] == "test").sum())
     if run.pilot_rows is not None and len(answers) < test:
         raise InputError(
             f"the {arm} arm was only piloted: it answered {len(answers):,} of {test:,} test rows "
-            f"(run.pilot_rows is {run.pilot_rows}). `dvc exp run -S run.pilot_rows=null` asks the rows that are missing"
+            f"(run.pilot_rows is {run.pilot_rows}). `dvc exp run -S run.pilot_rows=null` asks about the missing rows"
         )
     return answers

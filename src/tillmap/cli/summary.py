@@ -1,4 +1,4 @@
-"""`tillmap summary`: what the last run came to."""
+"""`tillmap summary`: the results of the last run."""
 
 from pathlib import Path
 
@@ -9,26 +9,27 @@ from tillmap.config import paths
 from tillmap.core.errors import InputError
 from tillmap.core.files import read_json
 
-_MIN_SECONDS = 1.0  # quicker stages are added up
+_MIN_SECONDS = 1.0  # faster stages share one line
 
 
 def summary() -> None:
-    """Show the arms' table, what each stage took, and what asking every test row would take.
+    """Show the results of the last run.
 
-    Reads what `dvc repro` wrote: plots/ and metrics/. A stage that did not have to run again shows its last time.
+    Shows the scores of the arms, the time of each stage, and an estimate for all test rows. Reads the files that
+    `dvc repro` wrote to plots/ and metrics/. A stage that did not run again shows the time of its last run.
     """
     for file in (paths.TABLE, paths.ESTIMATE):
         if not file.is_file():
-            raise InputError(f"{file} is not here; `dvc repro` makes it, `dvc pull plots` brings it")
+            raise InputError(f"{file} is missing; `dvc repro` makes it, `dvc pull plots` fetches it")
     typer.echo(paths.TABLE.read_text(encoding="utf-8"))
-    typer.echo("What each stage took, imports and DVC aside:\n")
+    typer.echo("Time and memory of each stage, without imports and DVC:\n")
     typer.echo(stage_times(paths.METRICS) + "\n")
-    typer.echo("What all test rows would take, at the speed and the cost of those that were asked:\n")
+    typer.echo("Estimate for all test rows, at the speed and cost per row of this run:\n")
     typer.echo(paths.ESTIMATE.read_text(encoding="utf-8"))
 
 
 def stage_times(metrics: Path) -> str:
-    """A plain text table of seconds and memory, from the files that the stages wrote; the slowest first."""
+    """A plain text table of each stage's seconds and peak memory, the slowest first, from the stages' metrics files."""
     found = []
     for file in sorted(metrics.rglob("*.json")):
         name = str(file.relative_to(metrics).with_suffix(""))
