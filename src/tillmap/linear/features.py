@@ -45,9 +45,8 @@ class Featuriser:
     A block is a group of columns, such as the n-grams. Within a block all rows have the same Euclidean length.
     """
 
-    def __init__(self, vectorisers: Mapping[str, TfidfVectorizer], ngrams: tuple[int, int]) -> None:
+    def __init__(self, vectorisers: Mapping[str, TfidfVectorizer]) -> None:
         self._vectorisers = vectorisers
-        self._ngrams = ngrams
 
     @classmethod
     def fit(
@@ -80,7 +79,7 @@ class Featuriser:
             except ValueError as error:  # scikit-learn's "empty vocabulary": fine for prices, not for texts
                 if block in ("grams", "skeletons"):
                     raise InputError("no description has a letter or a digit; check that column") from error
-        return cls(vectorisers, ngrams)
+        return cls(vectorisers)
 
     @property
     def blocks(self) -> tuple[str, ...]:
@@ -119,7 +118,7 @@ class Featuriser:
             vectoriser = _vectoriser(str(block), ngrams, vocabulary=terms["term"].tolist())
             vectoriser.idf_ = terms["weight"].to_numpy(np.float32)
             vectorisers[str(block)] = vectoriser
-        return cls(vectorisers, ngrams)
+        return cls(vectorisers)
 
 
 def _vectoriser(block: str, ngrams: tuple[int, int], **terms: Any) -> TfidfVectorizer:

@@ -1,4 +1,8 @@
-"""The fits of one linear recipe: on the training subset, without the calibration subset, and on every labelled row."""
+"""The three fits of a linear recipe, each on as many rows as the rows that it answers allow.
+
+The fit on the training subset answers the `dev` and `holdout` subsets, the one on all labelled rows except the
+`calibration` subset answers that subset, and the one on all labelled rows answers new rows.
+"""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,20 +16,21 @@ from tillmap.linear.model import TREE, LinearModel, Recipe
 from tillmap.linear.recipes import fit_best
 
 _ITEM = ["id", "description", "retailer", "price"]
-# The folders of the three fits.
+# Folder names of the three fits.
 _TRAIN, _OTHERS, _ALL = "train", "all_but_calibration", "all"
 
 
 @dataclass(frozen=True)
 class Options:
-    """What a user decides; the rest of the recipe is chosen on the `dev` subset.
+    """What the user sets. The rest of the recipe is chosen on the `dev` subset.
 
-    epochs: how often each row is shown in training.
-    ngrams: shortest and longest character n-gram.
-    price, retailer: whether an item's price and its retailer are looked at; None: where the `dev` subset says it helps.
-    unseen_paths: whether a known chain with a known brand may be answered that training never showed together.
-    trial_rows: up to so many rows are tried with all of them, more on whole groups of about so many.
-    weights_mib: the most that the weights' file may take.
+    Attributes:
+        epochs: how often each row is used in training.
+        ngrams: shortest and longest character n-gram.
+        price, retailer: whether an item's price and retailer are used; None: if they help on the `dev` subset.
+        unseen_paths: whether a known chain may be answered with a known brand that it was never seen with.
+        trial_rows: up to so many training rows, recipes are tried on all; above, on whole groups of about so many.
+        weights_mib: the largest size of the weights' file, in MiB.
     """
 
     epochs: int = 5
@@ -38,9 +43,9 @@ class Options:
 
 
 def train(rows: pd.DataFrame, tree: LabelTree, options: Options, seed: int) -> LinearModel:
-    """Train on the training subset of a rows table with the recipe that gets most of its `dev` subset right.
+    """Train on the training subset of a rows table with the recipe that gets most rows of the `dev` subset right.
 
-    `tree` holds the paths of the training subset. Raises InputError where that subset is empty or has another path.
+    `tree` has the paths of the training subset. Raises InputError if that subset is empty or has another path.
     """
     decided = {"price": options.price, "retailer": options.retailer}
     seen = {block: used for block, used in decided.items() if used is not None}
@@ -87,20 +92,20 @@ def save(
 
 
 def fit_for(subset: str) -> str:
-    """The fit that answers the rows of a subset: the one that has seen most rows besides them."""
+    """The name of the fit that answers the rows of a subset: the one trained on most rows without these."""
     return {"test": _ALL, "calibration": _OTHERS}.get(subset, _TRAIN)
 
 
 def load(folder: Path, fit: str = _ALL) -> LinearModel:
-    """A fit, or that of the training subset where the model was not refitted; by default the one for new rows.
+    """Load a fit, by default the one for new rows. If the model was not refitted, it is that of the training subset.
 
-    Raises InputError or ModelError where a file is missing or damaged.
+    Raises InputError or ModelError if a file is missing or damaged.
     """
     return LinearModel.load(_folder_of(folder, fit))
 
 
 def known_paths(folder: Path) -> LabelTree:
-    """The paths that new rows can be answered with. Raises InputError where the file is missing."""
+    """The paths that the model for new rows knows. Raises InputError if the file is missing."""
     return LabelTree.from_table(read_table(_folder_of(folder, _ALL) / TREE))
 
 
@@ -109,5 +114,5 @@ def _folder_of(folder: Path, fit: str) -> Path:
 
 
 def training_tree(folder: Path) -> LabelTree:
-    """The paths of the training subset, refitted or not. Raises InputError where the file is missing."""
+    """The paths of the training subset, refitted or not. Raises InputError if the file is missing."""
     return LabelTree.from_table(read_table(folder / _TRAIN / TREE))

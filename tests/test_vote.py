@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tillmap.arms.nearest import vote
 from tillmap.core.errors import InputError
 from tillmap.core.taxonomy import LEVELS
+from tillmap.retrieval.vote import vote
 
 PATHS = [("food", "dairy", "milk", "alder"), ("food", "dairy", "milk", "purely"), ("home", "bags", "bin bags", "alder")]
 ROWS = pd.DataFrame(
