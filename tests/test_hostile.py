@@ -14,11 +14,14 @@ import pytest
 from project import ROOT
 from safetensors.numpy import save_file
 
+from stages import infer
+from tillmap.arms import schema
 from tillmap.catalogue.source import read_source
+from tillmap.cli.stages import run_arm_stage
 from tillmap.config.params import read_params
 from tillmap.core import files as storage
 from tillmap.core.errors import TillmapError
-from tillmap.core.run_state import Journal
+from tillmap.core.run_state import AnswerLog, read_answers
 from tillmap.core.taxonomy import LabelTree
 from tillmap.linear.model import LinearModel
 from tillmap.llm.checkpoints import check_adapter, check_checkpoint, fetch_checkpoint
@@ -296,24 +299,39 @@ BAD_PARAMS = {
 @pytest.mark.parametrize("text", BAD_PARAMS.values(), ids=BAD_PARAMS)
 def test_params(tmp_path, text):
     (tmp_path / "params.yaml").write_text(text)
-    refused(read_params, tmp_path / "params.yaml")
+    refused(read_params, tmp_path / "params.yaml", schema())
 
 
 @pytest.mark.parametrize("arm", ["../../etc/passwd", "/etc/passwd", "nearest/../../x", "nearest\0", ""])
-def test_an_arm_is_one_of_the_arms_and_no_path(arm):
-    runner = (ROOT / "stages/runner.py").read_text()
-    assert "choices=ARMS" in runner
-    from tillmap.config.params import ARMS
+def test_an_arm_is_one_of_the_arms_and_no_path(arm, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["stages/infer.py", arm])
+    with pytest.raises(SystemExit) as ended:
+        run_arm_stage(infer.main, infer.PARAMS, infer.write_off)
+    assert ended.value.code == 2
+    assert "invalid choice" in capsys.readouterr().err
+    assert list(Path().iterdir()) == []
 
-    assert arm not in ARMS
+
+BAD_LOGS = {
+    "a pickle": PICKLE,
+    "nested too deep": DEEP + b"\n",
+    "a number": b"7\n",
+    "a list": b"[1]\n",
+    "without records": b'{"seconds": 1}\n',
+    "seconds that are text": b'{"seconds": "x", "records": {"a": {}}}\n',
+    "records that are a list": b'{"seconds": 1, "records": [1]}\n',
+}
 
 
-def test_state_of_a_run_that_was_poisoned_is_begun_anew(tmp_path):
-    (tmp_path / "run.jsonl").write_bytes(PICKLE)
-    journal = Journal(tmp_path / "run.jsonl")
-    assert not list(journal.records())
-    journal.add(0, 1.0, [{"id": 1}])
-    assert list(Journal(tmp_path / "run.jsonl").records()) == [{"id": 1}]
+@pytest.mark.parametrize("content", BAD_LOGS.values(), ids=BAD_LOGS)
+def test_state_of_a_run_that_was_poisoned_is_begun_anew(tmp_path, content):
+    path = tmp_path / "run.jsonl"
+    path.write_bytes(content)
+    assert read_answers(path, {"a"}) == {}
+    log = AnswerLog(path)
+    assert "a" not in log
+    log.add({"a": {"id": 1}}, 1.0)
+    assert AnswerLog(path).records(["a"]) == [{"id": 1}]
 
 
 def test_no_code_of_ours_unpickles_or_trusts():

@@ -118,15 +118,15 @@ def read_answers(path: Path, keys: Container[str]) -> dict[str, tuple[dict[str, 
 
 
 def _whole_lines(file: IO[bytes]) -> Iterator[tuple[int, dict[str, tuple[dict[str, Any], float]]]]:
-    """The size and the records of each line, up to the first that is cut short."""
+    """The size and the records of each line, up to the first that is cut short or damaged."""
     for line in file:
         try:
-            entry = json.loads(line)
-        except ValueError:
+            records = _with_seconds(json.loads(line))
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError):  # not what `add` wrote
             return
         if not line.endswith(b"\n"):
             return
-        yield len(line), _with_seconds(entry)
+        yield len(line), records
 
 
 def _with_seconds(entry: Mapping[str, Any]) -> dict[str, tuple[dict[str, Any], float]]:
