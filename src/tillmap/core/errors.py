@@ -26,6 +26,6 @@ class ResourceError(TillmapError):
 def first_line(error: BaseException) -> str:
     """The first line of a library's error, cut to 200 characters, for a message of our own.
 
-    It is the name of the error's class where the error has no text.
+    If the error has no text, it is the name of its class.
     """
     return (str(error).strip() or type(error).__name__).splitlines()[0][:MAX_LINE_CHARACTERS]

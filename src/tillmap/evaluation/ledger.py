@@ -1,4 +1,4 @@
-"""The bill of each arm, and what answering every test row would take."""
+"""The costs of each arm, and an estimate for answering all test rows."""
 
 from collections.abc import Mapping
 from decimal import Decimal
@@ -19,7 +19,7 @@ def bill_arms(
     costs: Costs,
     test_rows: int,
 ) -> dict[str, dict[str, Any]]:
-    """The ledger: each arm's bill, and under `all_rows` what answering all `test_rows` would take."""
+    """The costs of each arm, with an estimate for answering all `test_rows` under `all_rows`."""
     bills = {arm: bill_arm(usage[arm], training[arm], prices, costs) for arm in usage}
     return {arm: entry | {"all_rows": estimate_all_rows(usage[arm], entry, test_rows)} for arm, entry in bills.items()}
 
@@ -27,27 +27,32 @@ def bill_arms(
 def bill_arm(
     usage: Mapping[str, Any], training: Mapping[str, Any] | None, prices: Prices, costs: Costs
 ) -> dict[str, Any]:
-    """One arm's entry of metrics/costs.json, see `providers.costs.bill`.
+    """The costs of one arm, see `providers.costs.bill`.
 
-    `usage` is what the arm's answers took, `training` what its model took: seconds and device of this machine, or the
-    job of a provider. An arm that was asked at a provider noted `batch` and `tuned`.
+    Args:
+        usage: what the arm's answers took. An arm of a provider has `batch` and `tuned`.
+        training: what the training of its model took: `train_seconds` and `device`, or a provider's job; None if
+            nothing was trained.
+        prices: the provider's prices.
+        costs: the costs of this machine per hour.
     """
     rates = Rates(**costs.model_dump())
     if "batch" in usage:
         job = training or {"trained_tokens": 0, "estimated_usd": 0.0}
         return bill(usage, rates, prices=PriceList.of(prices.model_dump()), job=job)
     if training:
-        device = "cpu" if training["device"] == "cpu" else "gpu"  # the name of a card is a GPU, too
+        device = "cpu" if training["device"] == "cpu" else "gpu"  # `device` may be the name of a GPU
         spent = {"seconds": training["train_seconds"], "device": device}
         return bill(usage, rates, training=spent)
     return bill(usage, rates)
 
 
 def estimate_all_rows(usage: Mapping[str, Any], entry: Mapping[str, Any], test_rows: int) -> dict[str, Any]:
-    """What an arm would take for all `test_rows`, at the speed and cost a row of those it was asked about.
+    """An estimate for answering all `test_rows`, from the speed and cost per row of the rows that were answered.
 
-    `usage` has `rows` and `test_rows` (of the test split, among them); the held-out rows are asked only once.
-    Gives rows, minutes, tokens and dollars (the provider's and the machine's, training aside).
+    `usage` has `rows` and `test_rows` (how many of them are test rows). The other rows are held out and are answered
+    once, so they count as they are. Returns rows, minutes, tokens and dollars (of the provider and this machine,
+    without training).
     """
     rows = test_rows + usage["rows"] - usage["test_rows"]
     more = rows / usage["rows"]
@@ -61,9 +66,9 @@ def estimate_all_rows(usage: Mapping[str, Any], entry: Mapping[str, Any], test_r
 
 
 def estimate_table(costs: Mapping[str, Mapping[str, Any]], usage: Mapping[str, Mapping[str, Any]]) -> str:
-    """What all test rows would take, as a plain text table, the slowest arm first.
+    """The estimates for all test rows as a plain text table, the slowest arm first.
 
-    `costs` is that of `bill_arms`, `usage` what each arm's answers took.
+    `costs` is the result of `bill_arms`; `usage` is what each arm's answers took.
     """
     estimates = {arm: entry["all_rows"] for arm, entry in costs.items()}
     table = pd.DataFrame(

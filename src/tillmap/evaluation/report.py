@@ -1,4 +1,4 @@
-"""The arms side by side: scores, slices, expectations of new rows, the bill, what all rows would take, pictures."""
+"""The evaluation of all arms: scores, slices, the expected accuracy of new rows, and charts."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,15 +21,15 @@ from tillmap.evaluation.metrics import mark, recall_table, rounded, score_arm, s
 from tillmap.evaluation.slices import catch_all_paths, confusion, costliest_confusions, score_slices, slice_rows
 from tillmap.postprocessing.calibration import Confidence
 
-TARGETS = (0.8, 0.9, 0.95)  # accuracies of the rows that are answered
-OTHER = "other"  # the slice of rows that are not of a catch-all path
+TARGETS = (0.8, 0.9, 0.95)  # target accuracies of the answered rows
+OTHER = "other"  # the slice of rows without a catch-all path
 NOT_DRAWN = ("all", "level", "source", "in_tree")  # slices without a chart
 Tables = Mapping[str, pd.DataFrame]
 
 
 @dataclass(frozen=True)
 class Report:
-    """What was found: scores by arm, the paired comparison with the reference, slices, and the marks they rest on."""
+    """Scores by arm, the paired comparison with the reference arm, slices, and the marks behind them."""
 
     scores: dict[str, dict[str, Any]]
     versus: pd.DataFrame
@@ -37,11 +37,11 @@ class Report:
     marks: dict[str, pd.DataFrame]
 
     def as_json(self) -> dict[str, Any]:
-        """All of it, for metrics/scores.json."""
+        """Scores and comparison, for metrics/scores.json."""
         return {"arms": self.scores, "versus": self.versus.set_index("arm").to_dict("index")}
 
     def compact(self) -> dict[str, dict[str, float]]:
-        """The figures that `dvc exp show` puts side by side: item accuracy with its interval, and by level."""
+        """The figures for `dvc exp show`: item accuracy with its interval, and the accuracy of each level."""
         return {
             arm: {name: score[name] for name in ("item_accuracy", "low", "high")} | score["accuracy"]
             for arm, score in self.scores.items()
@@ -49,9 +49,9 @@ class Report:
 
 
 def choose_truth(rows: pd.DataFrame, predictions: Tables, pilot: pd.DataFrame | None) -> pd.DataFrame:
-    """The rows to score: labelled test rows; where there are none, the holdout rows that all arms answered.
+    """The rows to score: the labelled test rows, or if there are none, the holdout rows that all arms answered.
 
-    `pilot` (split, id) are the only test rows that every arm answered; None where all were.
+    `pilot` has the split and id of the test rows that every arm answered; None if these are all test rows.
     """
     test = rows[(rows["subset"] == "test") & rows["brand"].notna()]
     if len(test):
@@ -73,21 +73,24 @@ def make_report(
     resamples: int,
     seed: int,
 ) -> Report:
-    """Score every arm on the rows of `truth`; the first arm is the reference of the comparison.
+    """Score every arm on the rows of `truth`. The first arm is the reference of the comparison.
 
     Args:
         predictions: each arm's predictions table.
-        rows: the split's rows.
-        held_back: each arm's answers down to where they are sure (`review.hold_back`); empty where review is off.
-        confidences: the model of each arm whose confidences are calibrated.
-        usage: what each arm's answers took: rows, rows_per_second, tokens.
+        rows: all rows of the split.
+        truth: the rows to score, see `choose_truth`.
+        held_back: each arm's answers without the levels that are not confident enough (`review.hold_back`); empty if
+            review is off.
+        confidences: the confidence model of each arm that has one.
+        usage: the rows, rows_per_second and tokens of each arm's answers.
+        resamples, seed: of the bootstrap.
     """
     draws = {"resamples": resamples, "seed": seed}
     training = rows[rows["subset"] == "train"]
     marks = {arm: mark(table, truth, arm) for arm, table in predictions.items()}
     scores = {arm: score_arm(table, truth, arm, **draws) | _speed(usage[arm]) for arm, table in predictions.items()}
     for arm, table in predictions.items():
-        scores[arm]["confidence"] = _believe(arm, table, marks[arm], rows)
+        scores[arm]["confidence"] = _calibration(arm, table, marks[arm], rows)
         if arm in confidences:
             scores[arm] |= _expect(table, rows, confidences[arm])
     versus = compare_arms(marks, next(iter(marks)), **draws)
@@ -104,11 +107,11 @@ def make_report(
     return Report(scores, versus, slices, marks)
 
 
-def _believe(arm: str, predictions: pd.DataFrame, marks: pd.DataFrame, rows: pd.DataFrame) -> dict[str, Any]:
-    """How far an arm's confidences can be trusted on the rows scored.
+def _calibration(arm: str, predictions: pd.DataFrame, marks: pd.DataFrame, rows: pd.DataFrame) -> dict[str, Any]:
+    """The calibration error of an arm on the scored rows, and for each target accuracy a threshold and what it gives.
 
-    For each target accuracy: the threshold that reaches it on the calibration subset, and the share (coverage) and the
-    accuracy of the scored rows from there on; nothing where the arm answered none of that subset.
+    The threshold is chosen on the calibration subset; coverage (the share of rows answered) and accuracy are those of
+    the scored rows. There is no threshold if the arm answered no row of the calibration subset.
     """
     held_out = rows[rows["subset"] == "calibration"].merge(predictions[KEY], on=KEY)
     found: dict[str, Any] = {"ece": expected_calibration_error(marks["confidence"], marks["right"])}
@@ -123,7 +126,7 @@ def _believe(arm: str, predictions: pd.DataFrame, marks: pd.DataFrame, rows: pd.
 
 
 def _expect(predictions: pd.DataFrame, rows: pd.DataFrame, confidence: Confidence) -> dict[str, Any]:
-    """The accuracy to expect of the test rows that have no labels, with its interval, where there are such rows."""
+    """The expected accuracy of the test rows without labels, and its interval; empty if there are no such rows."""
     new = rows.loc[(rows["subset"] == "test") & rows["brand"].isna(), KEY]
     asked = predictions.merge(new, on=KEY)
     if asked.empty:
@@ -133,7 +136,7 @@ def _expect(predictions: pd.DataFrame, rows: pd.DataFrame, confidence: Confidenc
 
 
 def _speed(usage: Mapping[str, Any]) -> dict[str, Any]:
-    """Rows a second and tokens a row."""
+    """Rows per second and tokens per row."""
     tokens = {name: usage.get(name, 0) / usage["rows"] for name in ("prompt_tokens", "completion_tokens")}
     return {"rows_per_second": usage["rows_per_second"], **(tokens if any(tokens.values()) else {})}
 
@@ -150,7 +153,7 @@ def recall_of(
 
 
 def by_retriever(recall: pd.DataFrame) -> dict[str, dict[str, float]]:
-    """The recall tables of the retrievers as numbers for a metrics file."""
+    """The recall of each retriever, as numbers for a metrics file."""
     return {
         str(name): {f"at_{k}": round(float(found), 6) for k, found in zip(table["k"], table["recall"], strict=True)}
         for name, table in recall.groupby("retriever", sort=False)
@@ -158,7 +161,7 @@ def by_retriever(recall: pd.DataFrame) -> dict[str, dict[str, float]]:
 
 
 def draw(report: Report, recall: pd.DataFrame, losses: Mapping[str, Sequence[Sequence[float]]], folder: Path) -> None:
-    """Draw every chart into a folder, each a PNG beside the CSV it shows."""
+    """Draw all charts into a folder, as PNG and CSV. `losses` has (step, loss, learning rate) of each tuned arm."""
     marks, slices = report.marks, report.slices
     arms = pd.DataFrame(
         [
