@@ -1,1 +1,1 @@
-"""The parameters of params.yaml, profiles that override them, and where files are."""
+"""The schema of params.yaml, the profiles that change it, and the paths of the project's files."""

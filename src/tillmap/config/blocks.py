@@ -1,4 +1,7 @@
-"""The blocks of params.yaml that belong to no arm, and what the blocks of the arms are made of."""
+"""The blocks of params.yaml that belong to no arm, and the base classes of the arms' blocks.
+
+params.yaml has a comment for each value.
+"""
 
 from typing import Annotated, Any, Literal
 
@@ -12,19 +15,19 @@ RetrieverName = Literal["lexical", "dense", "hybrid"]
 
 
 CASCADE, VOTE = "cascade", "vote"
-COMBINED = (CASCADE, VOTE)  # the arms that are made of others
+COMBINED = (CASCADE, VOTE)  # they combine the answers of other arms
 
 
 class Section(BaseModel):
-    """A block of params.yaml. Types are strict: `"3"` is no number, `yes` no switch."""
+    """A block of params.yaml. Types are strict: `"3"` is not a number, and `yes` is not a boolean."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, protected_namespaces=())
 
 
 class Run(Section):
-    """Which arms answer, in the order of params.yaml: the first that is on is the reference of every comparison.
+    """Which arms are on. `make_schema` adds a field for each arm that `tillmap.arms` finds.
 
-    `make_schema` adds a switch for each arm.
+    The order is that of params.yaml, because the first arm that is on is the reference of every comparison.
     """
 
     cascade: bool
@@ -41,12 +44,12 @@ class Run(Section):
 
     @property
     def arms(self) -> tuple[str, ...]:
-        """Every arm, on or off; the cascade and the vote, which are made of others, among them."""
+        """Every arm, on or off, with the cascade and the vote."""
         return self._order
 
     @property
     def own_answers(self) -> tuple[str, ...]:
-        """The arms that answer by themselves, on or off: all but the cascade and the vote."""
+        """The arms that do not combine others, on or off: all but the cascade and the vote."""
         return tuple(name for name in self._order if name not in COMBINED)
 
     @property
@@ -89,7 +92,7 @@ class Retrieval(Section):
 
 
 class Questions(Section):
-    """What the arms that ask a language model have in common, wherever it runs."""
+    """The params that all arms with a language model share."""
 
     recipe: Literal["ours", "gradientgurus"]
     retriever: RetrieverName
@@ -106,7 +109,7 @@ class Questions(Section):
 
 
 class LanguageModel(Questions):
-    """What the arms that ask a local language model have in common."""
+    """The params that the arms with a local language model share."""
 
     choose: Literal["greedy", "likelihood"]
     engine: Literal["vllm", "transformers"]
@@ -115,7 +118,7 @@ class LanguageModel(Questions):
 
 
 class TrainLlama(Section):
-    """Null takes the value of `llama.recipe`, see training/recipes.py."""
+    """None takes the value of `llama.recipe`, see `tillmap.tuning.recipes`."""
 
     epochs: Annotated[float, Field(gt=0)] | None
     learning_rate: Annotated[float, Field(gt=0)] | None
@@ -141,7 +144,7 @@ class TrainOpenAI(Section):
 
 
 class TokenPrices(Section):
-    """Dollars for a million tokens."""
+    """Dollars per million tokens."""
 
     input: Price
     cached_input: Price
@@ -175,7 +178,7 @@ class Provider(Section):
 
 
 class Cascade(Section):
-    """`make_schema` narrows `llm` to the arms that ask a language model."""
+    """`make_schema` allows only arms with a language model for `llm`."""
 
     llm: str
     target_accuracy: Annotated[float, Field(gt=0, lt=1)] | None
@@ -187,7 +190,7 @@ class Cascade(Section):
 
 
 class Vote(Section):
-    """`make_schema` narrows `arms` to those that there are."""
+    """`make_schema` allows only existing arms in `arms`."""
 
     arms: list[str]
 

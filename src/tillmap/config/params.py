@@ -1,4 +1,4 @@
-"""The schema of params.yaml, put together from the arms there are, and errors that name the line."""
+"""Builds the schema of params.yaml from the arms, and checks the file. Errors name the line."""
 
 import difflib
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ from tillmap.core.errors import ParamsError
 
 
 class Params(Section):
-    """All of params.yaml but the blocks of the arms, which `make_schema` adds under their names."""
+    """All of params.yaml except the blocks of the arms. `make_schema` adds one for each arm, under the arm's name."""
 
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     run: blocks.Run
@@ -36,7 +36,7 @@ class Params(Section):
     evaluate: blocks.Evaluate
 
     def block(self, name: str) -> Any:
-        """The block of that name: an arm's settings, say."""
+        """The block with this name, for example an arm's settings."""
         return getattr(self, name)
 
     @property
@@ -48,12 +48,17 @@ class Params(Section):
         return bool(getattr(self.run, arm))
 
     def needs(self, arm: str) -> bool:
-        """Whether an arm's model must be there: the arm is on, or the cascade asks it."""
+        """Whether an arm's model is needed: the arm is on, or the cascade uses it."""
         return self.is_on(arm) or (self.run.cascade and self.cascade.llm == arm)
 
 
 def make_schema(arms: Mapping[str, type[Section]], asked: Sequence[str]) -> type[Params]:
-    """The schema of params.yaml for these arms, each with its block; `asked` are those that ask a language model."""
+    """Build the schema of params.yaml.
+
+    Args:
+        arms: the block of each arm, by name.
+        asked: the arms that ask a language model.
+    """
     llm: Any = Literal[tuple(asked)]
     voters: Any = Annotated[list[Literal[tuple(arms)]], Field(min_length=1)]  # type: ignore[misc]
     run = create_model("Run", __base__=blocks.Run, **dict.fromkeys(arms, (bool, ...)))  # type: ignore[call-overload]
@@ -66,12 +71,12 @@ def make_schema(arms: Mapping[str, type[Section]], asked: Sequence[str]) -> type
 
 
 def read_params(path: Path, schema: type[Params], keys: Sequence[str] | None = None) -> Params:
-    """Check the whole of params.yaml and return the top-level `keys` a stage declares (all, where none are given).
+    """Check all of params.yaml, and return only the `keys` that a stage declares in dvc.yaml (None: all).
 
-    A key is a block (`split`) or one value of a block (`run.rag`); reading anything else raises AttributeError, so
-    that a stage cannot depend on what dvc.yaml does not know of.
+    A key is a block (`split`) or one value of a block (`run.rag`). Reading anything else from the result raises
+    AttributeError. So a stage cannot use a parameter whose change would not rerun it.
 
-    Raises ParamsError naming the line of the first mistake.
+    Raises ParamsError, which names the line of the first mistake.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -84,10 +89,10 @@ def read_params(path: Path, schema: type[Params], keys: Sequence[str] | None = N
 
 
 def check_params(text: str, path: Path, schema: type[Params]) -> Params:
-    """Check the text of a params.yaml; `path` is for errors. Raises ParamsError naming the first mistake's line."""
+    """Check the text of a params.yaml. `path` is for errors. Raises ParamsError with the line of the first mistake."""
     try:
         tree = YAML().load(text)
-    except (YAMLError, RecursionError) as error:  # nested too deep is no error of YAML's
+    except (YAMLError, RecursionError) as error:  # RecursionError: nested too deep
         line = getattr(getattr(error, "problem_mark", None), "line", None)
         where = f"{path}:{line + 1}" if line is not None else str(path)
         raise ParamsError(f"{where}: not readable as YAML; check quotes and indentation") from error
@@ -102,6 +107,7 @@ def check_params(text: str, path: Path, schema: type[Params]) -> Params:
 
 
 def _only(params: Params, keys: Sequence[str]) -> Params:
+    # `model_construct` skips validation and leaves out every other field. The value None in `blocks` is a whole block.
     blocks: dict[str, set[str] | None] = {}
     for key in keys:
         name, _, leaf = key.partition(".")
@@ -119,7 +125,7 @@ def _only(params: Params, keys: Sequence[str]) -> Params:
 
 
 def _plain(node: Any) -> Any:
-    """ruamel's own mapping and scalar classes as the built-in ones that strict types ask for."""
+    """Convert ruamel's mapping and scalar classes to built-in types, which strict validation requires."""
     if isinstance(node, dict):
         return {str(key): _plain(value) for key, value in node.items()}
     if isinstance(node, list):
@@ -131,7 +137,7 @@ def _plain(node: Any) -> Any:
 
 
 def _explain(path: Path, tree: Any, error: ValidationError, schema: type[Params]) -> str:
-    # A misspelt key is both unknown and missing: the unknown one is what the user typed.
+    # A misspelt key gives two errors, an unknown and a missing key. Show the unknown one: the user typed it.
     first = min(error.errors(), key=lambda found: found["type"] != "extra_forbidden")
     location = [str(part) for part in first["loc"] if part not in ("float", "int", "constrained-str")]
     key, line = ".".join(location), _line(tree, location)
@@ -144,7 +150,7 @@ def _explain(path: Path, tree: Any, error: ValidationError, schema: type[Params]
         hint = f"did you mean {meant[0]}?" if meant else f"known here: {', '.join(known)}"
         return f"{where} is not a parameter; {hint}"
     message = first["msg"][0].lower() + first["msg"][1:]
-    if location[-1] == "key_variable":  # a key pasted here must not reach a log
+    if location[-1] == "key_variable":  # do not print the value: someone may have pasted the API key itself
         return f"{where}: {message}; name the environment variable that holds the key, never the key itself"
     return f"{where}: {message}, but it is {first['input']!r}; correct it there or with `-S {key}=VALUE`"
 
@@ -158,7 +164,7 @@ def _keys_beside(location: Sequence[str], schema: type[Params]) -> list[str]:
 
 
 def _line(tree: Any, location: Sequence[str]) -> int | None:
-    """The 1-based line of a key, or of the nearest block around it that is there."""
+    """The line of a key, from 1, or of the innermost block around it that exists."""
     line = None
     for name in location:
         if not isinstance(tree, dict) or name not in tree:

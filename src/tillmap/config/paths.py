@@ -1,4 +1,4 @@
-"""Where the project's files are, for the stages and the command line. dvc.yaml names the same places."""
+"""The paths of the project's files, for the stages and the command line. dvc.yaml names the same paths."""
 
 from pathlib import Path
 
@@ -12,8 +12,8 @@ INDEX = Path("data/index")
 NEIGHBOURS = Path("data/neighbours")
 PROMPTS = Path("data/prompts")
 COMPLETIONS = Path("data/completions")
-RULES = Path("data/answer_rules")  # how the completions are read
-USAGE = Path("data/usage")  # what training and answering took: seconds, tokens, the device; the bill is made of it
+RULES = Path("data/answer_rules")  # how to read the completions, see `AnswerRules`
+USAGE = Path("data/usage")  # seconds, tokens and device of training and answering, for the bill
 PREDICTIONS = Path("data/predictions")
 CASCADE = Path("data/cascade")
 REVIEW = Path("data/review")

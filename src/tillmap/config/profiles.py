@@ -1,4 +1,4 @@
-"""Profiles: named overrides of params.yaml, one for each kind of machine."""
+"""Profiles: files with values for params.yaml, one for each kind of machine."""
 
 from collections.abc import Mapping, Sequence
 from io import StringIO
@@ -18,10 +18,16 @@ _NULL = "tag:yaml.org,2002:null"
 def apply_profiles(
     names: Sequence[str], params: Path, folder: Path, schema: type[Params]
 ) -> dict[str, tuple[Any, Any]]:
-    """Write the values of `folder`/NAME.yaml into params.yaml, in the order of the names. Comments are kept.
+    """Write the values of profiles into params.yaml. Comments are kept.
 
-    Returns the changed values, as key to (old, new). Raises ParamsError if a profile is missing, not valid YAML, or
-    sets an unknown or invalid parameter; params.yaml is not changed then.
+    Args:
+        names: the profiles, `folder`/NAME.yaml. A later one overrides an earlier one.
+        params: the path of params.yaml.
+        folder: the folder of the profiles.
+        schema: checks the result before it is written.
+
+    Returns the changed values, as {key: (old, new)}. Raises ParamsError if a profile is missing, is not valid YAML, or
+    sets an unknown or invalid parameter. Then params.yaml is not changed.
     """
     yaml = YAML()
     yaml.preserve_quotes = True
