@@ -12,6 +12,7 @@ from tillmap.evaluation.calibration_curves import (
     coverage_curve,
     expected_calibration_error,
     threshold_for,
+    threshold_for_use,
 )
 
 CONFIDENCE = [0.9, 0.8, 0.8, 0.3, 1.0]
@@ -106,3 +107,33 @@ def test_a_threshold_set_on_some_rows_is_carried_over_to_others():
     assert threshold_for([0.9], [0], 0.5) is None
     coverage, accuracy = answered_from([0.9], [1], None)
     assert coverage == 0 and np.isnan(accuracy)
+
+
+def drawn(rows, seed):
+    """Confidences as a calibrated arm gives them, and which of its answers are right."""
+    rng = np.random.default_rng(seed)
+    confidence = rng.beta(0.8, 0.6, rows)
+    return confidence, rng.random(rows) < confidence
+
+
+@pytest.mark.parametrize("target", [0.8, 0.9, 0.95])
+def test_the_target_carries_over_to_rows_that_chose_nothing(target):
+    reached = []
+    for seed in range(20):
+        confidence, right = drawn(800, seed)
+        threshold = threshold_for_use(confidence, right, target)
+        new, new_right = drawn(20_000, 1000 + seed)
+        reached.append(new_right[new >= threshold].mean())
+    assert abs(np.mean(reached) - target) < 0.01
+    assert np.mean(np.abs(np.array(reached) - target) < 0.03) >= 0.9
+
+
+def test_confidences_that_flatter_are_met_half_way():
+    confidence, right = drawn(4000, 1)
+    flattering = confidence**0.5
+    threshold = threshold_for_use(flattering, right, 0.9)
+    alone = threshold_for_use(flattering, flattering, 0.9)
+    assert threshold > alone
+    assert right[flattering >= threshold].mean() > right[flattering >= alone].mean() + 0.03
+    assert threshold_for_use([0.2, 0.4], [False, False], 0.9) == float("inf")
+    assert threshold_for_use([0.2, 0.99], [False, True], 0.9) == 0.99

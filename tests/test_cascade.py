@@ -1,29 +1,26 @@
 """The cascade: what it routes, what it asks, when it refuses. Its language model is a server of known accuracy."""
 
-import importlib.util
 import json
 
 import numpy as np
 import pandas as pd
 import pytest
-from project import ROOT
-from ruamel.yaml import YAML
+from trained import set_params
 
 from openai_server import KEY, LocalOpenAI
-from tillmap.cascade.routing import (
-    ASKED,
-    FREE,
-    TRIED,
-    choose_threshold,
-    keep_to_budget,
-    plan_routes,
-    threshold_of_budget,
-)
+from stages import cascade
+from tillmap.arms import schema
+from tillmap.cascade.report import score_routed
+from tillmap.cascade.roles import KEPT, ROUTED, TRIAL
+from tillmap.cascade.routing import keep_to_budget, plan_routes, threshold_of_budget
 from tillmap.cascade.trial import fuse, judge, merge
 from tillmap.config import paths
 from tillmap.config.params import read_params
 from tillmap.core.errors import ParamsError
+from tillmap.core.files import OFF
 from tillmap.core.taxonomy import LEVELS, LabelPath, LabelTree
+from tillmap.evaluation.metrics import mark
+from tillmap.splitting.subsets import draw_pilot
 
 LABELS = list(LEVELS)
 PATHS = [LabelPath("food", f"group {i // 4}", f"module {i // 2}", f"brand {i}") for i in range(16)]
@@ -38,55 +35,32 @@ def drawn(rows, seed):
     return confidence, rng.random(rows) < confidence
 
 
-@pytest.mark.parametrize("target", [0.8, 0.9, 0.95])
-def test_the_target_carries_over_to_rows_that_chose_nothing(target):
-    reached = []
-    for seed in range(20):
-        confidence, right = drawn(800, seed)
-        threshold = choose_threshold(confidence, right, target)
-        new, new_right = drawn(20_000, 1000 + seed)
-        reached.append(new_right[new >= threshold].mean())
-    assert abs(np.mean(reached) - target) < 0.01
-    assert np.mean(np.abs(np.array(reached) - target) < 0.03) >= 0.9
-
-
-def test_confidences_that_flatter_are_met_half_way():
-    confidence, right = drawn(4000, 1)
-    flattering = confidence**0.5
-    threshold = choose_threshold(flattering, right, 0.9)
-    alone = choose_threshold(flattering, flattering, 0.9)
-    assert threshold > alone
-    assert right[flattering >= threshold].mean() > right[flattering >= alone].mean() + 0.03
-    assert choose_threshold([0.2, 0.4], [False, False], 0.9) == float("inf")
-    assert choose_threshold([0.2, 0.99], [False, True], 0.9) == 0.99
-
-
-def routed(confidences, **parts):
+def routed(confidences, **sizes):
     """A table of the free arm's predictions, all labelled."""
-    part = [name for name, count in parts.items() for _ in range(count)]
-    split = ["test" if name == "test" else "train" for name in part]
+    subsets = [name for name, count in sizes.items() for _ in range(count)]
+    split = ["test" if name == "test" else "train" for name in subsets]
     return pd.DataFrame(
-        {"split": split, "id": range(len(part)), "subset": part, "confidence": confidences, "labelled": True}
+        {"split": split, "id": range(len(subsets)), "subset": subsets, "confidence": confidences, "labelled": True}
     )
 
 
 def test_only_rows_below_the_threshold_are_asked_and_few_of_them_tried():
-    table = routed(np.linspace(0, 1, 60), calibrate=20, report=20, test=20).sample(frac=1, random_state=1)
+    table = routed(np.linspace(0, 1, 60), calibration=20, holdout=20, test=20).sample(frac=1, random_state=1)
     routes = plan_routes(table.sort_index(), 0.2, 5, seed=1)
     test = routes[routes["subset"] == "test"]
     assert len(test) == 20
-    assert (test["role"] == np.where(test["confidence"] < 0.2, ASKED, FREE)).all()
-    assert (routes["role"] == TRIED).sum() == 5
+    assert (test["role"] == np.where(test["confidence"] < 0.2, ROUTED, KEPT)).all()
+    assert (routes["role"] == TRIAL).sum() == 5
     assert set(routes["subset"]) == {"calibration", "test"}
-    sure = routes[(routes["subset"] == "calibration") & (routes["role"] == FREE)]
-    assert 0 < len(sure) < (table.query("part == 'calibrate'")["confidence"] >= 0.2).sum(), "in the same proportion"
+    sure = routes[(routes["subset"] == "calibration") & (routes["role"] == KEPT)]
+    assert 0 < len(sure) < (table.query("subset == 'calibration'")["confidence"] >= 0.2).sum(), "in the same proportion"
     unlabelled = table.assign(labelled=table["subset"] != "test").sort_index()
-    report = plan_routes(unlabelled, 0.5, 5, seed=1).query("part == 'report'")
-    assert len(report) == 5, "drawn without a look at how sure they are"
+    holdout = plan_routes(unlabelled, 0.5, 5, seed=1).query("subset == 'holdout'")
+    assert len(holdout) == 5, "drawn without a look at how sure they are"
 
 
 def test_a_budget_goes_to_the_trial_and_then_to_the_least_sure():
-    table = routed([*np.full(4, 0.1), *np.linspace(0.9, 0.0, 10)], calibrate=4, test=10)
+    table = routed([*np.full(4, 0.1), *np.linspace(0.9, 0.0, 10)], calibration=4, test=10)
     assert threshold_of_budget(table["confidence"][4:], np.ones(10), 7.0, table["confidence"][:4], 4) == pytest.approx(
         0.3
     )
@@ -97,13 +71,13 @@ def test_a_budget_goes_to_the_trial_and_then_to_the_least_sure():
     routes = plan_routes(table, float("inf"), 4, seed=1)
     usd = dict.fromkeys(routes[["split", "id"]].itertuples(index=False, name=None), 1.0)
     kept = keep_to_budget(routes, usd, 7.0)
-    assert (kept["role"] == TRIED).sum() == 4
-    assert kept.loc[kept["role"] == ASKED, "confidence"].tolist() == pytest.approx([0.2, 0.1, 0.0])
+    assert (kept["role"] == TRIAL).sum() == 4
+    assert kept.loc[kept["role"] == ROUTED, "confidence"].tolist() == pytest.approx([0.2, 0.1, 0.0])
     assert len(kept) == 14
     poor = keep_to_budget(routes, usd, 2.5)
-    assert (poor["role"] == TRIED).sum() == 2
+    assert (poor["role"] == TRIAL).sum() == 2
     assert len(poor) == 12, "a held-out row that nobody tried is not answered"
-    assert not (poor["role"] == ASKED).any()
+    assert not (poor["role"] == ROUTED).any()
 
 
 def test_candidates_are_what_both_hold_likely():
@@ -147,42 +121,31 @@ def test_a_gain_that_may_be_chance_is_none():
     assert not judge(much, wrong, wrong, truth, 1).routes
 
 
-def load_stage(name):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(ROOT / "stages"))
-        spec = importlib.util.spec_from_file_location(f"stage_{name}", ROOT / f"stages/{name}.py")
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-    return module
-
-
 class Shop:
-    """A project with what the cascade's stages read: a calibrated linear arm, and a model at a provider."""
+    """A project with what the cascade's stage reads: a calibrated linear arm, and a model at a provider."""
 
-    def __init__(self, folder, base_url, **cascade):
+    def __init__(self, folder, base_url, pilot_rows=None, **changes):
         self.folder = folder
         folder.mkdir()
-        yaml = YAML()
-        params = yaml.load((ROOT / "params.yaml").read_text())
-        params["run"] |= dict.fromkeys(("nearest", "rag", "llama", "openai"), False) | {"cascade": True}
-        params["linear"]["refit_up_to"] = 0
-        params["openai"] |= {"mode": "retrieved", "engine": "openai_server", "examples": 1}
-        params["provider"]["base_url"] = base_url
-        params["postprocess"]["embed"] = False
-        params["cascade"] |= {"llm": "openai", "held_out_rows": 100} | cascade
-        yaml.dump(params, folder / "params.yaml")
+        off = dict.fromkeys(("nearest", "rag", "llama", "openai"), False)
+        self.set_params({
+            "run": off | {"cascade": True, "pilot_rows": pilot_rows},
+            "openai": {"mode": "retrieved", "engine": "openai_server", "examples": 1},
+            "provider": {"base_url": base_url},
+            "cascade": {"llm": "openai", "held_out_rows": 100} | changes,
+        })  # fmt: skip
         self._write_rows()
         self.write(folder / "models/openai/job.json", {"mode": "retrieved", "model": MODEL, "usd": 0.0})
 
     def _write_rows(self):
         rng = np.random.default_rng(7)
-        parts = ["train"] * 32 + ["calibration"] * LINEAR_ROWS + ["test"] * TEST_ROWS
-        true = [PATHS[i % 16] if i < 32 else PATHS[rng.integers(16)] for i in range(len(parts))]
+        subsets = ["train"] * 32 + ["calibration"] * LINEAR_ROWS + ["test"] * TEST_ROWS
+        true = [PATHS[i % 16] if i < 32 else PATHS[rng.integers(16)] for i in range(len(subsets))]
         rows = pd.DataFrame(true, columns=LABELS)
         ids = [*range(32 + LINEAR_ROWS), *range(TEST_ROWS)]
-        rows.insert(0, "split", ["test" if part == "test" else "train" for part in parts])
+        rows.insert(0, "split", ["test" if subset == "test" else "train" for subset in subsets])
         rows.insert(1, "id", ids)
-        rows = rows.assign(subset=parts, retailer="shop", price=1.0)
+        rows = rows.assign(subset=subsets, retailer="shop", price=1.0)
         rows["description"] = [f"{row.split}ed item {row.id}" for row in rows.itertuples()]
         rows["product"] = rows["description"]
         asked = rows[32:].reset_index(drop=True)
@@ -204,6 +167,8 @@ class Shop:
         near.to_parquet(self.folder / "data/neighbours/lexical.parquet")
         table.to_parquet(self.folder / "data/predictions/linear.parquet")
         (self.folder / "data/completions/linear.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        rules = {"format": "json", "unseen": False, "free_text": False}
+        self.write(self.folder / "data/answer_rules/linear/rules.json", rules)
         self.rows, self.linear, self.tree = asked, table, LabelTree.from_table(tree)
         self.answers = dict(zip(asked["description"], true[32:], strict=True))
 
@@ -212,14 +177,16 @@ class Shop:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(value))
 
-    def run(self, stage):
+    def set_params(self, changes):
+        set_params(self.folder, changes)
+
+    def run(self):
         """The stage's main function, in this process, in the shop's folder: what it returns."""
-        module = load_stage(stage)
         with pytest.MonkeyPatch.context() as patch:
             patch.chdir(self.folder)
             patch.setenv("TILLMAP_STATE", str(self.folder / "state"))
             patch.setenv("OPENAI_API_KEY", KEY)
-            return module.main(read_params(paths.PARAMS, module.PARAMS))
+            return cascade.main(read_params(paths.PARAMS, schema(), cascade.PARAMS))
 
     def table(self, name):
         return pd.read_parquet(self.folder / name)
@@ -253,42 +220,41 @@ def of_accuracy(service, shop, accuracy):
 def test_a_model_that_gains_answers_the_routed_rows_and_no_other(service, tmp_path):
     shop = Shop(tmp_path / "shop", service.base_url)
     of_accuracy(service, shop, 0.9)
-    plan, found = shop.run("route"), shop.run("cascade")
-    routes, merged = shop.table("data/prompts/cascade/routes.parquet"), shop.table("data/predictions/cascade.parquet")
-    to_ask = routes[routes["role"] != FREE].merge(shop.rows, on=["split", "id"])
+    found = shop.run()
+    routes, merged = shop.table("data/cascade/routes.parquet"), shop.table("data/cascade/predictions.parquet")
+    to_ask = routes[routes["role"] != KEPT].merge(shop.rows, on=["split", "id"])
     assert sorted(item for item, _ in service.asked) == sorted(to_ask["description"])
-    assert (routes["role"] == TRIED).sum() == 100
+    assert (routes["role"] == TRIAL).sum() == 100
     test = routes[routes["split"] == "test"]
-    sure = test[test["role"] == FREE].merge(merged, on=["split", "id"])
+    sure = test[test["role"] == KEPT].merge(merged, on=["split", "id"])
     linear = sure.merge(shop.linear, on=["split", "id"], suffixes=("", "_linear"))
     assert (linear["brand"] == linear["brand_linear"]).all() and (sure["source"] == "linear").all()
     assert len(merged[merged["split"] == "test"]) == TEST_ROWS
     assert shop.right(merged).mean() > shop.right(shop.linear).mean() + 0.1
     assert set(merged.loc[merged["source"] == "openai", "id"]) <= set(to_ask["id"])
     assert found["trial"]["routes"] and found["trial"]["low"] > 0
-    assert found["calls"] == len(service.asked) == plan["to_try"] + plan["to_ask"]
+    assert found["calls"] == len(service.asked) == found["to_try"] + found["to_ask"]
     assert found["calls_saved"] == len(sure) and found["usd"] > 0 and found["usd_saved"] > 0
     assert abs(shop.right(sure).mean() - 0.9) < 0.06, "150 rows"
     answered = merged[(merged["source"] == "openai") & (merged["split"] == "test")]
     assert abs(answered["confidence"].mean() - shop.right(answered).mean()) < 0.1
     assert all("Likely answers" in content for _, content in service.asked)
     calls = len(service.asked)
-    shop.run("cascade")
+    shop.run()
     assert len(service.asked) == calls, "nothing is paid twice"
 
 
 def test_a_model_that_does_not_gain_is_never_asked_about_a_new_row(service, tmp_path, caplog):
     shop = Shop(tmp_path / "shop", service.base_url)
     of_accuracy(service, shop, 0.3)
-    shop.run("route")
     with caplog.at_level("INFO", "tillmap"):
-        found = shop.run("cascade")
+        found = shop.run()
     assert len(service.asked) == 100
     assert all(item.startswith("trained") for item, _ in service.asked)
     assert not found["trial"]["routes"]
     assert "no gain is shown" in found["trial"]["reason"] and found["trial"]["reason"] in caplog.text
     assert found["calls_saved"] == TEST_ROWS
-    merged = shop.table("data/predictions/cascade.parquet")
+    merged = shop.table("data/cascade/predictions.parquet")
     assert (merged["source"] == "linear").all()
     both = merged.merge(shop.linear, on=["split", "id"], suffixes=("", "_linear"))
     assert (both["brand"] == both["brand_linear"]).all() and len(shop.right(merged)) == TEST_ROWS
@@ -297,26 +263,67 @@ def test_a_model_that_does_not_gain_is_never_asked_about_a_new_row(service, tmp_
 def test_a_budget_is_kept_to_and_goes_to_the_least_sure(service, tmp_path):
     shop = Shop(tmp_path / "shop", service.base_url, target_accuracy=None, budget_usd=0.005, held_out_rows=60)
     of_accuracy(service, shop, 1.0)
-    plan, found = shop.run("route"), shop.run("cascade")
-    assert 0 < plan["to_ask"] < TEST_ROWS
-    assert 0.0045 < sum(plan["max_usd"].values()) <= 0.005
-    routes = shop.table("data/prompts/cascade/routes.parquet")
+    found = shop.run()
+    assert 0 < found["to_ask"] < TEST_ROWS
+    assert 0.0045 < sum(found["max_usd"].values()) <= 0.005
+    routes = shop.table("data/cascade/routes.parquet")
     test = routes[routes["split"] == "test"]
-    asked, kept = (test.loc[test["role"] == role, "confidence"] for role in (ASKED, FREE))
+    asked, kept = (test.loc[test["role"] == role, "confidence"] for role in (ROUTED, KEPT))
     assert asked.max() <= kept.min()
-    assert routes.loc[routes["role"] == TRIED, "confidence"].max() <= kept.min() + 1e-9, "tried on such rows"
-    assert len(service.asked) == plan["to_try"] + plan["to_ask"]
+    assert routes.loc[routes["role"] == TRIAL, "confidence"].max() <= kept.min() + 1e-9, "tried on such rows"
+    assert len(service.asked) == found["to_try"] + found["to_ask"]
     assert found["usd"] <= 0.005
 
 
+def test_a_pilot_asks_about_its_rows_and_a_full_run_about_the_others(service, tmp_path):
+    shop = Shop(tmp_path / "shop", service.base_url, pilot_rows=60)
+    of_accuracy(service, shop, 0.9)
+    found = shop.run()
+    answered = shop.table("data/cascade/predictions.parquet").query("split == 'test'")
+    pilot = draw_pilot(shop.rows, 60, read_params(shop.folder / "params.yaml", schema()).seed)
+    assert set(answered["id"]) == set(pilot["id"]) and found["test_rows"] == 60
+    piloted = [item for item, _ in service.asked]
+    assert 0 < found["to_ask"] < 60 and len(piloted) == 100 + found["to_ask"]
+    shop.set_params({"run": {"pilot_rows": None}})
+    complete = shop.run()
+    everything = [item for item, _ in service.asked]
+    assert complete["test_rows"] == TEST_ROWS
+    assert complete["threshold"] == found["threshold"], "the calibration subset alone chooses it"
+    assert len(everything) == len(set(everything)) == 100 + complete["to_ask"], "nothing is asked twice"
+    routes = shop.table("data/cascade/routes.parquet").query("role == @ROUTED")
+    assert set(everything[len(piloted) :]) == {f"tested item {row}" for row in routes["id"]} - set(piloted)
+
+
+def test_a_cascade_that_is_off_says_so(tmp_path):
+    shop = Shop(tmp_path / "shop", "http://127.0.0.1:9/v1")
+    shop.set_params({"run": {"cascade": False}})
+    assert shop.run() == {"off": True}
+    assert [file.name for file in (shop.folder / "data/cascade").iterdir()] == [OFF]
+
+
+def test_kept_and_routed_rows_are_scored_apart():
+    truth = predictions([PATHS[0]] * 40)[["split", "id", *LABELS]].assign(product=range(40))
+    said = {"linear": [PATHS[0]] * 25 + [PATHS[1]] * 15, "cascade": [PATHS[0]] * 35 + [PATHS[1]] * 5}
+    marks = {arm: mark(predictions(paths), truth, arm) for arm, paths in said.items()}
+    routes = truth[["split", "id"]].assign(role=[KEPT] * 20 + [ROUTED] * 20)
+    found = score_routed(marks, routes, resamples=200, seed=1)
+    assert (found["coverage"], found["accuracy_of_answered"], found["routed"]) == (0.5, 1.0, 20)
+    assert found["accuracy_on_routed"] == {"linear": 0.25, "cascade": 0.75}
+    assert found["change"]["difference"] == 0.25 and found["change"]["verdict"] == "better"
+    all_kept = score_routed(marks, routes.assign(role=KEPT), resamples=200, seed=1)
+    assert (all_kept["coverage"], all_kept["routed"], all_kept["accuracy_on_routed"]) == (1.0, 0, {})
+
+
 @pytest.mark.parametrize(
-    ("cascade", "says"),
+    ("run", "settings", "says"),
     [
-        ({"target_accuracy": None}, "set one of them"),
-        ({"llm": "rag", "budget_usd": 1.0}, "has no price"),
+        ({}, {"target_accuracy": None}, "set one of them"),
+        ({}, {"llm": "rag", "budget_usd": 1.0}, "has no price"),
+        ({"linear": False}, {}, "needs the linear arm, .*`-S run.linear=true`"),
     ],
 )
-def test_what_cannot_be_is_refused(tmp_path, cascade, says):
-    shop = Shop(tmp_path / "shop", "http://127.0.0.1:9/v1", **cascade)
+def test_what_cannot_be_is_refused(tmp_path, run, settings, says):
+    shop = Shop(tmp_path / "shop", "http://127.0.0.1:9/v1", **settings)
+    shop.set_params({"run": run})
     with pytest.raises(ParamsError, match=says):
-        shop.run("route")
+        shop.run()
