@@ -1,4 +1,4 @@
-"""The ways to answer. Every module here that defines an `Arm` is one; nothing else needs to know its name."""
+"""The arms: ways to label a row. Each subclass of `Arm` in a module of this package is found by itself."""
 
 import importlib
 import pkgutil
@@ -23,9 +23,9 @@ ARMS: Mapping[str, Arm] = _find()
 
 
 def asks_model(arm: str, voters: Sequence[str] = ()) -> bool:
-    """Whether a language model gives some of an arm's answers, so that a pilot holds it back.
+    """Whether a language model gives some of an arm's answers, so that a pilot limits its test rows.
 
-    Of the vote, that goes by its `voters`.
+    `voters` are the arms that vote, if `arm` is the vote.
     """
     if arm in ARMS:
         return not ARMS[arm].free

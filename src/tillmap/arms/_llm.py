@@ -1,4 +1,4 @@
-"""What the arms that ask a language model share: how they ask, what is allowed, and the asking itself."""
+"""The base classes of the arms that ask a language model: prompts, allowed answers and inference."""
 
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
@@ -19,31 +19,31 @@ from tillmap.llm.interface.prompting import Recipe, Renderer, our_recipe
 
 
 class LanguageModelArm(Arm):
-    """Asks a language model one question a row. A subclass says which model, and what it is shown."""
+    """Asks a language model one question per row. A subclass defines the model and what the prompt shows."""
 
     free: ClassVar[bool] = False
 
     def is_tuned(self, settings: Any) -> bool:
-        """Whether the model that answers was tuned on this arm's training examples: it is asked without examples."""
+        """Whether the model was tuned on this arm's training examples. Then it is asked without few-shot examples."""
         return self.tuned
 
     def examples_shown(self, settings: Any) -> int:
-        """How many of a row's neighbours the model sees with their labels."""
+        """The number of few-shot examples in a prompt."""
         return 0 if self.is_tuned(settings) else int(settings.examples)
 
     @abstractmethod
     def gradientgurus(self, settings: Any) -> tuple[Recipe, str]:
-        """The recipe of the contest's team of that name, and its answer format."""
+        """The recipe of the contest team GradientGurus for this arm, and the name of its answer format."""
 
     @abstractmethod
     def ask(self, context: Context, questions: Sequence[Question], allowed: dict[str, Any] | None) -> list[Completion]:
-        """One completion for each question, in order; a run that was cut off goes on.
+        """One completion for each question, in order. A killed run resumes with the questions that have no answer.
 
-        `allowed` is that of `Arm.allowed`. Raises ModelError, ParamsError, ProviderError or ResourceError.
+        `allowed` is the result of `Arm.allowed`. Raises ModelError, ParamsError, ProviderError or ResourceError.
         """
 
     def answer(self, context: Context, rows: pd.DataFrame) -> Iterator[Completion]:
-        """The questions that the `prompts` stage wrote are asked as they are; for new rows they are written now."""
+        """Ask the questions that the `prompts` stage wrote. For new rows, which have none, write them first."""
         if context.prompts is None:
             questions, allowed = list(self.questions(context, rows)), self.allowed(context)
         else:
@@ -58,11 +58,11 @@ class LanguageModelArm(Arm):
         return settings.unseen_brand
 
     def format_for(self, settings: Any, tree: LabelTree) -> AnswerFormat:
-        """The answer format with the paths of a tree."""
+        """The arm's answer format for the paths of a tree."""
         return make_answer_format(self.answer_format(settings), tree)
 
     def renderer(self, settings: Any, tree: LabelTree) -> Renderer:
-        """How the arm asks, the same in training and afterwards."""
+        """Makes the messages, the same in training and inference."""
         recipe = our_recipe(settings.show_retailer, settings.show_price, settings.show_numbers)
         if settings.recipe == "gradientgurus":
             recipe = self.gradientgurus(settings)[0]
@@ -75,9 +75,10 @@ class LanguageModelArm(Arm):
         return self.format_for(settings, self.known_paths(context)).allowed_to_all(settings)
 
     def questions(self, context: Context, rows: pd.DataFrame) -> Iterator[Question]:
-        """With `constrain: retrieved` a question allows only its neighbours' paths, widened as `widen` says.
+        """One question for each of `rows`, in order.
 
-        A row without neighbours allows any text.
+        With `constrain: retrieved` a question allows only the paths of the row's neighbours, widened by `widen`. For a
+        row without neighbours any text is allowed.
         """
         settings, tree = context.settings, self.known_paths(context)
         renderer, shown = self.renderer(settings, tree), self.examples_shown(settings)
@@ -98,7 +99,7 @@ class LanguageModelArm(Arm):
 
 
 class LocalModelArm(LanguageModelArm):
-    """Asks a model on this machine: the checkpoint in `context.base`, with the arm's own adapter if it is tuned."""
+    """Asks a model on this machine: the checkpoint in `context.base`, with the arm's adapter if it is tuned."""
 
     def ask(self, context: Context, questions: Sequence[Question], allowed: dict[str, Any] | None) -> list[Completion]:
         from tillmap.llm.interface.generation import Machine
@@ -121,9 +122,9 @@ class LocalModelArm(LanguageModelArm):
         self.find_model(context)
 
     def find_model(self, context: Context) -> tuple[Path, Path | None]:
-        """The checkpoint that is asked, and the adapter on top of it where a tuned model was not merged.
+        """The folders of the checkpoint and of the adapter. There is no adapter if the model is untuned or merged.
 
-        Raises ModelError where one is missing or incomplete.
+        Raises ModelError if one is missing or incomplete.
         """
         from tillmap.llm.checkpoints import check_adapter, check_checkpoint
 

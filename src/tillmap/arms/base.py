@@ -1,4 +1,4 @@
-"""What an arm is: one way to answer, in one module of this package."""
+"""The base class of the arms."""
 
 import json
 from abc import ABC, abstractmethod
@@ -14,23 +14,25 @@ from tillmap.core.completions import Completion, Message, Question
 from tillmap.core.errors import ParamsError
 from tillmap.core.taxonomy import LabelPath, LabelTree
 
-# What an arm may need to label new rows: the split with its rows, the retrievers' indexes, the arm's own model
-# (models/ARM), and the checkpoint that it asks or that its model was tuned from (models/base/ARM).
+# What an arm can need to label new rows. rows: data/split. index: the retrievers' indexes. model: the arm's own model,
+# models/ARM. base: the checkpoint that it asks, or that its model was tuned from, models/base/ARM.
 Need = Literal["rows", "index", "model", "base"]
 
 
 class Arm(ABC):
-    """One way to answer. Subclass it in a module of `tillmap.arms`, and every command and stage knows it.
+    """One way to label rows. A subclass in a module of `tillmap.arms` is known to every command and stage.
+
+    CONTRIBUTING.md shows how to add one.
 
     Attributes:
-        name: what params.yaml, dvc.yaml and the command line call it.
+        name: its name in params.yaml, dvc.yaml and on the command line.
         Settings: its block of params.yaml.
-        free: whether asking costs nothing. The confidences of all arms then lean on what it says, and a pilot
-            (`run.pilot_rows`) does not hold it back.
-        paid: whether asking costs money at a provider.
+        free: whether it needs no language model. The confidences of all arms use the answers of free arms as signals,
+            and a pilot (`run.pilot_rows`) does not limit them.
+        paid: whether a provider charges for its answers.
         tuned: whether its model is tuned on labelled rows (`training_examples`).
         reads: what it needs to label new rows.
-        training_params: what `train` reads of params.yaml, beside the seed.
+        training_params: the params that `train` reads, beside the seed.
     """
 
     name: ClassVar[str]
@@ -45,51 +47,56 @@ class Arm(ABC):
     def answer(self, context: Context, rows: pd.DataFrame) -> Iterator[Completion]:
         """One completion for each of `rows` (split, id, subset, description, retailer, price), in order.
 
-        The `infer` stage and `tillmap predict` both call this. What it noted on the way (seconds spent, tokens paid)
-        goes into `context.notes`.
+        The `infer` stage and `tillmap predict` both call this method. An arm can write what its answers took (seconds,
+        dollars) to `context.notes`.
         """
 
     def check(self, context: Context) -> None:
-        """Look whether the arm's files are whole before hours go into a run. Raises InputError or ModelError."""
+        """Check the arm's files before a long run. Raises InputError or ModelError if one is missing or damaged."""
         return None
 
     def known_paths(self, context: Context) -> LabelTree:
-        """The label paths that the arm may answer with: those of the training subset, if it does not say otherwise."""
+        """The label paths that the arm can answer with. By default those of the training subset."""
         return context.tree
 
     def training_paths(self, context: Context) -> LabelTree:
-        """The label paths of the training subset, which confidences are fitted with."""
+        """The label paths of the training subset. The signals of confidences are computed with them."""
         return context.tree
 
     def answer_format(self, settings: Any) -> str:
-        """How the arm writes a path down: the name of an answer format, `json`, `joined` or `short`."""
+        """The name of the answer format that the arm writes paths in: `json`, `joined` or `short`."""
         return "json"
 
     def answers_unseen(self, settings: Any) -> bool:
-        """Whether an answer may be a path that is not among the known ones."""
+        """Whether an answer may be a path that is not a known one."""
         return False
 
     def train(self, context: Context, training: Any, folder: Path) -> dict[str, Any]:
-        """Train the arm's model into an empty folder. Gives what it took and what came out, for a metrics file.
+        """Train the arm's model.
 
-        `training` is the block of params.yaml named after the stage, None where there is none. Of what it gives,
-        `train_seconds` and `device` ("cpu" or "gpu") go into the arm's bill.
+        Args:
+            context: the arm's settings and files.
+            training: the `train_ARM` block of params.yaml; None if there is none.
+            folder: an empty folder for the model.
+
+        Returns a block for the stage's metrics file. If it has `train_seconds` and `device` ("cpu" or "gpu"), the bill
+        uses these instead of the stage's own time on a CPU. Raises what training raises.
         """
         raise ParamsError(f"the {self.name} arm has nothing to train")
 
     def questions(self, context: Context, rows: pd.DataFrame) -> Iterator[Question]:
-        """One question for each of `rows`, in order, of an arm that asks a language model."""
+        """One question for each of `rows`, in order. Only for arms that ask a language model."""
         raise ParamsError(f"the {self.name} arm asks no language model")
 
     def training_examples(self, context: Context, sample: pd.DataFrame) -> Iterator[list[Message]]:
-        """One conversation for each labelled row of `sample`, in order: its question, then its answer."""
+        """One conversation (question and answer) for each labelled row of `sample`, in order. Only for tuned arms."""
         raise ParamsError(f"the {self.name} arm is not tuned")
 
     def allowed(self, context: Context) -> dict[str, Any] | None:
-        """The answers that are allowed to every question, as JSON can write it; None where any text is."""
+        """The answers that are allowed to every question, as a JSON value; None allows any text."""
         return None
 
 
 def answer_of(path: LabelPath) -> str:
-    """A path as an arm that asks no model writes it down: the answer format `json`."""
+    """A path in the answer format `json`, which arms without a language model use."""
     return json.dumps(path._asdict(), ensure_ascii=False)

@@ -1,4 +1,4 @@
-"""What an arm is given to work with. An arm knows no path and no params.yaml."""
+"""The context of an arm: its settings, files and data. An arm itself knows no paths and does not read params.yaml."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -14,28 +14,29 @@ from tillmap.core.files import read_json, read_jsonl, read_table
 from tillmap.core.taxonomy import KEY, LabelTree
 
 T = TypeVar("T")
-Neighbours = Callable[[pd.DataFrame, str], pd.DataFrame]
+FindNeighbours = Callable[[pd.DataFrame, str], pd.DataFrame]  # rows and a retriever's name to a neighbours table
 
 QUESTIONS = "questions.jsonl"
-ALLOWED = "answers.json"  # beside the questions, where the same answers are the only ones allowed to all
+ALLOWED = "answers.json"  # the answers that are allowed to all questions, if they are limited
 TRAINING = "training.jsonl"  # what the arm's model is tuned on
-JOB = "job.json"  # of a model tuned at a provider: its name and what it cost
+JOB = "job.json"  # the record of a model at a provider: its name and what its tuning cost
 
 
 @dataclass
 class Context:
-    """One arm's settings, its files, and how it gets at labelled rows and their neighbours.
+    """What an arm needs to train and to answer.
 
     Attributes:
         arm: the arm's name.
         settings: its block of params.yaml.
-        seed: that of params.yaml.
-        engine, provider: their blocks; None in a stage that declares no need of them.
-        model, base: the folders of the arm's own model and of the checkpoint it asks.
-        rows_file, tree_file: the split's rows and the label tree of its training subset.
-        prompts: the folder of the questions written beforehand; None where they are to be written now.
-        neighbours: gives the neighbours table of some rows by the retriever of that name.
-        notes: filled by the arm while it answers: `seconds` it took where resumed work counts too, `device`, prices.
+        seed: the random seed.
+        engine, provider: these blocks of params.yaml; None in a stage that does not declare them.
+        model, base: the folders of the arm's own model, and of the checkpoint that it asks or was tuned from.
+        rows_file, tree_file: the files with the split's rows, and with the label tree of the training subset.
+        prompts: the folder with the questions that the `prompts` stage wrote; None if the arm writes them itself.
+        neighbours: gives the neighbours table of some rows, by the name of a retriever.
+        notes: filled by the arm while it answers, for the metrics: `seconds` (with those of resumed runs), `device`,
+            and what `providers.inference.ask_provider` returns.
     """
 
     arm: str
@@ -45,21 +46,21 @@ class Context:
     base: Path
     rows_file: Path
     tree_file: Path
-    neighbours: Neighbours
+    neighbours: FindNeighbours
     engine: Engine | None = None
     provider: Provider | None = None
     prompts: Path | None = None
     notes: dict[str, Any] = field(default_factory=dict)
-    _kept: dict[str, Any] = field(default_factory=dict)
+    _loaded: dict[str, Any] = field(default_factory=dict)
 
     @cached_property
     def rows(self) -> pd.DataFrame:
-        """Every row of the split: split, id, subset, description, retailer, price, the four labels, product."""
+        """All rows of the split: split, id, subset, description, retailer, price, the four labels and product."""
         return read_table(self.rows_file)
 
     @property
     def asked(self) -> pd.DataFrame:
-        """The rows to answer: those that questions were written for (split and id), else all that do not train."""
+        """The rows to answer: those with a written question (split and id only), or all rows outside `train`."""
         if self.prompts is None:
             return self.rows[self.rows["subset"] != "train"]
         keys = [(question.split, question.id) for question in self.written_questions()]
@@ -77,7 +78,7 @@ class Context:
 
     @cached_property
     def job(self) -> dict[str, Any]:
-        """The record of the model tuned at a provider, or of who is asked untuned."""
+        """The record of the model at a provider, see `providers.tuned_model`."""
         return dict(read_json(self.model / JOB))
 
     def written_questions(self) -> list[Question]:
@@ -85,8 +86,8 @@ class Context:
         assert self.prompts is not None
         return [Question(**record) for record in read_jsonl(self.prompts / QUESTIONS)]
 
-    def keep(self, name: str, load: Callable[[], T]) -> T:
-        """The same loaded thing, say a model, for every batch of rows."""
-        if name not in self._kept:
-            self._kept[name] = load()
-        return self._kept[name]  # type: ignore[no-any-return]
+    def load_once(self, name: str, load: Callable[[], T]) -> T:
+        """The result of `load`, called only the first time: a model is loaded once for all batches of rows."""
+        if name not in self._loaded:
+            self._loaded[name] = load()
+        return self._loaded[name]  # type: ignore[no-any-return]

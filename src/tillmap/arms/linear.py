@@ -1,4 +1,4 @@
-"""The `linear` arm: scores for every label from the line's character n-grams, decoded over whole label paths."""
+"""The `linear` arm: scores every label by the character n-grams of the line, and answers the best label path."""
 
 from collections.abc import Iterator
 from functools import partial
@@ -27,7 +27,7 @@ class LinearSettings(Section):
 
 
 class Linear(Arm):
-    """Its recipe is chosen on the `dev` subset and then fitted on more rows: see `tillmap.linear.fits`."""
+    """The linear model. Its recipe is chosen on the `dev` subset, and may then be fitted on more rows, see `fits`."""
 
     name: ClassVar[str] = "linear"
     Settings: ClassVar[type[Section]] = LinearSettings
@@ -37,7 +37,7 @@ class Linear(Arm):
     def check(self, context: Context) -> None:
         from tillmap.linear import fits
 
-        context.keep(fits.fit_for("test"), lambda: fits.load(context.model))
+        context.load_once(fits.fit_for("test"), lambda: fits.load(context.model))
 
     def known_paths(self, context: Context) -> LabelTree:
         from tillmap.linear import fits
@@ -75,16 +75,16 @@ class Linear(Arm):
         }
 
     def answer(self, context: Context, rows: pd.DataFrame) -> Iterator[Completion]:
-        """Each subset is answered by the fit that has seen the most rows besides it.
+        """Answer each subset with the fit that was trained on the most rows outside it.
 
-        `logprob` is how likely all four labels are, each judged alone.
+        `logprob` is the sum of the log probabilities of the four labels, as if they were independent.
         """
         from tillmap.linear import fits
 
         fit_of = rows["subset"].map(fits.fit_for)
         parts = []
         for fit, some in rows.groupby(fit_of, sort=False):
-            model = context.keep(str(fit), partial(fits.load, context.model, str(fit)))
+            model = context.load_once(str(fit), partial(fits.load, context.model, str(fit)))
             parts.append(model.predict(some))
         answers = pd.concat(parts).loc[rows.index]
         columns = [rows["split"], rows["id"], answers["evidence"], answers["candidates"]]

@@ -21,7 +21,7 @@ class LlamaSettings(LanguageModel):
 
 
 class Llama(LocalModelArm):
-    """LoRA with Unsloth and TRL on `llama.sample_rows` rows; the adapter is served with its base, or merged into it."""
+    """A base model with a LoRA adapter that is tuned on `llama.sample_rows` rows, or both merged into one model."""
 
     name: ClassVar[str] = "llama"
     Settings: ClassVar[type[Section]] = LlamaSettings
@@ -33,7 +33,10 @@ class Llama(LocalModelArm):
         return GRADIENTGURUS_LLAMA, "json"
 
     def train(self, context: Context, training: Any, folder: Path) -> dict[str, Any]:
-        """A killed training goes on from its last checkpoint."""
+        """Tune an adapter. A killed training resumes from its last checkpoint.
+
+        Raises InputError, ModelError, ParamsError or ResourceError.
+        """
         from tillmap.core.run_state import alone, run_key, state_folder
         from tillmap.llm.checkpoints import check_checkpoint
         from tillmap.llm.merging import merge_adapter

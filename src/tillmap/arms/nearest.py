@@ -1,4 +1,4 @@
-"""The `nearest` arm: the neighbours of a row vote for whole label paths."""
+"""The `nearest` arm: the most similar training rows vote for whole label paths."""
 
 from collections.abc import Iterator
 from typing import Annotated, ClassVar
@@ -22,7 +22,7 @@ class NearestSettings(Section):
 
 
 class Nearest(Arm):
-    """Each neighbour's vote weighs its similarity; the winner's share of the votes is the arm's own confidence."""
+    """The neighbours' vote, see `retrieval.vote`. The winner's share of the votes is the confidence."""
 
     name: ClassVar[str] = "nearest"
     Settings: ClassVar[type[Section]] = NearestSettings

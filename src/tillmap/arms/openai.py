@@ -1,4 +1,4 @@
-"""The `openai` arm: a model tuned at a provider and asked without examples, or an untuned one that sees neighbours."""
+"""The `openai` arm: a model of a provider, either tuned, or untuned with neighbours as few-shot examples."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -37,7 +37,7 @@ class OpenAISettings(Questions):
 
 
 class OpenAI(LanguageModelArm):
-    """OpenAI, or any provider with its interface: a paid one, or a server on this machine."""
+    """A model of OpenAI or of any service with the same API, such as a local server."""
 
     name: ClassVar[str] = "openai"
     Settings: ClassVar[type[Section]] = OpenAISettings
@@ -53,7 +53,7 @@ class OpenAI(LanguageModelArm):
         return (GRADIENTGURUS_OPENAI, "joined") if self.is_tuned(settings) else (GRADIENTGURUS_RAG, "json")
 
     def stop(self, settings: Any) -> tuple[str, ...]:
-        """Where an answer ends: GradientGurus' bar, which no joined label holds, or a line's end."""
+        """The text that ends an answer: a newline, or for GradientGurus' tuned model a bar, which no answer contains."""
         return ("|",) if self.is_tuned(settings) and settings.recipe == "gradientgurus" else ("\n",)
 
     def ask(self, context: Context, questions: Sequence[Question], allowed: dict[str, Any] | None) -> list[Completion]:
@@ -76,7 +76,10 @@ class OpenAI(LanguageModelArm):
         return answers.completions
 
     def train(self, context: Context, training: Any, folder: Path) -> dict[str, Any]:
-        """Writes the record of who is asked: a model tuned now, one tuned earlier, or an untuned one."""
+        """Tune a model, or take one that was tuned before or is untuned, and write its record into `folder`.
+
+        Raises ParamsError, ProviderError, InputError or ResourceError.
+        """
         from tillmap.providers.tuned_model import tune_model, untuned_record
 
         settings = context.settings

@@ -1,4 +1,4 @@
-"""The `rag` arm: an untuned language model that sees the nearest training rows with their labels."""
+"""The `rag` arm: an untuned language model that gets the nearest training rows as few-shot examples."""
 
 from typing import Annotated, Any, ClassVar
 
@@ -15,7 +15,7 @@ class RagSettings(LanguageModel):
 
 
 class Rag(LocalModelArm):
-    """Retrieval-augmented generation: the neighbours are the few-shot examples of each row's question."""
+    """Retrieval-augmented generation with a language model on this machine."""
 
     name: ClassVar[str] = "rag"
     Settings: ClassVar[type[Section]] = RagSettings

@@ -1,4 +1,4 @@
-"""What an arm's answers can be: kept beside its completions, so that they can be read without the arm."""
+"""The rules of an arm's answers. They are saved with its completions, so that these can be read without the arm."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,9 +18,9 @@ class AnswerRules:
 
     Attributes:
         format: the answer format: `json`, `joined` or `short`.
-        unseen: whether an answer may be a path that is not among the known ones.
-        free_text: whether a model wrote the answers, so that labels may have to be repaired by their meaning.
-        paths: the paths that may be answered; None for those of the training subset.
+        unseen: whether an answer may be a path that is not a known one.
+        free_text: whether a language model wrote the answers, so that labels may need repair by meaning.
+        paths: the paths that may be answered; None means those of the training subset.
     """
 
     format: str
@@ -30,8 +30,8 @@ class AnswerRules:
 
     @classmethod
     def of_arm(cls, arm: Arm, context: Context) -> Self:
-        """The rules of an arm with these settings."""
-        own = type(arm).known_paths is not Arm.known_paths
+        """The rules of an arm with the settings of its context."""
+        own = type(arm).known_paths is not Arm.known_paths  # else the tree would be saved once more for every arm
         return cls(
             arm.answer_format(context.settings),
             arm.answers_unseen(context.settings),
@@ -40,14 +40,14 @@ class AnswerRules:
         )
 
     def save(self, folder: Path) -> None:
-        """Write them into an empty folder."""
+        """Write the rules into an empty folder."""
         write_json({"format": self.format, "unseen": self.unseen, "free_text": self.free_text}, folder / _RULES)
         if self.paths is not None:
             write_table(self.paths.to_table(), folder / _PATHS)
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        """Read what `save` wrote. Raises InputError where it is missing or damaged."""
+        """Read what `save` wrote. Raises InputError if a file is missing or damaged."""
         paths = folder / _PATHS
         tree = LabelTree.from_table(read_table(paths)) if paths.is_file() else None
         return cls(**read_json(folder / _RULES), paths=tree)
