@@ -39,8 +39,8 @@ def fit_best(
     First the features and heads: without the price, with the retailer, without the labels' names as examples, and with
     a head for siblings. Siblings are the most expensive head and help only with many rows per path, so they are tried
     only there. Each change trains a new model. It is kept if it gains more rows than it loses by over one standard
-    error, the root of their sum (McNemar 1947). If there are more than `trial_rows` rows, the changes are tried on whole
-    groups of labels with about so many rows; rows drawn one by one would leave each path fewer rows than it has.
+    error, the root of their sum (McNemar 1947). If there are more than `trial_rows` rows, the changes are tried on
+    whole groups of labels with about so many rows; rows drawn one by one would leave each path fewer rows than it has.
 
     Then, with the model of all rows: the weights of the heads, the penalty of unseen paths (with `unseen_paths`), and
     the sharpness of the shares.
