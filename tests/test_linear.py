@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from numba import config
 from scipy.sparse import csr_matrix
 
-from tillmap.arms.context import Context
+from arm_context import make_context
+from tillmap.arms import ARMS
 from tillmap.arms.linear import Linear
 from tillmap.catalogue.demo import make_demo
 from tillmap.core.completions import Completion
@@ -61,12 +62,7 @@ def files(model: LinearModel, folder: Path) -> dict[str, bytes]:
 
 def answer(folder: Path, asked: pd.DataFrame) -> list[Completion]:
     """What the arm says with the fits saved in a folder."""
-    nowhere = folder / "nowhere"
-    context = Context(
-        "linear", None, 1, model=folder, base=nowhere, rows_file=nowhere, tree_file=nowhere,
-        neighbours=lambda *_: pd.DataFrame(),
-    )  # fmt: skip
-    return list(Linear().answer(context, asked))
+    return list(ARMS["linear"].answer(make_context("linear", None, asked, model=folder), asked))
 
 
 def test_it_answers_most_rows_with_known_paths(model: LinearModel, rows: pd.DataFrame, tree: LabelTree) -> None:
@@ -248,6 +244,35 @@ def test_every_row_is_answered_by_the_model_of_the_most_rows_besides(
     alone = [one.candidates for one in answer(tmp_path / "alone", asked)]
     expected = model.predict(asked)["candidates"]
     assert alone == [[[list(path), round(share, 6)] for path, share in candidates] for candidates in expected]
+
+
+@pytest.mark.parametrize(("refit_up_to", "fitted"), [(0, ["train"]), (10_000, ["all", "all_but_calibration", "train"])])
+def test_the_arm_trains_its_fits_and_says_what_it_knows(
+    rows: pd.DataFrame, tree: LabelTree, tmp_path: Path, refit_up_to: int, fitted: list[str]
+) -> None:
+    arm, settings = ARMS["linear"], Linear.Settings(
+        epochs=1, ngrams=[2, 3], price=True, retailer="auto", trial_rows=100, weights_mib=16.0, unseen_paths=True,
+        refit_up_to=refit_up_to,
+    )  # fmt: skip
+    context = make_context("linear", settings, rows[rows["subset"] == "train"], model=tmp_path)
+    context.rows, context.tree = rows, tree
+    found = arm.train(context, None, tmp_path)
+    assert sorted(folder.name for folder in tmp_path.iterdir()) == fitted
+    recipe = LinearModel.load(tmp_path / "train").recipe
+    assert (recipe.epochs, recipe.ngrams, "price" in recipe.blocks) == (1, (2, 3), True)
+    assert found["blocks"] == list(recipe.blocks) and found["rows"] == (rows["subset"] == "train").sum()
+    tried = {trial["tried"] for trial in found["trials"]}
+    assert not {"with price", "without price"} & tried, "price is decided"
+    assert {"with retailer", "without retailer"} & tried, "retailer is not"
+    assert arm.training_paths(context) == tree
+    assert (len(arm.known_paths(context)) > len(tree)) == (refit_up_to > 0), "those of held-out rows, too"
+    assert arm.answers_unseen(settings)
+    arm.check(context)
+    asked = rows[rows["subset"] != "train"].sample(frac=1, random_state=1)
+    answers = list(arm.answer(context, asked))
+    assert [(one.split, one.id) for one in answers] == list(zip(asked["split"], asked["id"], strict=True))
+    with pytest.raises(InputError, match="file not found"):
+        arm.check(make_context("linear", settings, rows, model=tmp_path / "nowhere"))
 
 
 def test_rows_that_do_not_fit_the_tree_are_told(rows: pd.DataFrame, tree: LabelTree) -> None:
