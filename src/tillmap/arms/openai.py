@@ -53,7 +53,7 @@ class OpenAI(LanguageModelArm):
         return (GRADIENTGURUS_OPENAI, "joined") if self.is_tuned(settings) else (GRADIENTGURUS_RAG, "json")
 
     def stop(self, settings: Any) -> tuple[str, ...]:
-        """The text that ends an answer: a newline, or for GradientGurus' tuned model a bar, which no answer contains."""
+        """The text that ends an answer: a newline, or for GradientGurus' tuned model a bar, which no label has."""
         return ("|",) if self.is_tuned(settings) and settings.recipe == "gradientgurus" else ("\n",)
 
     def ask(self, context: Context, questions: Sequence[Question], allowed: dict[str, Any] | None) -> list[Completion]:
