@@ -50,7 +50,7 @@ def test_a_second_candidate_counts_with_its_share():
 
 
 def test_an_election_is_a_completion():
-    [answer] = completions({("test", 4): elect([(0.5, [(PATHS[0], 0.7), (PATHS[3], 0.3)])])}, most=1)
+    [answer] = completions({("test", 4): elect([(0.5, [(PATHS[0], 0.7), (PATHS[3], 0.3)])])}, count=1)
     assert (answer.split, answer.id, answer.status) == ("test", 4, "ok")
     assert tuple(json.loads(answer.text).values()) == PATHS[0]
     assert [path for path, _ in answer.candidates] == [list(PATHS[0])]
@@ -136,5 +136,5 @@ def test_the_votes_confidences_are_calibrated_on_the_calibration_subset():
 
 def test_the_voters_are_those_wanted_that_are_on():
     assert choose_voters(["rag", "linear", "nearest"], ["nearest", "linear", "openai"]) == ["linear", "nearest"]
-    with pytest.raises(ParamsError, match=r"^vote\.arms: rag, openai: every arm is off that could vote; switch one on"):
+    with pytest.raises(ParamsError, match=r"^vote\.arms: rag, openai: these arms are all off; switch one on"):
         choose_voters(["rag", "openai"], ["nearest"])

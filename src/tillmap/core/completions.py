@@ -1,15 +1,21 @@
-"""What an arm is asked and what it says: questions and completions, as the stages keep them."""
+"""Questions to language models, and completions: the answers of any arm, as the stages save them."""
 
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-Message = dict[str, str]  # `role` and `content`, as the OpenAI chat format and every model's chat template take it
+Message = dict[str, str]  # `role` and `content`, as in the OpenAI chat format and in chat templates
 Status = Literal["ok", "empty", "error", "off"]
 
 
 @dataclass(frozen=True)
 class Question:
-    """One row to answer: its key, the messages to send, and the only answers allowed (None: as `Generation` says)."""
+    """A question about one row.
+
+    Attributes:
+        split, id: the row.
+        messages: the chat messages to send.
+        answers: the only answers allowed; None allows what `Generation` does.
+    """
 
     split: str
     id: int
@@ -22,12 +28,18 @@ class Question:
 
 @dataclass(frozen=True)
 class Completion:
-    """One row's answer, as `data/completions/ARM.jsonl` keeps it.
+    """The answer to one row, a line of `data/completions/ARM.jsonl`.
 
-    `logprob` is the natural log of the answer's probability under the model, or None. `candidates` are what an arm
-    chose from, best first, each with its share of the probability: label paths, or answer texts from an engine that
-    ranks by likelihood, which `AnswerFormat.decode` turns into paths. Token counts are per row; `cached_tokens` are
-    the part of the prompt that came from a cache.
+    Attributes:
+        split, id: the row.
+        text: the answer.
+        status: `ok`; `empty` or `error` if there is no answer; `off` if the arm is off.
+        error: the reason of an `error`.
+        logprob: the natural log of the answer's probability under the model; None if it is not known.
+        candidates: what the arm chose from, best first, each with its share of the probability: label paths, or answer
+            texts from an engine that ranks by likelihood (`AnswerFormat.decode` turns these into paths).
+        prompt_tokens, completion_tokens: the tokens of this row.
+        cached_tokens: the part of `prompt_tokens` that came from a cache.
     """
 
     split: str | None
@@ -42,14 +54,14 @@ class Completion:
     completion_tokens: int = 0
 
     def as_record(self) -> dict[str, Any]:
-        return dict(vars(self))  # not `asdict`, which copies every candidate: a third of what a fast arm takes
+        return dict(vars(self))  # not `asdict`: it copies every candidate, a third of a fast arm's time
 
 
 def finished(question: Question, text: str, **counts: Any) -> Completion:
-    """The completion of a question the engine answered: `empty` where it said nothing but spaces."""
+    """The completion of a question that was answered. Its status is `empty` if the text is blank."""
     return Completion(question.split, question.id, text, "ok" if text.strip() else "empty", **counts)
 
 
 def failed(question: Question, error: str) -> Completion:
-    """The completion of a question the engine could not answer."""
+    """The completion of a question that could not be answered."""
     return Completion(question.split, question.id, "", "error", error)

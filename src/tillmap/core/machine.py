@@ -1,14 +1,14 @@
-"""What this machine can spare: processor threads."""
+"""How many processor threads a computation should use."""
 
 import os
 
-_LOOK_SECONDS = 0.5  # long enough for a steady figure, short beside loading any model
+_SAMPLE_SECONDS = 0.5  # long enough for a steady figure, short compared with loading a model
 
 
 def use_threads(wanted: int | None = None) -> int:
-    """Let torch compute with so many threads on a processor, `free_threads` if None; gives their number.
+    """Set the number of torch's CPU threads, to `free_threads()` if `wanted` is None. Returns the number.
 
-    Call it before a model is loaded: some engines keep the number they find then.
+    Call it before a model is loaded, because some engines keep the number that they find then.
     """
     import torch
 
@@ -18,10 +18,9 @@ def use_threads(wanted: int | None = None) -> int:
 
 
 def free_threads() -> int:
-    """How many threads a long computation should use: as many as processor cores are idle now, at least one.
+    """The number of processor cores that are idle now, at least 1; or `OMP_NUM_THREADS`, if it is set.
 
-    Threads that wait for one another spin, so two that share a busy core are slower than one alone. `OMP_NUM_THREADS`
-    overrides the choice, where it is set.
+    Threads that wait for each other keep their core busy. So two threads that share a busy core are slower than one.
     """
     import psutil
 
@@ -29,5 +28,5 @@ def free_threads() -> int:
     if given.isdigit() and int(given) > 0:
         return int(given)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    busy: float = psutil.cpu_percent(interval=_LOOK_SECONDS) / 100 * (psutil.cpu_count() or 1)
+    busy: float = psutil.cpu_percent(interval=_SAMPLE_SECONDS) / 100 * (psutil.cpu_count() or 1)
     return max(1, min(cores, round(cores - busy)))

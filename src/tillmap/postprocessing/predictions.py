@@ -1,4 +1,4 @@
-"""From completions to predictions: one valid row for every answer, whatever the model said."""
+"""Turns completions into predictions: every answer becomes a label path with a confidence."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -20,16 +20,24 @@ from tillmap.retrieval.embedding import Embedder
 
 COLUMNS = [*KEY, *LEVELS, "confidence", "repair", "in_tree", "source", "status"]
 Completions = Sequence[Mapping[str, Any]]
-ALONE, TOGETHER = "alone", "together"  # whether a confidence leans on the free arms, too
+# The two models of an arm's confidences: from its own answers alone, or together with those of the free arms.
+ALONE, TOGETHER = "alone", "together"
 
 logger = logging.getLogger(__name__)
 
 
 def make_repairer(rules: AnswerRules, training: LabelTree, settings: Postprocess, embedding: Embedding) -> Repairer:
-    """The repairer of an arm's answers; `training` holds the paths of the training subset."""
+    """Make the repairer of an arm's answers.
+
+    Args:
+        rules: how the arm writes its answers.
+        training: the paths of the training subset, for an arm whose rules have no paths.
+        settings: the `postprocess` block.
+        embedding: the `embedding` block. Its model is only loaded if free text has to be repaired by meaning.
+    """
     tree = rules.paths or training
     embed = None
-    if rules.free_text and settings.repair and settings.embed:  # answers that are paths need no model of meaning
+    if rules.free_text and settings.repair and settings.embed:
         embed = Embedder(embedding.model, embedding.revision, embedding.batch_size).encode
     return Repairer(
         tree,
@@ -42,11 +50,16 @@ def make_repairer(rules: AnswerRules, training: LabelTree, settings: Postprocess
 
 
 def predict(completions: Completions, repairer: Repairer, votes: Mapping[Key, RankedPaths], arm: str) -> pd.DataFrame:
-    """A predictions table with the completions' rows in their order.
+    """Make a predictions table: one row per completion, in order.
 
-    `votes` are each row's neighbours' paths with weights, used where an answer says nothing. `confidence` is how
-    likely the model thought its answer (the first candidate's share, where an arm gives candidates) times how sure the
-    repair is; it is not calibrated. `status` is the completion's: an empty or failed answer keeps its mark.
+    Its `confidence` is not calibrated. It is the arm's own confidence (the share of the first candidate, else the
+    probability of the text, else 1) times the confidence of the repair. `status` is that of the completion.
+
+    Args:
+        completions: the arm's answers, as records.
+        repairer: turns texts into label paths.
+        votes: the paths of each row's neighbours with weights, by (split, id), for answers that name no path.
+        arm: the arm's name, for the column `source`.
     """
     keys = [(answer["split"], answer["id"]) for answer in completions]
     neighbours: list[RankedPaths] = [votes.get(key, ()) for key in keys]
@@ -76,16 +89,23 @@ def calibrate_arm(
     training: LabelTree,
     folder: Path,
 ) -> pd.DataFrame:
-    """The predictions with calibrated confidences; the two models that gave them are saved in an empty folder.
+    """Calibrate an arm's confidences, and save two models of them in an empty folder.
 
-    One leans on the arm alone, one on the free arms too: the first serves where the free arms' files are missing.
+    `together` uses the answers of the free arms, too, and gives the confidences returned here. `alone` uses the arm's
+    own answers only, so `tillmap predict` can use it where the files of the free arms are missing.
 
     Args:
-        arm: whose completions and predictions, in the same order, these are.
+        arm: the arm's name.
+        completions: its answers, as records.
+        predictions: its predictions table, in the same order.
         rows: the split's rows.
         free: the candidate scores of the other free arms, by name.
-        training: the paths of the training subset. In a tree of all labelled rows a row of the calibration subset
-            would speak for its own answer.
+        training: the paths of the training subset. The paths of all labelled rows would leak: a path may be known only
+            because of the calibration row that is being scored.
+        folder: where the models are saved.
+
+    Returns the predictions with calibrated confidences; unchanged, with a warning, if no row of the calibration subset
+    was answered.
     """
     held_out = rows.loc[rows["subset"] == "calibration", KEY]
     if predictions.merge(held_out, on=KEY).empty:
@@ -101,7 +121,7 @@ def calibrate_arm(
 
 
 def count_repairs(predictions: pd.DataFrame) -> dict[str, Any]:
-    """How many answers took which repair, and how many are no known path, for a metrics file."""
+    """Count the repairs by kind, and the answers that are not a known path, for a metrics file."""
     kinds = predictions["repair"].value_counts()
     return {
         "rows": len(predictions),
@@ -112,7 +132,7 @@ def count_repairs(predictions: pd.DataFrame) -> dict[str, Any]:
 
 def _own_confidence(answer: Mapping[str, Any], repair: str) -> float:
     if repair == "vote":
-        return 1.0  # the model said nothing; the vote has its own share
+        return 1.0  # the label path is the vote's, so only the vote's share counts
     if answer["candidates"]:
         return float(answer["candidates"][0][1])
     return exp(answer["logprob"]) if answer["logprob"] is not None else 1.0

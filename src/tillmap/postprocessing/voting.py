@@ -1,4 +1,4 @@
-"""The vote: the other arms vote for whole label paths, all levels together, each with the odds of its confidence."""
+"""The `vote` arm: the other arms vote for whole label paths, weighted by the odds of their confidences."""
 
 import json
 import logging
@@ -19,31 +19,33 @@ from tillmap.postprocessing.predictions import COLUMNS
 logger = logging.getLogger(__name__)
 
 
-# A path counts the votes for each of its labels, as linear scores it: arms that agree on the module but not on the
-# brand still help each other. Going down level by level instead, with no way back, gets fewer items right.
+# Weights of the levels. A path also gets votes for its upper labels, so arms that agree on the module but not on the
+# brand support each other. Choosing level by level from the top instead got fewer items right.
 LEVEL_WEIGHTS = (0.2, 0.2, 0.4, 1.0)
-# Odds, not confidences: two arms in doubt do not outvote one that is sure. Right on more held-out rows of the demo and
-# of real receipts than either confidences or log odds, best for independent voters (Nitzan and Paroush, 1982).
-_SUREST = 0.999
+# Votes are weighted by odds, so that two arms in doubt do not outvote one that is confident. On held-out rows of the
+# demo and of real receipts, odds are right more often than confidences and than log odds, which are optimal for
+# independent voters (Nitzan and Paroush, 1982).
+_MAX_CONFIDENCE = 0.999  # odds of 1 would be infinite
 
 
 def elect(ballots: Sequence[tuple[float, RankedPaths]]) -> list[tuple[LabelPath, float]]:
-    """The paths on the ballots, best first, with their shares of the votes, which sum to 1.
+    """Hold the vote for one row.
 
-    A ballot is an arm's calibrated confidence in its answer, and its candidates with their shares, or its answer alone.
-    A candidate gets the confidence's odds times its share. The winner is always a path that some arm named: never put
-    together from two. Equals go in sorted order.
+    A ballot is an arm's calibrated confidence and its candidates with their shares, or its answer alone. Each candidate
+    gets the odds of the confidence times its share. The winner is always a path on some ballot, never a combination of
+    two.
 
-    Raises ValueError where no ballot names a path.
+    Returns the paths on the ballots, best first, with shares that sum to 1; equal ones in sorted order. Raises
+    ValueError if no ballot has a path.
     """
     votes: defaultdict[tuple[str, ...], float] = defaultdict(float)
     for confidence, candidates in ballots:
-        sure = min(confidence, _SUREST)
-        odds = sure / (1 - sure)
+        capped = min(confidence, _MAX_CONFIDENCE)
+        odds = capped / (1 - capped)
         for path, share in candidates:
             for depth in range(1, len(path) + 1):
                 votes[path[:depth]] += odds * share
-    # Sorted, for the order of a set is another in every run, and with it the last bits of a sum.
+    # Sorted, because the order of a set differs between runs, and with it the last digits of a sum.
     paths = sorted({path for _, candidates in ballots for path, _ in candidates})
     if not paths:
         raise ValueError("no ballot names a path; give each arm's answer")
@@ -55,28 +57,34 @@ def elect(ballots: Sequence[tuple[float, RankedPaths]]) -> list[tuple[LabelPath,
     return [(path, scores[path] / total if total else 1 / len(paths)) for path in ranked]
 
 
-def completions(elected: Mapping[Key, RankedPaths], most: int = 10) -> Iterator[Completion]:
-    """The elections as completions: the winner as the answer, the first `most` paths as candidates."""
+def completions(elected: Mapping[Key, RankedPaths], count: int = 10) -> Iterator[Completion]:
+    """The results of `elect` as completions: the winner is the answer, the first `count` paths are the candidates."""
     for (split, row_id), ranked in elected.items():
-        candidates = [[list(path), round(share, 6)] for path, share in ranked[:most]]
+        candidates = [[list(path), round(share, 6)] for path, share in ranked[:count]]
         answer = json.dumps(ranked[0][0]._asdict(), ensure_ascii=False)
         yield Completion(split, row_id, answer, "ok", candidates=candidates)
 
 
 def choose_voters(wanted: Sequence[str], answered: Sequence[str]) -> list[str]:
-    """The arms that vote: those wanted that answered. Raises ParamsError where there is none."""
+    """The wanted arms that have answered. Raises ParamsError if there is none."""
     voters = [arm for arm in wanted if arm in answered]
     if not voters:
         raise ParamsError(
-            f"{VOTE}.arms: {', '.join(wanted)}: every arm is off that could vote; switch one on in `run`, "
-            f"or the vote off with `-S run.{VOTE}=false`"
+            f"{VOTE}.arms: {', '.join(wanted)}: these arms are all off; switch one on in `run`, "
+            f"or switch the vote off with `-S run.{VOTE}=false`"
         )
     return voters
 
 
 @dataclass(frozen=True)
 class Election:
-    """What the vote came to: its completions (records), its predictions, and on how many rows all voters agreed."""
+    """The result of the vote.
+
+    Attributes:
+        completions: its completions, as records.
+        predictions: its predictions table, with calibrated confidences.
+        agreed: the number of rows on which all voters gave the same answer.
+    """
 
     completions: list[dict[str, Any]]
     predictions: pd.DataFrame
@@ -89,11 +97,11 @@ def hold_election(
     rows: pd.DataFrame,
     training: LabelTree,
 ) -> Election:
-    """Let some arms vote on every row that all of them answered.
+    """Let arms vote on every row that all of them answered.
 
     Args:
-        predictions: each voter's table, with calibrated confidences.
-        free: the candidate scores of the voters that have them; the others vote for their answer alone.
+        predictions: each voter's predictions table, with calibrated confidences.
+        free: the candidate scores of the free arms among the voters; the others vote for their answer alone.
         rows: the split's rows.
         training: the paths of the training subset.
     """
@@ -120,7 +128,7 @@ def hold_election(
 
 
 def _ballots(predictions: pd.DataFrame, scores: CandidateScores | None) -> Iterator[tuple[float, RankedPaths]]:
-    """One arm's ballot for each row of its predictions, in order; a free arm's has all its candidates."""
+    """One arm's ballot for each row of its predictions, in order. A free arm's ballot has all its candidates."""
     columns = [*KEY, *LEVELS, "confidence"]
     for split, row_id, *labels, confidence in predictions[columns].itertuples(index=False, name=None):
         answer = LabelPath(*labels)
