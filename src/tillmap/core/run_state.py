@@ -1,8 +1,9 @@
-"""The resume state of a long run: finished batches, appended to one file outside the workspace.
+"""The resume state of long runs: what they have finished so far, saved outside the workspace.
 
-DVC deletes a stage's outputs before it runs, and queued experiments run in copies, so a run that must survive both
-keeps its work in a folder of the user's: `TILLMAP_STATE`, or the platform's state folder. A run is found again by a
-key made of its questions, model and settings; code is not part of the key, `STATE_VERSION` is.
+DVC deletes a stage's outputs before the stage runs, and runs queued experiments in copies of the workspace. State that
+must survive both is in a folder of the user: `TILLMAP_STATE`, or the platform's state folder. A run finds its state by
+a key, which is a hash of its questions, model and settings. The key does not depend on the code, only on
+`STATE_VERSION`: raise that when a change of the code makes saved answers wrong.
 """
 
 import hashlib
@@ -21,6 +22,9 @@ from tillmap.core.errors import ResourceError
 STATE_VERSION = 1
 _LOCK = "lock"
 
+Record = dict[str, Any]
+Timed = dict[str, tuple[Record, float]]  # by key, a record and the seconds it took
+
 
 def state_folder() -> Path:
     """`TILLMAP_STATE`, or the platform's state folder for tillmap."""
@@ -28,7 +32,12 @@ def state_folder() -> Path:
 
 
 def run_key(settings: dict[str, Any], files: Iterable[Path]) -> str:
-    """A hash over settings (anything JSON can write) and the names and bytes of files, hex, 32 characters."""
+    """A hash of settings and files: 32 hexadecimal characters.
+
+    Args:
+        settings: any JSON value.
+        files: their names and contents count, their folders do not.
+    """
     digest = hashlib.sha256(json.dumps([STATE_VERSION, settings], sort_keys=True).encode())
     for path in sorted(files):
         with path.open("rb") as file:
@@ -38,10 +47,10 @@ def run_key(settings: dict[str, Any], files: Iterable[Path]) -> str:
 
 @contextmanager
 def hold(lock: Path, refusal: Callable[[str], str]) -> Iterator[None]:
-    """Hold a lock file while the block runs. The system releases the lock when the process ends, even by a kill.
+    """Hold a lock file while the block runs. The operating system releases the lock when the process ends or is killed.
 
-    The file contains the number of the process that holds it. Raises ResourceError if another process has the lock,
-    with the text that `refusal` makes of its number.
+    The file contains the id of the process that holds the lock. If another process holds it, ResourceError is raised,
+    with the text that `refusal` makes of that id.
     """
     lock.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -55,7 +64,7 @@ def hold(lock: Path, refusal: Callable[[str], str]) -> Iterator[None]:
 
 @contextmanager
 def alone(folder: Path) -> Iterator[None]:
-    """Keep other processes from the state in a folder while the block runs. Raises ResourceError if one has it."""
+    """Lock the state in a folder while the block runs. Raises ResourceError if another process has locked it."""
     with hold(
         folder / _LOCK, lambda _: f"{folder}: another process follows this run; wait for it or stop it, then run again"
     ):
@@ -63,30 +72,30 @@ def alone(folder: Path) -> Iterator[None]:
 
 
 class AnswerLog:
-    """The answers of one run so far, appended to one file: a record counts once its whole line is on the disk.
+    """The answers of one run so far, in a file that is only appended to. A record counts once its line is complete.
 
-    A line is {"seconds": what these records took, "records": {key: record}}. Keys are the caller's, say a hash of a
-    question, so that another run of the same model finds an answer again (`read_answers`).
+    A line is {"seconds": the time for these records, "records": {key: record}}. The caller chooses the keys, such as
+    hashes of the questions, so that another run of the same model finds the answers (`read_answers`).
     """
 
     def __init__(self, path: Path) -> None:
-        """Open the log at `path`, or start it; a line cut short by a kill is dropped."""
+        """Open the log at `path`, or start a new one. A line that a kill cut short is removed from the file."""
         path.parent.mkdir(parents=True, exist_ok=True)
         self._path = path
-        self._records: dict[str, tuple[dict[str, Any], float]] = {}
+        self._records: Timed = {}
         with path.open("ab+") as file:
             file.seek(0)
             end = 0
             for size, records in _whole_lines(file):
                 self._records |= records
                 end += size
-            file.truncate(end)
+            file.truncate(end)  # else the next line would be appended to half a line
 
     def __contains__(self, key: str) -> bool:
         return key in self._records
 
-    def add(self, records: Mapping[str, dict[str, Any]], seconds: float) -> None:
-        """Write some records, which took so many seconds together, and wait until they are on the disk."""
+    def add(self, records: Mapping[str, Record], seconds: float) -> None:
+        """Write records, which took `seconds` together, and wait until they are on the disk."""
         entry = {"seconds": round(seconds, 3), "records": records}
         with self._path.open("ab") as file:
             file.write(json.dumps(entry, ensure_ascii=False).encode() + b"\n")
@@ -94,31 +103,31 @@ class AnswerLog:
             os.fsync(file.fileno())
         self._records |= _with_seconds(entry)
 
-    def take(self, found: Mapping[str, tuple[dict[str, Any], float]]) -> None:
-        """Count records that another log holds as if they were this one's, without writing them again."""
-        self._records = dict(found) | self._records
+    def take(self, found: Timed) -> None:
+        """Use records of another log, without writing them to this one. Records that this log has are kept."""
+        self._records = found | self._records
 
-    def records(self, keys: Iterable[str]) -> list[dict[str, Any]]:
-        """The records of these keys, in their order. Raises KeyError where one is missing."""
+    def records(self, keys: Iterable[str]) -> list[Record]:
+        """The records with these keys, in this order. Raises KeyError if one is missing."""
         return [self._records[key][0] for key in keys]
 
     def seconds(self, keys: Iterable[str]) -> float:
-        """The time that these records took, whichever run it was spent in."""
+        """The total time of these records, in this run and in earlier ones."""
         return float(sum(self._records[key][1] for key in keys))
 
 
-def read_answers(path: Path, keys: Container[str]) -> dict[str, tuple[dict[str, Any], float]]:
-    """What a log holds of these keys: each record with its share of the seconds. Nothing is written.
+def read_answers(path: Path, keys: Container[str]) -> Timed:
+    """The records of a log that have these keys. The log is not changed.
 
-    Another process may be writing it: a last line that is not whole is passed over.
+    Another process may be writing to the log, so an incomplete last line is ignored.
     """
     with path.open("rb") as file:
         lines = [records for _, records in _whole_lines(file)]
     return {key: record for records in lines for key, record in records.items() if key in keys}
 
 
-def _whole_lines(file: IO[bytes]) -> Iterator[tuple[int, dict[str, tuple[dict[str, Any], float]]]]:
-    """The size and the records of each line, up to the first that is cut short or damaged."""
+def _whole_lines(file: IO[bytes]) -> Iterator[tuple[int, Timed]]:
+    """The size in bytes and the records of each line, up to the first incomplete or damaged one."""
     for line in file:
         try:
             records = _with_seconds(json.loads(line))
@@ -129,6 +138,7 @@ def _whole_lines(file: IO[bytes]) -> Iterator[tuple[int, dict[str, tuple[dict[st
         yield len(line), records
 
 
-def _with_seconds(entry: Mapping[str, Any]) -> dict[str, tuple[dict[str, Any], float]]:
+def _with_seconds(entry: Mapping[str, Any]) -> Timed:
+    """The records of a line, each with an equal share of its seconds."""
     each = entry["seconds"] / max(len(entry["records"]), 1)
     return {key: (record, each) for key, record in entry["records"].items()}
