@@ -1,1 +1,1 @@
-"""The stages of the pipeline, one thin module each: `python -m stages.NAME [ARM]`, as dvc.yaml runs them."""
+"""The stages of the pipeline, one module each. dvc.yaml runs them as `python -m stages.NAME [ARM]`."""

@@ -1,4 +1,4 @@
-"""What the arms answered and what it took, as earlier stages wrote it."""
+"""Reads what earlier stages wrote about the arms: completions, predictions, confidences and usage."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -15,25 +15,25 @@ from tillmap.postprocessing.predictions import TOGETHER
 
 
 def completions_of(arm: str) -> list[dict[str, Any]]:
-    """What an arm said, a record a row."""
+    """An arm's completions, one record per row."""
     return list(read_jsonl(paths.COMPLETIONS / f"{arm}.jsonl"))
 
 
 def predictions_of(arm: str) -> pd.DataFrame:
-    """An arm's predictions; the cascade's are its own stage's."""
+    """An arm's predictions table."""
     folder = paths.CASCADE if arm == CASCADE else paths.PREDICTIONS
     return read_table(folder / ("predictions.parquet" if arm == CASCADE else f"{arm}.parquet"))
 
 
 def usage_of(arm: str) -> dict[str, Any]:
-    """What an arm's answers took."""
+    """What an arm's answers took, see `providers.costs.bill`."""
     return dict(read_json(paths.CASCADE / "usage.json" if arm == CASCADE else paths.USAGE / f"{arm}.json"))
 
 
 def training_usage(arm: str, usage: dict[str, Any]) -> dict[str, Any] | None:
-    """What the model that answered took to train; None where nothing was trained for it.
+    """What the training of the arm's model took; None if nothing was trained.
 
-    A cascade that asked a provider pays for the model that it asked.
+    A cascade that asked a provider's model (`batch` is in its usage) is billed for the training of that model.
     """
     file = paths.USAGE / f"train_{usage.get('llm', arm) if 'batch' in usage else arm}.json"
     found = read_json(file) if file.is_file() else {"off": True}
@@ -41,7 +41,7 @@ def training_usage(arm: str, usage: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def confidences_of(arms: Sequence[str]) -> dict[str, Confidence]:
-    """The models of those arms whose confidences are calibrated."""
+    """The confidence model of each arm that has one."""
     files = {arm: paths.CONFIDENCE / arm / f"{TOGETHER}.json" for arm in arms}
     return {arm: Confidence.load(file) for arm, file in files.items() if file.is_file()}
 

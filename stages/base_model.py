@@ -1,4 +1,4 @@
-"""The checkpoint that an LLM arm starts from."""
+"""Fetches the checkpoint that a local language model arm asks or is tuned from."""
 
 from tillmap.cli.stages import Metrics, run_arm_stage
 from tillmap.config import paths

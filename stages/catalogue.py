@@ -1,4 +1,4 @@
-"""The built-in demo catalogue: simulated, in the contest's files."""
+"""Writes the simulated demo catalogue, in the file format of the contest."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ PARAMS = ("seed", "demo", "data.source")
 def main(params: Params) -> Metrics:
     source = Path(params.data.source)
     if source != paths.DEMO:
-        check_folder(source)  # here, because of a missing dep DVC itself says no more than that it is missing
+        check_folder(source)  # in the first stage, because DVC's own error for a missing dependency gives no advice
     catalogue = make_demo(params.demo.train_rows, params.demo.test_rows, seed=params.seed)
     with new_folder(paths.DEMO) as folder:
         write_contest_files(catalogue, folder)

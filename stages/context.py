@@ -1,4 +1,4 @@
-"""An arm's context in the pipeline: its block of params.yaml, and the files that the stages before it wrote."""
+"""Makes an arm's context from params.yaml and the files of earlier stages."""
 
 import pandas as pd
 
@@ -10,7 +10,7 @@ from tillmap.core.files import read_table
 
 
 def neighbours(retriever: str) -> pd.DataFrame:
-    """The neighbours table of every row that does not train."""
+    """The neighbours table of all rows outside the training subset."""
     return read_table(paths.NEIGHBOURS / f"{retriever}.parquet")
 
 
@@ -24,7 +24,7 @@ def context_of(params: Params, arm: str) -> Context:
         rows_file=paths.ROWS,
         tree_file=paths.TREE,
         neighbours=lambda _, retriever: neighbours(retriever),
-        engine=getattr(params, "engine", None),  # only where the stage declares it
+        engine=getattr(params, "engine", None),  # None if the stage does not declare it
         provider=getattr(params, "provider", None),
         prompts=None if ARMS[arm].free else paths.PROMPTS / arm,
     )

@@ -1,4 +1,4 @@
-"""The arms side by side: scores with intervals, what a person should review, the bill, pictures and a table."""
+"""Compares the arms: scores with intervals, rows to review, costs, charts and a table."""
 
 from stages.answers import confidences_of, free_scores, predictions_of, training_usage, usage_of
 from stages.context import neighbours
@@ -22,7 +22,7 @@ PARAMS = ("seed", "run", "review", "evaluate", "provider.prices", "costs", "vote
 def main(params: Params) -> Metrics:
     rows, arms = read_table(paths.ROWS), params.run.on
     if not arms:
-        raise ParamsError(f"{paths.PARAMS}: every arm is off; switch one on, say with `-S run.nearest=true`")
+        raise ParamsError(f"{paths.PARAMS}: every arm is off; switch one on, for example with `-S run.nearest=true`")
     predictions = {arm: predictions_of(arm) for arm in arms}
     usage = {arm: usage_of(arm) for arm in arms}
     piloted = any(asks_model(arm, [voter for voter in params.vote.arms if voter in arms]) for arm in arms)

@@ -1,4 +1,4 @@
-"""The retrievers' indexes over the training subset, and the vectors of every text that will be asked."""
+"""Builds the retrievers' indexes of the training subset, and embeds all other texts."""
 
 from tillmap.cli.stages import Metrics, run_stage
 from tillmap.config import paths
@@ -17,7 +17,7 @@ def main(params: Params) -> Metrics:
     asked = rows.loc[rows["subset"] != "train", "description"].tolist()
     chosen = params.embedding
     embedder = Embedder(chosen.model, chosen.revision, chosen.batch_size)
-    embedder.encode(rows["description"].tolist())  # all at once, so that a text of both sides is embedded once
+    embedder.encode(rows["description"].tolist())  # all together, so that a text in both is embedded once
     ids, texts = training["id"].to_numpy(), training["description"].tolist()
     dense = DenseRetriever.build(ids, texts, embedder, chosen.flat_up_to)
     lexical = LexicalRetriever.build(ids, texts)

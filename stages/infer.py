@@ -1,4 +1,4 @@
-"""One answer for every row an arm is asked about; killed, it goes on where it was."""
+"""Gets an arm's answers. A killed run of a language model resumes."""
 
 import time
 from collections import Counter

@@ -1,4 +1,4 @@
-"""Reads the source folder, checks every row, keeps the input's order."""
+"""Reads the source folder and checks every row. The order of the rows is kept."""
 
 from pathlib import Path
 

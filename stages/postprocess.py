@@ -1,4 +1,4 @@
-"""Every answer becomes a label path with a confidence; the arms vote."""
+"""Turns every arm's answers into label paths with confidences, and holds the vote."""
 
 import time
 from collections.abc import Mapping
@@ -61,7 +61,7 @@ def main(params: Params) -> Metrics:
 
 
 def neighbours_votes(params: Params, rows: pd.DataFrame) -> Mapping[Key, RankedPaths]:
-    """What each row's neighbours would answer, for the rows whose own answer says nothing."""
+    """The label paths of each row's neighbours, best first. They replace answers that name no path."""
     voting, train = params.neighbours_vote, rows["subset"] == "train"
     table = neighbours(voting.retriever)
     return votes_by_key(vote(table, rows[train], rows.loc[~train, KEY], voting.k, voting.power))

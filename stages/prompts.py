@@ -1,4 +1,4 @@
-"""The questions of an arm that asks a language model, and what it is tuned on, ready for any machine."""
+"""Writes the questions and the training examples of an arm that asks a language model."""
 
 from stages.context import context_of
 from tillmap.arms import ARMS
@@ -16,7 +16,7 @@ PARAMS = ("seed", "run.{arm}", "run.cascade", "run.pilot_rows", "cascade.llm", "
 def main(params: Params, name: str) -> Metrics:
     arm, context, settings = ARMS[name], context_of(params, name), params.block(name)
     rows, training = context.rows, context.training
-    # A row of a subset that nothing is fitted or scored on would be asked for nothing.
+    # Only rows that something is fitted or scored on: each question costs time or money.
     scored = rows.loc[rows["subset"] == "test", "brand"].notna().any()
     used = rows["subset"].isin(("test", "calibration") if scored else ("test", "calibration", "holdout"))
     asked = rows_to_answer(rows[used], settings.held_out_rows, params.seed, params.run.pilot_rows)

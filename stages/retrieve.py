@@ -1,4 +1,4 @@
-"""The neighbours of every row that is not in the indexes, by each retriever and by both fused."""
+"""Finds the neighbours of all rows outside the training subset, with each retriever and with both combined."""
 
 from tillmap.cli.stages import Metrics, run_stage
 from tillmap.config import paths

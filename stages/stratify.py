@@ -1,4 +1,4 @@
-"""Splits the labelled rows into a training subset and three held-out parts; builds the training subset's label tree."""
+"""Splits the labelled rows into a training subset and three held-out subsets, and builds the label tree."""
 
 from tillmap.cli.stages import Metrics, run_stage
 from tillmap.config import paths

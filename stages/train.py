@@ -1,4 +1,4 @@
-"""Trains an arm's model: the stages train_linear, train_llama and train_openai. Killed, a training goes on."""
+"""Trains an arm's model, in the stages train_linear, train_llama and train_openai. A killed tuning resumes."""
 
 import time
 
@@ -12,7 +12,7 @@ from tillmap.core.files import OFF, new_folder, write_json
 
 
 def params_of(arm: str) -> tuple[str, ...]:
-    asked = () if ARMS[arm].free else ("run.cascade", "cascade.llm")  # by the cascade, though the arm itself is off
+    asked = () if ARMS[arm].free else ("run.cascade", "cascade.llm")  # the cascade may ask an arm that is off
     return ("seed", "run.{arm}", *asked, *ARMS[arm].training_params)
 
 
@@ -23,7 +23,7 @@ def main(params: Params, arm: str) -> Metrics:
         found = ARMS[arm].train(context, getattr(params, f"train_{arm}", None), folder)
     spent = {"train_seconds": round(time.perf_counter() - began, 3), "device": "cpu"} | found
     write_json(spent, paths.USAGE / f"train_{arm}.json")
-    found.pop("losses", None)  # a curve, not a metric: evaluate draws it
+    found.pop("losses", None)  # not a metric: `evaluate` draws the curve
     return found
 
 
