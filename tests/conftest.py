@@ -1,12 +1,16 @@
 """Tests never touch the user's resume state or a hub."""
 
 import os
+import subprocess
+import sys
+from pathlib import Path
 
+import pandas as pd
 import pytest
 from hypothesis import HealthCheck, settings
 from project import SMALL, Project, copy_project
 
-from tiny import make_tiny
+from openai_server import KEY, LocalOpenAI
 
 # No test fails on the clock, and a run repeats exactly.
 settings.register_profile("tillmap", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
@@ -18,19 +22,45 @@ os.environ.setdefault("DVC_NO_ANALYTICS", "1")
 
 
 @pytest.fixture(scope="session")
-def project(tmp_path_factory):
-    """The small project after its first `dvc repro`, committed: `rag` asks SmolLM2, `llama` tunes the tiny model."""
+def tiny(tmp_path_factory):
+    """The checkpoint of a language model with random weights: it is tiny, and says anything."""
+    folder = tmp_path_factory.mktemp("tiny") / "model"
+    subprocess.run([sys.executable, Path(__file__).with_name("tiny.py"), folder], check=True, capture_output=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def project(tmp_path_factory, tiny):
+    """The small project after its first `dvc repro`, committed. Its output is `project.first`.
+
+    Every arm but the cascade is on. `rag` asks the tiny model through vLLM, and `llama` tunes it with Unsloth and asks
+    it through transformers. `openai` tunes and asks a model of `project.provider`, a server on this machine that knows
+    the right answers; its key is in the environment of `dvc repro` alone.
+    """
     folder = tmp_path_factory.mktemp("pipeline") / "project"
     folder.mkdir()
     copy_project(folder)
     project = Project(folder, folder.parent / "state")
-    project.set_params(SMALL)
-    project.git("init", "--quiet")
-    project.commit("start")
-    project.first = project.dvc("repro", "base_model@rag")
-    project.tiny = folder.parent / "tiny"
-    make_tiny(folder / "models/base/rag", project.tiny)
-    project.set_params({"llama": {"base": str(project.tiny)}})
-    project.first += project.dvc("repro")
-    project.commit("first run")
-    return project
+    with LocalOpenAI(lambda body: _right_answer(folder, body)) as project.provider:
+        project.set_params(SMALL)
+        project.set_params(
+            {
+                "rag": {"base": str(tiny)},
+                "llama": {"base": str(tiny)},
+                "provider": {"base_url": project.provider.base_url},
+            }
+        )
+        project.git("init", "--quiet")
+        project.commit("start")
+        project.env["OPENAI_API_KEY"] = KEY
+        project.first = project.dvc("repro")
+        del project.env["OPENAI_API_KEY"]
+        project.commit("first run")
+        yield project
+
+
+def _right_answer(folder, body):
+    rows = pd.read_parquet(folder / "data/split/rows.parquet", columns=["description", "module", "brand"])
+    description = body["messages"][-1]["content"].split(" | ")[0]
+    (module, brand), *_ = rows.loc[rows["description"] == description, ["module", "brand"]].to_numpy()
+    return f"{module} | {brand}"

@@ -14,21 +14,36 @@ from ruamel.yaml import YAML
 ROOT = Path(__file__).parents[1]
 DVC = [sys.executable, "-m", "dvc"]
 SMALL = {
+    "run": {"openai": True, "pilot_rows": None},
     "demo": {"train_rows": 300, "test_rows": 40},
     "rag": {"held_out_rows": 2, "max_new_tokens": 12, "examples": 2},
-    "llama": {"held_out_rows": 2, "max_new_tokens": 12, "sample_rows": 24},
+    "llama": {"held_out_rows": 2, "max_new_tokens": 12, "sample_rows": 24, "engine": "transformers"},
     "train_llama": {"batch_rows": 4, "checkpoint_steps": 2},
+    "openai": {"held_out_rows": 2, "sample_rows": 30},
+    "provider": {"poll_seconds": 0.01, "settle_seconds": 0.1, "requests": 20},
     "engine": {"batch_rows": 8, "kv_cache_gib": 0.25, "max_model_len": 512},
     "evaluate": {"resamples": 100},
 }
+# Several stages in one process: a start-up takes longer than most of them.
+RUN = """
+import runpy, sys
+for words in map(str.split, sys.argv[1:]):
+    sys.argv = words
+    runpy.run_module(f"stages.{words[0]}", run_name="__main__", alter_sys=True)
+"""
 
 
 class Project:
-    """A copy of the project with small params, its own git history, DVC cache and resume state."""
+    """A copy of the project with its own params, git history, DVC cache and resume state.
 
-    def __init__(self, folder, state):
+    `own_code`: its stages import its own copy of the library. The copies are the same where a test changes neither, and
+    numba has compiled the original already.
+    """
+
+    def __init__(self, folder, state, own_code=False):
         self.folder = folder
-        self.env = os.environ | {"PYTHONPATH": str(folder / "src"), "TILLMAP_STATE": str(state)}
+        code = folder if own_code else ROOT
+        self.env = os.environ | {"PYTHONPATH": str(code / "src"), "TILLMAP_STATE": str(state)}
         self.env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{self.env['PATH']}"
 
     def run(self, *command, ok=True):
@@ -41,6 +56,10 @@ class Project:
 
     def dvc(self, *arguments, ok=True):
         return self.run(*DVC, *arguments, ok=ok)
+
+    def stages(self, *stages, ok=True):
+        """Run stages such as "prompts rag" one after the other, without DVC."""
+        return self.run(sys.executable, "-c", RUN, *stages, ok=ok)
 
     def git(self, *arguments):
         return self.run("git", "-c", "user.name=test", "-c", "user.email=test@example.com", *arguments)
@@ -85,5 +104,5 @@ def copy_project(folder):
 
 
 def stages_run(output):
-    """The stages that a `dvc repro` or `dvc exp run` says it ran."""
+    """The stages that a `dvc repro` or `dvc exp run` says it ran, or with `--dry` would run."""
     return [line.split("'")[1] for line in output.splitlines() if line.startswith("Running stage")]

@@ -1,18 +1,18 @@
-"""A language model of seconds: Llama's architecture and a real tokenizer, small random weights."""
+"""A language model of seconds: Llama's architecture and SmolLM2's tokenizer, small random weights."""
 
-import shutil
+import sys
+from pathlib import Path
 
-TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 
-
-def make_tiny(tokenizer, folder):
-    """Write it into a new folder, with a checkpoint's tokenizer and weights so large that it is never in doubt."""
+def make_tiny(folder):
+    """Write it into a new folder, with weights so large that it is never in doubt what to say."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
+    from tillmap.llm.checkpoints import save_smollm2_tokenizer
+
     folder.mkdir()
-    for name in TOKENIZER:
-        shutil.copy(tokenizer / name, folder)
+    save_smollm2_tokenizer(folder)
     torch.manual_seed(0)
     LlamaForCausalLM(
         LlamaConfig(
@@ -20,3 +20,7 @@ def make_tiny(tokenizer, folder):
             num_key_value_heads=1, max_position_embeddings=1024, initializer_range=0.3, bos_token_id=1, eos_token_id=2,
         )
     ).save_pretrained(folder)  # fmt: skip
+
+
+if __name__ == "__main__":
+    make_tiny(Path(sys.argv[1]))
