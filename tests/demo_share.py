@@ -8,7 +8,7 @@ from pathlib import Path
 from project import Project, copy_project, stages_run
 
 OFF = {"run": {"rag": False, "llama": False}, "demo": {"train_rows": 600, "test_rows": 100}}
-LAPTOP = {"TILLMAP_ONLY": "postprocess vote review evaluate"}
+LAPTOP = {"TILLMAP_ONLY": "postprocess evaluate"}
 
 
 def say(text):
