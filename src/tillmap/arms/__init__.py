@@ -1,4 +1,4 @@
-"""The arms: ways to label a row. Each subclass of `Arm` in a module of this package is found by itself."""
+"""The arms: ways to label a row. Every subclass of `Arm` in a module of this package is registered in `ARMS`."""
 
 import importlib
 import pkgutil

@@ -76,7 +76,7 @@ def run_cascade(settings: Cascade, context: Context, inputs: CascadeInputs, plan
 def _why_idle(routes: pd.DataFrame) -> str:
     """Why not even the trial is run."""
     if not (routes["role"] == ROUTED).any():
-        return "no row is routed: linear is above the threshold on every row, or the budget pays for the trial at most"
+        return "no row is routed: linear is above the threshold on every row, or the budget is used up by the trial"
     return (
         "no row of the calibration subset is below the threshold, so a gain cannot be shown; linear answers every row"
     )

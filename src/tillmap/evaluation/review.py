@@ -22,11 +22,11 @@ def level_confidences(
 
     For the brand it is the prediction's own confidence. For each level above, a `Confidence` is fitted on the
     `calibration` subset. Its signals are the prediction's confidence and, for each free arm, the total share of the
-    candidates with the same labels down to that level. It is never lower than that of the level below. If no row of the
+    candidates with the same labels down to that level. It is at least the confidence of the level below. If no row of the
     calibration subset was answered, all levels get the prediction's own confidence.
 
     Args:
-        predictions: those of one arm, with calibrated confidences.
+        predictions: one arm's predictions table, with calibrated confidences.
         free: the free arms' candidate scores, by name.
         rows: split, id, subset, the four levels and optionally product of these rows.
     """
@@ -54,9 +54,9 @@ def review_arms(
     min_confidence: float | None,
     folder: Path,
 ) -> dict[str, pd.DataFrame]:
-    """Write each arm's answers as far as they are sure, and the rows to look at, into an empty folder.
+    """Write each arm's answers without the uncertain levels, and the rows to review, into an empty folder.
 
-    Gives the answers of `hold_back`, an arm each. `min_confidence` None switches the review off: nothing is given.
+    Returns the result of `hold_back` for each arm. If `min_confidence` is None, review is off, and the result is empty.
     """
     if min_confidence is None:
         write_json({"off": True}, folder / OFF)

@@ -29,7 +29,7 @@ class Options:
         ngrams: shortest and longest character n-gram.
         price, retailer: whether an item's price and retailer are used; None: if they help on the `dev` subset.
         unseen_paths: whether a known chain may be answered with a known brand that it was never seen with.
-        trial_rows: up to so many training rows, recipes are tried on all; above, on whole groups of about so many.
+        trial_rows: with more training rows than this, recipes are compared on whole groups with about this many rows.
         weights_mib: the largest size of the weights' file, in MiB.
     """
 
