@@ -22,8 +22,8 @@ def level_confidences(
 
     For the brand it is the prediction's own confidence. For each level above, a `Confidence` is fitted on the
     `calibration` subset. Its signals are the prediction's confidence and, for each free arm, the total share of the
-    candidates with the same labels down to that level. It is at least the confidence of the level below. If no row of the
-    calibration subset was answered, all levels get the prediction's own confidence.
+    candidates with the same labels down to that level. It is at least the confidence of the level below. If no row of
+    the calibration subset was answered, all levels get the prediction's own confidence.
 
     Args:
         predictions: one arm's predictions table, with calibrated confidences.
