@@ -128,7 +128,7 @@ class AnswerReader:
 
 
 def _bill(settings: Cascade, context: Context, routes: pd.DataFrame, rounds: Sequence[Round]) -> dict[str, Any]:
-    """What the questions took, and what asking about the kept rows, too, would have taken at the same rates."""
+    """What the questions took, and at the same rates the savings on the rows that the free arm answers."""
     new = routes["subset"] != "calibration"
     called = sum(len(each.records) for each in rounds)
     answered = int((new & (routes["role"] == ROUTED)).sum()) if len(rounds) > 1 else 0
