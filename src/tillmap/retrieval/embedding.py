@@ -17,6 +17,7 @@ from safetensors.numpy import save_file
 
 from tillmap.core.errors import ModelError, first_line
 from tillmap.core.files import read_json, write_json
+from tillmap.core.machine import use_threads
 from tillmap.core.text import normalise
 from tillmap.retrieval.base import read_tensors
 
@@ -95,6 +96,7 @@ class Embedder:
         """The model, loaded on first use. Raises ModelError if its files are damaged."""
         from sentence_transformers import SentenceTransformer
 
+        use_threads()
         try:
             return SentenceTransformer(
                 str(self.folder),
