@@ -21,7 +21,6 @@ from tillmap.llm.checkpoints import SMOLLM2_PACKAGE, check_adapter, check_checkp
 from tillmap.llm.engines.loading import load_engine, require_memory
 from tillmap.llm.interface.answer_formats import make_answer_format
 from tillmap.llm.interface.generation import Generation, Machine
-from tiny import make_tiny
 
 GREEDY = Generation(max_new_tokens=8, temperature=0.0, seed=0)
 SMALL = Machine(dtype="float32", max_model_len=256, batch_rows=8, kv_cache_gib=0.25, eager=True)
@@ -42,13 +41,6 @@ def freed():
 
 
 slow = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("models") / "tiny"
-    make_tiny(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")

@@ -40,8 +40,8 @@ TEMPLATES = {
 
 
 @pytest.fixture(scope="module")
-def base(project):
-    return project.folder / "models/base/llama"
+def base(tiny):
+    return tiny
 
 
 @pytest.fixture(params=TEMPLATES)
