@@ -146,8 +146,8 @@ class Labeller:
             rows: a table of `Feed.batches`: key, description, retailer and price.
             first: the number of the batch's first row in the whole feed, from 0.
 
-        Returns one row per input row, in order: key, the four labels, confidence, repair, in_tree, source and status. Raises
-        what the arm raises: InputError, ModelError, ParamsError, ProviderError or ResourceError.
+        Returns one row per input row, in order: key, the four labels, confidence, repair, in_tree, source and status.
+        Raises what the arm raises: InputError, ModelError, ParamsError, ProviderError or ResourceError.
         """
         items = rows.drop(columns="key").assign(split=_SPLIT, subset=_SPLIT, id=range(first, first + len(rows)))
         items = items.reset_index(drop=True)
