@@ -35,8 +35,10 @@ def training_usage(arm: str, usage: dict[str, Any]) -> dict[str, Any] | None:
 
     A cascade that asked a provider's model (`batch` is in its usage) is billed for the training of that model.
     """
-    file = paths.USAGE / f"train_{usage.get('llm', arm) if 'batch' in usage else arm}.json"
-    found = read_json(file) if file.is_file() else {"off": True}
+    name = str(usage["llm"]) if arm == CASCADE and "batch" in usage else arm
+    if name not in ARMS or not ARMS[name].trains:
+        return None
+    found = read_json(paths.USAGE / f"train_{name}.json")
     return None if found.get("off") else dict(found)
 
 

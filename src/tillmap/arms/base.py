@@ -71,6 +71,11 @@ class Arm(ABC):
         """Whether an answer may be a path that is not a known one."""
         return False
 
+    @property
+    def trains(self) -> bool:
+        """Whether the arm has a model of its own, trained by the stage `train_ARM`."""
+        return type(self).train is not Arm.train
+
     def train(self, context: Context, training: Any, folder: Path) -> dict[str, Any]:
         """Train the arm's model.
 
