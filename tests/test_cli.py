@@ -268,12 +268,14 @@ def piloted(tmp_path, tillmap, monkeypatch):
 
 def test_a_piloted_arm_is_not_submitted_nor_a_vote_with_it(tillmap, piloted, features, tmp_path):
     out = tmp_path / "no.zip"
-    for arm in ("rag", "vote"):
-        code, said = tillmap("submit", "--arm", arm, "--name", "us", "--out", out)
-        assert code == 1
-        assert said.startswith(f"tillmap: the {arm} arm was only piloted: it answered 10 of {TEST} test rows")
-        assert "run.pilot_rows is 10" in said and "`dvc exp run -S run.pilot_rows=null`" in said
-        assert not out.exists()
+    for pilot_rows in (10, None):  # whatever params.yaml says by now
+        set_params(piloted, {"run": {"pilot_rows": pilot_rows}})
+        for arm in ("rag", "vote"):
+            code, said = tillmap("submit", "--arm", arm, "--name", "us", "--out", out)
+            assert code == 1
+            assert said.startswith(f"tillmap: the {arm} arm was only piloted: it answered 10 of {TEST} test rows")
+            assert "`dvc exp run -S run.pilot_rows=null`" in said
+            assert not out.exists()
     for arm in ("nearest", "linear"):  # a pilot does not hold back what costs nothing
         assert tillmap("submit", "--arm", arm, "--name", "us", "--out", tmp_path / f"{arm}.zip")[0] == 0
         assert len(check_submission(tmp_path / f"{arm}.zip", "us", features)) == TEST

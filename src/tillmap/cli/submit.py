@@ -7,10 +7,9 @@ from typing import Annotated
 import pandas as pd
 import typer
 
-from tillmap.arms import ARMS, schema
+from tillmap.arms import ARMS
 from tillmap.config import paths
 from tillmap.config.blocks import CASCADE, COMBINED
-from tillmap.config.params import read_params
 from tillmap.core.errors import InputError
 from tillmap.core.files import read_table
 
@@ -71,10 +70,10 @@ def _pipeline_answers(arm: str, rows: pd.DataFrame) -> pd.DataFrame:
     if answers.empty:
         raise InputError(f"the {arm} arm was off and has no predictions; switch it on and run `dvc repro`")
     answers = answers[answers["split"] == "test"]
-    run, test = read_params(paths.PARAMS, schema()).run, int((rows["split"] == "test").sum())
-    if run.pilot_rows is not None and len(answers) < test:
+    test = int((rows["split"] == "test").sum())
+    if len(answers) < test:
         raise InputError(
-            f"the {arm} arm was only piloted: it answered {len(answers):,} of {test:,} test rows "
-            f"(run.pilot_rows is {run.pilot_rows}). `dvc exp run -S run.pilot_rows=null` asks about the missing rows"
+            f"the {arm} arm was only piloted: it answered {len(answers):,} of {test:,} test rows; "
+            "`dvc exp run -S run.pilot_rows=null` asks about the missing rows"
         )
     return answers
