@@ -140,3 +140,37 @@ def test_what_is_not_tuned_is_only_written_down(tmp_path):
     assert (job["mode"], job["model"], job["usd"]) == ("tuned", "ft:mine", 0.0)
     retrieved.model = tmp_path
     assert retrieved.job == job
+
+
+@pytest.mark.parametrize("engine", ["openai_batch", "openai_server"])
+def test_a_full_run_after_a_pilot_pays_for_the_missing_rows_only(engine, tmp_path, monkeypatch):
+    monkeypatch.setenv("TILLMAP_STATE", str(tmp_path / "state"))
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    rows = pd.concat([ROWS] * 5, ignore_index=True).assign(id=range(10), description=[f"item {n}" for n in range(10)])
+    paid = []
+
+    def reply(body):
+        paid.append(body["messages"][-1]["content"].split(" | ")[0])
+        return "butter | golden meadow"
+
+    with LocalOpenAI(reply) as server:
+        local = {"base_url": server.base_url, "poll_seconds": 0.005, "settle_seconds": 0.1, "budget_usd": 1.0}
+        provider = read_params(ROOT / "params.yaml", schema()).provider.model_copy(update=local)
+
+        def answer(asked):
+            given = context(engine=engine)
+            given.provider, given.model = provider, tmp_path
+            return list(OpenAI().answer(given, asked)), given.notes
+
+        given = context(engine=engine)
+        earlier = read_params(ROOT / "params.yaml", schema()).train_openai.model_copy(update={"tuned_model": "ft:mine"})
+        OpenAI().train(given, earlier, tmp_path)
+        pilot, _ = answer(rows.iloc[[7, 2, 4]])
+        assert sorted(paid) == ["item 2", "item 4", "item 7"]
+        complete, notes = answer(rows)
+        again, same = answer(rows)
+        assert server.violations == []
+    assert sorted(paid) == [f"item {number}" for number in range(10)], "each row is paid for once"
+    assert [one.id for one in complete] == list(range(10)) and {one.status for one in complete} == {"ok"}
+    assert [complete[number] for number in (7, 2, 4)] == pilot
+    assert again == complete and same["seconds"] == notes["seconds"]
