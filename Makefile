@@ -39,7 +39,9 @@ share-demo: setup
 # Pulls what the stages from postprocess on need, and runs only these. For a machine without models and GPU. Example:
 # make rescore SET="postprocess.min_similarity=0.4 evaluate.resamples=500"
 rescore: setup
-	TILLMAP_ONLY="postprocess evaluate" dvc exp run --pull --allow-missing $(addprefix --set-param ,$(SET)) evaluate
+	dvc pull stratify retrieve infer postprocess cascade
+	dvc pull $(patsubst %,data/usage/train_%.json,linear llama openai)
+	TILLMAP_ONLY="postprocess evaluate" dvc exp run --allow-missing $(addprefix --set-param ,$(SET)) evaluate
 
 # Compares experiments: the params that differ, and the scores of the arms
 SHOWN_ELSEWHERE := (catalogue|ingest|stratify|index|retrieve|prompts|base_model|train_linear|train_llama|train_openai|infer|postprocess|evaluate|scores|costs)\.

@@ -41,7 +41,7 @@ def shop(project, tmp_path):
 
 def test_every_stage_runs_and_every_row_is_predicted(project):
     with Repo(str(project.folder)) as repo:
-        assert sorted(stages_run(project.first)) == sorted(stage.addressing for stage in repo.index.stages)
+        assert sorted(stages_run(project.first)) == sorted(stage.name for stage in repo.index.stages)
     rows = pd.read_parquet(project.folder / "data/split/rows.parquet")
     tree = pd.read_parquet(project.folder / "data/split/tree.parquet")
     labelled = rows[rows["split"] == "train"]  # linear is refitted on all of them, and vote may follow it
@@ -112,20 +112,16 @@ def test_only_what_a_change_concerns_runs_again(project):
     assert not {"index", "retrieve", "prompts@rag", "infer@rag", "base_model@rag", "train_llama"} & set(rerun)
 
 
-@pytest.mark.usefixtures("undo")
-@pytest.mark.parametrize(
-    ("file", "stages"),
-    [
-        ("arms/linear.py", {"train_linear", "infer@linear", "cascade"}),
-        ("cascade/routing.py", {"cascade"}),
-        ("providers/client.py", {"train_openai", "infer@openai", "cascade"}),
-    ],
-)
-def test_of_edited_code_dvc_says_which_stages_changed(project, file, stages):
-    path = project.folder / "src/tillmap" / file
-    path.write_text(path.read_text() + "\n# edited\n")
-    with Repo(str(project.folder)) as repo:
-        assert set(repo.status()) == stages
+def test_of_edited_code_dvc_knows_which_stages_use_it(project):
+    """tests/test_stages.py has the whole table; here is one row of it as DVC sees it."""
+    path = project.folder / "src/tillmap/arms/linear.py"
+    code = path.read_text()
+    path.write_text(code + "# edited\n")
+    try:
+        changed = json.loads(project.dvc("status", "--json"))
+    finally:
+        path.write_text(code)
+    assert set(changed) == {"train_linear", "infer@linear", "cascade"}
 
 
 @pytest.mark.usefixtures("undo")
@@ -212,7 +208,8 @@ def test_killed_in_infer_it_resumes_to_the_same_bytes(project, tmp_path, arm):
     kill_when(answered, command, cwd=broken.folder, env=broken.env)
     assert not target.exists()
     (file,) = logs.glob("*/*.jsonl")
-    kept = file.read_bytes().count(b"\n")
+    batches = [json.loads(line) for line in file.read_text().split("\n")[:-1]]  # the last may be cut short
+    kept = sum(len(batch["records"]) for batch in batches)
     output = broken.run(*command)
     assert f"{arm}: {kept} of 42 rows were answered before" in output
     assert target.read_bytes() == unbroken
