@@ -10,6 +10,7 @@ from dvc.repo import Repo
 from project import ROOT, Project, copy_project
 from ruamel.yaml import YAML
 
+from tillmap.arms import schema
 from tillmap.config.params import check_params
 
 PARAMS = ROOT / "params.yaml"
@@ -66,12 +67,13 @@ def test_there_are_lines():
     assert len(LINES) > 50
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("line", LINES, ids=lambda line: line[12:72].strip())
 def test_dvc_resolves_a_documented_line(line, repo, tmp_path):
     changes = [(key, str(tmp_path) if value.startswith("/path/to/") else value) for key, value in changes_of(line)]
     assert changes
     params = changed_params(changes)
-    check_params(params, PARAMS)
+    check_params(params, PARAMS, schema())
     (Path(repo.root_dir) / "params.yaml").write_text(params)
     repo._reset()
     stages = list(repo.index.stages)

@@ -10,7 +10,8 @@ sys.path.insert(0, str(Path(__file__).parent / "faults"))
 from break_stages import break_stage, outputs_of
 
 
-@pytest.mark.parametrize("stage", ["stratify", "postprocess@nearest"])
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", ["stratify", "postprocess"])
 def test_a_broken_stage_leaves_nothing_half_and_runs_again_to_the_same_bytes(project, stage):
     command, outs = outputs_of(project)[stage]
     try:

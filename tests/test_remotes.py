@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
-from project import DVC, ROOT, Project
+from project import DVC, ROOT, Project, stages_run
 
 from storage_servers import S3, SSH
 from tillmap.cli.private import keep_private
@@ -85,6 +85,7 @@ def test_the_remote_of_the_project_is_a_folder_beside_it(small, tmp_path):
     assert copy.dvc("status", "--cloud").strip().endswith("in sync.")
 
 
+@pytest.mark.slow
 def test_s3_push_clone_pull_and_no_key_in_git(small, tmp_path):
     with S3(tmp_path / "s3") as server:
         use_s3(small, server)
@@ -98,6 +99,7 @@ def test_s3_push_clone_pull_and_no_key_in_git(small, tmp_path):
     assert ".dvc/config.local" not in tracked
 
 
+@pytest.mark.slow
 def test_ssh_push_clone_pull(small, tmp_path):
     with SSH(tmp_path / "ssh") as server:
         for project in (small, clone(small, tmp_path / "clone")):
@@ -108,6 +110,7 @@ def test_ssh_push_clone_pull(small, tmp_path):
         assert contents(project, "data", "models") == contents(small, "data", "models")
 
 
+@pytest.mark.slow
 def test_wrong_keys_are_refused_and_nothing_is_written(small, tmp_path):
     with S3(tmp_path / "s3") as server:
         use_s3(small, server)
@@ -120,6 +123,7 @@ def test_wrong_keys_are_refused_and_nothing_is_written(small, tmp_path):
         small.dvc("push")
 
 
+@pytest.mark.slow
 def test_a_server_killed_in_mid_push_loses_nothing(small, tmp_path):
     """`kill -9` once an object is there; a second push sends the rest, and every object is what its name says."""
     for number in range(30):  # enough objects to be in the middle of
@@ -191,6 +195,7 @@ def test_every_output_with_descriptions_can_be_kept_private(tmp_path):
         keep_private(tmp_path / "dvc.yaml")
 
 
+@pytest.mark.slow
 def test_an_experiment_travels_through_a_bare_git_remote(small, tmp_path):
     bare = tmp_path / "team.git"
     small.run("git", "clone", "--quiet", "--bare", str(small.folder), str(bare))
@@ -218,3 +223,77 @@ def test_a_named_version_of_a_model_is_fetched(small, tmp_path):
     fetch = ("artifacts", "get", str(small.folder), "linear", "--rev", "v1.0.0", "--out", "linear-v1")
     elsewhere.dvc(*fetch)
     assert (tmp_path / "linear-v1/weights").read_bytes() == (small.folder / "models/linear/weights").read_bytes()
+
+
+# Scoring again from what was pulled
+
+
+def rescore(clone, *changes, ok=True):
+    return clone.run("make", "--old-file", "setup", "rescore", f"SET={' '.join(changes)}", ok=ok)
+
+
+def clone_of(project, remote, folder):
+    copy = clone(project, folder)
+    copy.dvc("remote", "add", "--local", "--default", "storage", str(remote))
+    return copy
+
+
+@pytest.fixture(scope="module")
+def remote(project, tmp_path_factory):
+    """A remote with all of the small project's outputs."""
+    folder = tmp_path_factory.mktemp("remote")
+    project.dvc("remote", "add", "--local", "--force", "--default", "storage", str(folder))
+    project.dvc("push", "--quiet")
+    return folder
+
+
+def accuracies(project):
+    metrics = project.read_json("metrics/evaluate.json")
+    return {arm: metrics[arm]["item_accuracy"] for arm in metrics if arm != "evaluate"}
+
+
+def test_a_fresh_clone_is_rescored_to_the_same_table(project, remote, tmp_path):
+    copy = clone_of(project, remote, tmp_path / "clone")
+    output = rescore(copy, "review.min_confidence=0.7")
+    assert stages_run(output) == ["evaluate"]
+    assert accuracies(copy) == accuracies(project)
+    assert (copy.folder / "plots/table.txt").read_text() == (project.folder / "plots/table.txt").read_text()
+    assert not list((copy.folder / "models").rglob("*.safetensors")), "no model was needed"
+    for missing, stage in (
+        ("data/completions/rag.jsonl", "postprocess"),
+        ("data/answer_rules/llama/rules.json", "postprocess"),
+        ("data/usage/train_llama.json", "evaluate"),
+    ):
+        (copy.folder / missing).rename(tmp_path / "aside")
+        output = copy.stages(stage, ok=False)
+        assert f"{stage}: {missing}: file not found" in output
+        assert f"`dvc pull {missing}`" in output
+        assert "Traceback" not in output
+        (tmp_path / "aside").rename(copy.folder / missing)
+
+
+@pytest.mark.slow
+def test_a_clone_with_some_of_the_arms_is_rescored_whole_or_not_at_all(project, remote, tmp_path):
+    copy = clone_of(project, remote, tmp_path / "clone")
+    copy.env["TILLMAP_ONLY"] = "postprocess evaluate"
+    again = ("exp", "run", "--allow-missing", "--set-param", "evaluate.resamples=150", "evaluate")
+    assert "data/split" in copy.dvc(*again, ok=False), "nothing was pulled"
+    copy.dvc("pull", "stratify", "retrieve", "infer@nearest", "infer@linear", "infer@llama", "postprocess", "cascade")
+    output = copy.dvc(*again, ok=False)
+    assert "data/completions/rag.jsonl: file not found" in output
+    assert "`dvc pull data/completions/rag.jsonl`" in output
+    assert "Traceback" not in output
+    assert stages_run(rescore(copy, "evaluate.resamples=150"))[-1] == "evaluate"
+    assert accuracies(copy) == accuracies(project)
+
+
+@pytest.mark.slow
+def test_what_is_not_at_the_remote_and_what_needs_a_model_stops_a_rescore(project, remote, tmp_path):
+    empty = clone_of(project, tmp_path / "nowhere", tmp_path / "empty")
+    output = rescore(empty, "evaluate.resamples=150", ok=False)
+    assert "data/completions/rag.jsonl" in output
+    assert not (empty.folder / "plots").exists()
+    copy = clone_of(project, remote, tmp_path / "clone")
+    output = rescore(copy, "linear.epochs=6", ok=False)
+    assert "only postprocess evaluate may run here (TILLMAP_ONLY)" in output
+    assert "Traceback" not in output

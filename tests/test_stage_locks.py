@@ -8,7 +8,7 @@ import sys
 import pytest
 from project import Project, copy_project
 
-CATALOGUE = (sys.executable, "stages/catalogue.py")
+CATALOGUE = (sys.executable, "-m", "stages.catalogue")
 
 
 @pytest.fixture

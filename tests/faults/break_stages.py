@@ -1,6 +1,6 @@
 """Breaks every stage: `kill -9` at random moments, and no room on the disk. Afterwards a rerun gives the same bytes.
 
-    python tests/faults/break_stages.py [PROJECT] [--kills 3] [--stages catalogue postprocess@nearest] [--seed 0]
+    python tests/faults/break_stages.py [PROJECT] [--kills 3] [--stages catalogue infer@nearest] [--seed 0]
 
 PROJECT is a folder in which `dvc repro` has run; without one, a small copy is made and run, without language models
 unless `--models` is given. Each stage of it is run alone, `--kills` times, and killed at a random moment of the time
