@@ -219,12 +219,14 @@ class Confidence:
             return cls("constant", len(outcome), error, log(share / (1 - share)))
         from sklearn.linear_model import LogisticRegression
         from sklearn.preprocessing import StandardScaler
+        from threadpoolctl import threadpool_limits
 
         values = signals[list(names)].to_numpy(np.float64)
         scaler = StandardScaler().fit(values)
         # Dividing by a tiny deviation would let one unusual new row get a confidence of 0 or 1.
         scaler.scale_[scaler.scale_ < _MIN_SCALE] = 1.0
-        regression = LogisticRegression(C=_C, max_iter=1000).fit(scaler.transform(values), outcome)
+        with threadpool_limits(1):  # for so small a fit, threads cost more than they save
+            regression = LogisticRegression(C=_C, max_iter=1000).fit(scaler.transform(values), outcome)
         kind: Literal["full", "few"] = "full" if len(names) == signals.shape[1] else "few"
         # Rounded, because the last digits depend on the machine.
         means, scales, weights = (

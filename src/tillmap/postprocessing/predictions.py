@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 from math import exp
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,7 @@ def make_repairer(rules: AnswerRules, training: LabelTree, settings: Postprocess
     tree = rules.paths or training
     embed = None
     if rules.free_text and settings.repair and settings.embed:
-        embed = Embedder(embedding.model, embedding.revision, embedding.batch_size).encode
+        embed = _embedder(embedding.model, embedding.revision, embedding.batch_size).encode
     return Repairer(
         tree,
         make_answer_format(rules.format, tree),
@@ -47,6 +48,12 @@ def make_repairer(rules: AnswerRules, training: LabelTree, settings: Postprocess
         min_score=settings.min_similarity,
         exact_only=not settings.repair,
     )
+
+
+@cache
+def _embedder(model: str, revision: str | None, batch_size: int) -> Embedder:
+    """One for all arms of a run, because its model takes seconds to load."""
+    return Embedder(model, revision, batch_size)
 
 
 def predict(completions: Completions, repairer: Repairer, votes: Mapping[Key, RankedPaths], arm: str) -> pd.DataFrame:
