@@ -12,9 +12,9 @@ from tillmap.cli.stages import Metrics, run_stage
 from tillmap.config import paths
 from tillmap.config.blocks import VOTE
 from tillmap.config.params import Params
-from tillmap.core.files import OFF, new_folder, read_table, write_json, write_jsonl, write_table
+from tillmap.core.files import new_folder, read_table, write_json, write_jsonl, write_table
 from tillmap.core.taxonomy import KEY, Key, LabelTree, RankedPaths
-from tillmap.postprocessing.predictions import COLUMNS, calibrate_arm, count_repairs, make_repairer, predict
+from tillmap.postprocessing.predictions import calibrate_arm, count_repairs, make_repairer, predict, write_off
 from tillmap.postprocessing.voting import choose_voters, hold_election
 from tillmap.retrieval.vote import vote, votes_by_key
 
@@ -29,31 +29,23 @@ def main(params: Params) -> Metrics:
     tables: dict[str, pd.DataFrame] = {}
     metrics: Metrics = {}
     with new_folder(paths.PREDICTIONS) as answers, new_folder(paths.CONFIDENCE) as confidences:
-        for arm in arms:
+        for arm in params.run.own_answers:
+            if arm not in arms:
+                tables[arm] = write_off(confidences / arm)
+                continue
             completions, rules = completions_of(arm), AnswerRules.load(paths.RULES / arm)
             repairer = make_repairer(rules, training, params.postprocess, params.embedding)
             table = predict(completions, repairer, votes, arm)
-            others = {name: scores for name, scores in free.items() if name != arm}
-            (confidences / arm).mkdir()
-            tables[arm] = calibrate_arm(
-                arm, completions, table, rows, free=others, training=training, folder=confidences / arm
-            )
             metrics[arm] = count_repairs(table)
+            tables[arm] = calibrate_arm(
+                arm, completions, table, rows, free=free, training=training, folder=confidences / arm
+            )
         if voters:
-            began = time.perf_counter()
-            ballots = {arm: tables[arm] for arm in voters}
+            began, ballots = time.perf_counter(), {arm: tables[arm] for arm in voters}
             elected = hold_election(ballots, {arm: free[arm] for arm in free if arm in voters}, rows, training)
             write_jsonl(elected.completions, answers / f"{VOTE}.jsonl")
             tables[VOTE] = elected.predictions
-            usage = {"rows": len(elected.predictions), "agreed": elected.agreed, "voters": voters}
-            usage["test_rows"] = int((elected.predictions["split"] == "test").sum())
-            usage["rows_per_second"] = round(len(elected.predictions) / (time.perf_counter() - began), 2)
-            metrics[VOTE] = usage
-        for arm in params.run.own_answers:
-            if arm not in tables:
-                tables[arm] = pd.DataFrame([], columns=COLUMNS)
-                (confidences / arm).mkdir()
-                write_json({"off": True}, confidences / arm / OFF)
+            metrics[VOTE] = elected.usage(time.perf_counter() - began) | {"voters": voters}
         for arm, table in tables.items():
             write_table(table, answers / f"{arm}.parquet")
     write_json(metrics.get(VOTE, {"off": True}), paths.USAGE / f"{VOTE}.json")

@@ -96,7 +96,7 @@ def calibrate_arm(
     training: LabelTree,
     folder: Path,
 ) -> pd.DataFrame:
-    """Calibrate an arm's confidences, and save two models of them in an empty folder.
+    """Calibrate an arm's confidences, and save two models of them in a folder, which is made.
 
     `together` uses the answers of the free arms, too, and gives the confidences returned here. `alone` uses the arm's
     own answers only, so `tillmap predict` can use it where the files of the free arms are missing.
@@ -106,7 +106,7 @@ def calibrate_arm(
         completions: its answers, as records.
         predictions: its predictions table, in the same order.
         rows: the split's rows.
-        free: the candidate scores of the other free arms, by name.
+        free: the candidate scores of the free arms, by name; the arm's own are left out.
         training: the paths of the training subset. The paths of all labelled rows would leak: a path may be known only
             because of the calibration row that is being scored.
         folder: where the models are saved.
@@ -114,17 +114,26 @@ def calibrate_arm(
     Returns the predictions with calibrated confidences; unchanged, with a warning, if no row of the calibration subset
     was answered.
     """
+    folder.mkdir(parents=True, exist_ok=True)
+    others = {name: scores for name, scores in free.items() if name != arm}
     held_out = rows.loc[rows["subset"] == "calibration", KEY]
     if predictions.merge(held_out, on=KEY).empty:
         logger.warning("%s answered no row of the calibration subset: its confidences are not calibrated", arm)
         write_json({"off": True}, folder / OFF)
         return predictions
     calibrated = predictions
-    for name, scores in ((ALONE, {}), (TOGETHER, free)):
+    for name, scores in ((ALONE, {}), (TOGETHER, others)):
         signals = make_signals(completions, predictions, rows, scores, training)
         calibrated, model = calibrate(predictions, signals, rows)
         replace(model, free=tuple(scores)).save(folder / f"{name}.json")
     return calibrated
+
+
+def write_off(folder: Path) -> pd.DataFrame:
+    """What is written for an arm that is off: a note in the folder of its confidences, and a table without rows."""
+    folder.mkdir(parents=True)
+    write_json({"off": True}, folder / OFF)
+    return pd.DataFrame([], columns=COLUMNS)
 
 
 def count_repairs(predictions: pd.DataFrame) -> dict[str, Any]:

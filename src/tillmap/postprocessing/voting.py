@@ -90,6 +90,16 @@ class Election:
     predictions: pd.DataFrame
     agreed: int
 
+    def usage(self, seconds: float) -> dict[str, Any]:
+        """What the vote took, for the bill and the metrics; `seconds` were spent on it."""
+        rows = len(self.predictions)
+        return {
+            "rows": rows,
+            "test_rows": int((self.predictions["split"] == "test").sum()),
+            "agreed": self.agreed,
+            "rows_per_second": round(rows / seconds, 2),
+        }
+
 
 def hold_election(
     predictions: Mapping[str, pd.DataFrame],
