@@ -8,7 +8,7 @@ export DVC_NO_ANALYTICS := 1
 export DO_NOT_TRACK := 1
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: setup servers demo demo-openai share-demo rescore compare faults locks licences test test-slow test-all lint types clean prune
+.PHONY: setup servers demo demo-openai share-demo rescore compare faults locks licences test test-slow test-all pytest-pipeline pytest-library lint types clean prune
 
 setup: $(INSTALLED)
 
@@ -77,14 +77,20 @@ licences: setup
 
 # The fast tests, with one small run of the pipeline. `make test-slow` runs the tests that are marked slow (servers, kills,
 # full disks, SmolLM2, the documented commands), `make test-all` runs both.
+test: SELECT := not slow
+test-slow: SELECT := slow
+test-all: SELECT := slow or not slow
 test: setup
-	$(BIN)/python -m pytest
+test-slow test-all: setup servers
+test test-slow test-all:
+	@echo "The tests run in two halves, side by side. Each half is shown when it has ended."
+	@$(MAKE) --jobs 2 --output-sync=target --no-print-directory pytest-pipeline pytest-library SELECT="$(SELECT)"
 
-test-slow: setup servers
-	$(BIN)/python -m pytest -m slow
+pytest-pipeline:
+	$(BIN)/python -m pytest --durations 10 -m "pipeline and ($(SELECT))"
 
-test-all: setup servers
-	$(BIN)/python -m pytest -m ""
+pytest-library:
+	$(BIN)/python -m pytest --durations 10 -m "not pipeline and ($(SELECT))"
 
 lint: setup
 	$(BIN)/ruff check .

@@ -23,6 +23,14 @@ os.environ.setdefault("DVC_NO_ANALYTICS", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Mark what needs the small project: the half of the tests that `make test` runs beside the other."""
+    for item in items:
+        if "project" in item.fixturenames:
+            item.add_marker("pipeline")
+
+
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory):
     """The checkpoint of a language model with random weights: it is tiny, and says anything."""

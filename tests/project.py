@@ -17,7 +17,7 @@ SMALL = {
     "run": {"openai": True, "pilot_rows": None},
     "demo": {"train_rows": 300, "test_rows": 40},
     "rag": {"held_out_rows": 2, "max_new_tokens": 12, "examples": 2},
-    "llama": {"held_out_rows": 2, "max_new_tokens": 12, "sample_rows": 24, "engine": "transformers"},
+    "llama": {"held_out_rows": 2, "sample_rows": 24, "engine": "transformers", "constrain": "tree"},
     "train_llama": {"batch_rows": 4, "checkpoint_steps": 2},
     "openai": {"held_out_rows": 2, "sample_rows": 30},
     "provider": {"poll_seconds": 0.01, "settle_seconds": 0.1, "requests": 20},
@@ -60,6 +60,9 @@ class Project:
     def stages(self, *stages, ok=True):
         """Run stages such as "prompts rag" one after the other, without DVC."""
         return self.run(sys.executable, "-c", RUN, *stages, ok=ok)
+
+    def tillmap(self, *arguments, ok=True):
+        return self.run("tillmap", *arguments, ok=ok)
 
     def git(self, *arguments):
         return self.run("git", "-c", "user.name=test", "-c", "user.email=test@example.com", *arguments)

@@ -4,7 +4,7 @@ import re
 import shutil
 
 import pandas as pd
-from project import ROOT, Project
+from project import ROOT, Project, stages_run
 
 from tillmap.core.taxonomy import LEVELS
 
@@ -28,22 +28,27 @@ def apply_page(folder):
 
 
 def test_an_arm_is_added_as_the_page_says(project, tmp_path):
-    left_out = shutil.ignore_patterns("cache", "tmp", "base", "index")
-    copy = Project(tmp_path / "project", tmp_path / "state")
-    shutil.copytree(project.folder, copy.folder, ignore=left_out)
-    touched = apply_page(copy.folder)
-    assert set(touched) == {"src/tillmap/arms/commonest.py", "src/tillmap/params.py", "params.yaml", "dvc.yaml",
-                            "stages/infer.py"}  # fmt: skip
-    for stage in ("infer", "postprocess"):
-        assert f"stages/{stage}.py commonest" in copy.dvc(
-            "repro", "--dry", "--single-item", "--force", f"{stage}@commonest"
-        )
-        copy.run("python", f"stages/{stage}.py", "commonest")
-    for stage in ("review", "evaluate"):
-        copy.run("python", f"stages/{stage}.py")
+    copy = Project(tmp_path / "project", tmp_path / "state", own_code=True)
+    shutil.copytree(project.folder, copy.folder, symlinks=True)
+    assert set(apply_page(copy.folder)) == {"src/tillmap/arms/commonest.py", "params.yaml", "dvc.yaml"}
+    copy.set_params({"vote": {"arms": ["linear", "commonest"]}})
+
+    assert set(stages_run(copy.dvc("repro"))) == {"infer@commonest", "postprocess", "cascade", "evaluate"}
     predictions = pd.read_parquet(copy.folder / "data/predictions/commonest.parquet")
     tree = pd.read_parquet(copy.folder / "data/split/tree.parquet")
     known = set(tree[list(LEVELS)].itertuples(index=False, name=None))
     assert set(predictions[list(LEVELS)].itertuples(index=False, name=None)) <= known
     assert 0 <= copy.read_json("metrics/evaluate.json")["commonest"]["item_accuracy"] < 1
     assert "commonest" in (copy.folder / "plots/table.txt").read_text()
+    assert copy.read_json("data/usage/vote.json")["voters"] == ["linear", "commonest"]
+
+    copy.tillmap("predict", "data/demo/test.features", "--arm", "commonest", "--out", "new.csv")
+    labelled = pd.read_csv(copy.folder / "new.csv")
+    test = predictions[predictions["split"] == "test"]
+    columns = [*LEVELS, "confidence"]
+    pd.testing.assert_frame_equal(labelled[columns], test[columns].reset_index(drop=True), check_dtype=False)
+
+    (copy.folder / "data/split/rows.parquet").unlink()
+    said = copy.tillmap("doctor", ok=False)
+    assert "BAD  arm commonest: missing: data/split" in said
+    assert "ok   arm linear: all files are here" in said
