@@ -18,4 +18,4 @@ def test_a_broken_stage_leaves_nothing_half_and_runs_again_to_the_same_bytes(pro
         break_stage(project, stage, command, outs, kills=1, rng=random.Random(stage))
     finally:
         project.git("checkout", "--quiet", ".")
-        project.dvc("checkout")
+        project.dvc("checkout", "--force")

@@ -231,13 +231,13 @@ def test_killed_in_training_it_resumes_to_the_same_bytes(project, tmp_path):
     kill_when(checkpointed, command, cwd=broken.folder, env=broken.env)
     assert not model.exists()
     output = broken.run(*command)
-    assert "going on from step" in output
+    assert "train: resuming at step" in output
     assert {file.name: file.read_bytes() for file in model.iterdir()} == unbroken
     after = project.read_json("metrics/train_llama.json")["train_llama"]
     same = ("steps", "tokens", "padding_share", "flops", "first_loss", "last_loss", "recipe")
     assert [after[name] for name in same] == [before[name] for name in same]
     again = broken.run(*command)
-    assert "going on from step 6" in again, "a finished training is not repeated"
+    assert "train: resuming at step 6" in again, "a finished training is not repeated"
     assert {file.name: file.read_bytes() for file in model.iterdir()} == unbroken
 
 
