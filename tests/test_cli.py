@@ -117,6 +117,7 @@ def test_an_error_of_a_pipe_names_its_line(tillmap, tmp_path, monkeypatch):
     assert not (tmp_path / "out.csv").exists()
 
 
+@pytest.mark.slow
 def test_killed_it_goes_on_and_writes_the_same_bytes(tillmap, trained, features, tmp_path):
     rows = read_lines(features)
     many = tmp_path / "many.jsonl"

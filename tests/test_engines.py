@@ -1,18 +1,18 @@
 """Engines: vLLM and transformers say the same, and a bad question costs no other.
 
-All of it holds for a tiny model of random weights, which says anything; tests marked slow show it on SmolLM2.
+All of it holds for a tiny model of random weights, which says anything; tests marked slow show it on SmolLM2. torch and
+its friends are imported where they are used, because pytest imports this file whichever tests it runs.
 """
 
 import gc
 import json
 from dataclasses import replace
 from functools import cache
+from math import exp
 
+import numpy as np
 import pytest
-import torch
-from peft import LoraConfig, PeftModel, get_peft_model
-from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from safetensors.numpy import load_file, save_file
 
 from tillmap.core.completions import Question
 from tillmap.core.errors import ModelError, ParamsError, ResourceError
@@ -147,6 +147,9 @@ BY_LIKELIHOOD = Generation(max_new_tokens=16, temperature=0.0, seed=0, answers=A
 @pytest.fixture(scope="module")
 def brute_force(tiny):
     """The log probability of each answer to each question, one plain forward pass for each."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
     plain, tokenizer = AutoModelForCausalLM.from_pretrained(tiny).eval(), AutoTokenizer.from_pretrained(tiny)
 
     @cache
@@ -171,9 +174,9 @@ def test_choices_by_likelihood_are_those_of_brute_force(name, asked_of, brute_fo
         scores = brute_force(question, question.answers or ANSWERS)
         assert answer.text == max(scores, key=scores.get)
         assert answer.logprob == pytest.approx(scores[answer.text], abs=1e-3)
-        total = sum(torch.tensor(score).exp() for score in scores.values())
+        total = sum(exp(score) for score in scores.values())
         for text, share in answer.candidates:
-            assert share == pytest.approx(float(torch.tensor(scores[text]).exp() / total), abs=1e-3)
+            assert share == pytest.approx(exp(scores[text]) / total, abs=1e-3)
         assert {text for text, _ in answer.candidates} == set(scores)
     assert [engine.answer([question])[0].text for question in questions[:5]] == [a.text for a in answers[:5]]
 
@@ -244,6 +247,10 @@ def test_unseen_brands_keep_to_the_chains_of_a_questions_own_answers(name, asked
 @pytest.fixture(scope="module")
 def adapter(smollm2, tmp_path_factory):
     """A LoRA that was never trained, and yet changes what the small model says."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
     folder = tmp_path_factory.mktemp("adapter")
     base = AutoModelForCausalLM.from_pretrained(smollm2, dtype=torch.float32)
     linear = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
@@ -274,13 +281,17 @@ def test_vllm_and_transformers_give_the_same_answers_through_an_adapter(smollm2,
 
 
 @slow
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_what_merging_an_adapter_changes(dtype, smollm2, adapter, tmp_path, capsys):
     """Merged in float32 it answers as before; rounded to bfloat16 it is a model of its own."""
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
     questions = [ask(number, text) for number, text in enumerate(WORDS)]
     kept = load_engine("transformers", smollm2, SMALL, GREEDY, adapter).answer(questions)
     base = AutoModelForCausalLM.from_pretrained(smollm2, dtype=torch.float32)
-    merged = PeftModel.from_pretrained(base, str(adapter)).merge_and_unload().to(dtype)
+    merged = PeftModel.from_pretrained(base, str(adapter)).merge_and_unload().to(getattr(torch, dtype))
     merged.save_pretrained(tmp_path)
     AutoTokenizer.from_pretrained(smollm2).save_pretrained(tmp_path)
     answers = load_engine("transformers", tmp_path, SMALL, GREEDY).answer(questions)
@@ -289,7 +300,7 @@ def test_what_merging_an_adapter_changes(dtype, smollm2, adapter, tmp_path, caps
     shift = max(abs(before.logprob - after.logprob) for before, after in same)
     with capsys.disabled():
         print(f"\nmerged to {dtype}: {changed} of {len(kept)} answers changed, others' logprob by up to {shift:.4f}")
-    if dtype == torch.float32:
+    if dtype == "float32":
         assert changed == 0
         assert shift < 1e-3
     else:
@@ -298,7 +309,7 @@ def test_what_merging_an_adapter_changes(dtype, smollm2, adapter, tmp_path, caps
 
 @pytest.fixture
 def small_adapter(tmp_path):
-    weights = {f"base_model.model.layer.lora_{side}.weight": torch.ones(2, 2) for side in "AB"}
+    weights = {f"base_model.model.layer.lora_{side}.weight": np.ones((2, 2), np.float32) for side in "AB"}
     save_file(weights, tmp_path / "adapter_model.safetensors")
     config = {"peft_type": "LORA", "r": 2, "lora_alpha": 4, "target_modules": ["layer"], "auto_mapping": None}
     (tmp_path / "adapter_config.json").write_text(json.dumps(config))
@@ -319,6 +330,8 @@ def test_a_sound_adapter_tells_its_rank(small_adapter):
 
 
 def test_an_adapter_of_a_pickle_is_not_loaded(small_adapter):
+    import torch
+
     weights = small_adapter / "adapter_model.safetensors"
     torch.save(load_file(weights), small_adapter / "adapter_model.bin")
     weights.unlink()
@@ -356,7 +369,8 @@ def test_an_adapter_that_must_not_be_loaded_says_why(changes, complaint, small_a
 def test_an_incomplete_adapter_names_what_is_missing(small_adapter):
     with pytest.raises(ModelError, match=r"adapter folder .* not found; train the adapter"):
         check_adapter(small_adapter / "gone")
-    save_file({"base_model.model.layer.lora_A.weight": torch.ones(2, 2)}, small_adapter / "adapter_model.safetensors")
+    lacking = {"base_model.model.layer.lora_A.weight": np.ones((2, 2), np.float32)}
+    save_file(lacking, small_adapter / "adapter_model.safetensors")
     with pytest.raises(ModelError, match="lacks LoRA weights"):
         check_adapter(small_adapter)
     for broken in ("{", "[]"):

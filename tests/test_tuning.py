@@ -189,6 +189,7 @@ for name in sys.argv[2:]:
 """
 
 
+@pytest.mark.slow
 def test_other_architectures_are_trained(base, tmp_path):
     from transformers import AutoTokenizer
 
@@ -207,6 +208,7 @@ def test_other_architectures_are_trained(base, tmp_path):
         assert not [file for file in files if file.endswith((".bin", ".pt", ".pkl"))]
 
 
+@pytest.mark.slow
 def test_a_base_that_cannot_be_read_is_one_clear_line(tmp_path):
     (tmp_path / "broken" / "base").mkdir(parents=True)
     (tmp_path / "broken" / "base" / "config.json").write_text('{"model_type": "abacus"}')

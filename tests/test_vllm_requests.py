@@ -1,7 +1,8 @@
 """Grammars as xgrammar reads them, and brands as they allow them."""
 
+from functools import cache
+
 import pytest
-import xgrammar
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -9,13 +10,20 @@ from tillmap.core.taxonomy import LabelPath, LabelTree
 from tillmap.llm.engines.vllm_requests import grammar_of, max_bytes
 from tillmap.llm.interface.answer_formats import make_answer_format
 
-BYTES = xgrammar.TokenizerInfo([bytes([byte]) for byte in range(1, 256)] + [b"</s>"], stop_token_ids=[255])
-COMPILER = xgrammar.GrammarCompiler(BYTES, max_threads=1)
+
+@cache
+def compiler():
+    import xgrammar  # with torch: only where it is used, for pytest imports this file whichever tests it runs
+
+    one_byte_tokens = [bytes([byte]) for byte in range(1, 256)] + [b"</s>"]
+    return xgrammar.GrammarCompiler(xgrammar.TokenizerInfo(one_byte_tokens, stop_token_ids=[255]), max_threads=1)
 
 
 def reads(grammar: str, texts: list[str]) -> list[bool]:
     """Which texts are whole sentences of a grammar."""
-    compiled = COMPILER.compile_grammar(grammar)
+    import xgrammar
+
+    compiled = compiler().compile_grammar(grammar)
     found = []
     for text in texts:
         matcher = xgrammar.GrammarMatcher(compiled)
