@@ -66,6 +66,7 @@ class LikelihoodRanker:
     def __init__(self, tokenize: Callable[[list[str]], Sequence[Sequence[int]]], eos: int) -> None:
         """`tokenize` gives the token ids of answers, without `eos`, the id that ends an answer and is scored too."""
         self._tokenize, self._eos = tokenize, eos
+        self._known = lru_cache(maxsize=256)(self._read)
 
     def rank(self, allowed: Mapping[int, tuple[str, ...]], score: Score, beams: int) -> dict[int, RankedAnswers]:
         """Rank the answers allowed to each question, by the question's place in a batch.
@@ -112,8 +113,7 @@ class LikelihoodRanker:
                     reached[(*start.tokens, token)] = scored.logprob + scored.following[token]
             beams = {place: dict(_best(reached, width)) for place, reached in beams.items()}
 
-    @lru_cache(maxsize=256)  # noqa: B019  # lives as long as its engine, and so its process
-    def _known(self, answers: tuple[str, ...]) -> tuple[dict[_Tokens, str], TokenTrie]:
+    def _read(self, answers: tuple[str, ...]) -> tuple[dict[_Tokens, str], TokenTrie]:
         """The answers by their tokens, `eos` included, and their trie."""
         tokens = self._tokenize(list(answers))
         texts: dict[_Tokens, str] = {}

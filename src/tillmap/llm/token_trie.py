@@ -110,6 +110,7 @@ class OpenTrie:
             for token, text in texts.items()
             if text and set(form.reserved).isdisjoint(text) and (text == " " or " " not in text[1:])
         }
+        self._pieces = lru_cache(maxsize=256)(self._find_pieces)
 
     def allowed(self, prefix: Sequence[int]) -> list[int]:
         """The token ids that may follow, unsorted, possibly repeated; only `eos` after the end of an answer."""
@@ -140,8 +141,7 @@ class OpenTrie:
             return self._pieces(False, room)
         return [*self._pieces(False, room), *self._pieces(True, room), self._end[0]] if room else self._end[:1]
 
-    @lru_cache(maxsize=256)  # noqa: B019  # lives as long as its engine, and so its process
-    def _pieces(self, spaced: bool, room: int) -> list[int]:
+    def _find_pieces(self, spaced: bool, room: int) -> list[int]:
         """The tokens of at most `room` characters, with a space in front of them (`spaced`) or without."""
         return [
             token for token, text in self._texts.items()

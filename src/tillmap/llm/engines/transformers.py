@@ -41,6 +41,7 @@ class TransformersEngine:
         if self._tokenizer.pad_token is None:
             self._tokenizer.pad_token = self._tokenizer.eos_token
         self._every_token = list(range(len(self._tokenizer)))
+        self._trie = lru_cache(maxsize=256)(self._make_trie)  # on the method, it would keep every engine in memory
         self._ranker = LikelihoodRanker(self._tokens, self._tokenizer.eos_token_id)
 
     def answer(self, questions: Sequence[Question]) -> list[Completion]:
@@ -154,8 +155,7 @@ class TransformersEngine:
             for row, start in enumerate(asked)
         ]
 
-    @lru_cache(maxsize=256)  # noqa: B019  # an engine lives as long as its process
-    def _trie(self, answers: tuple[str, ...] | None, form: OpenAnswers | None) -> TokenTrie | OpenTrie | None:
+    def _make_trie(self, answers: tuple[str, ...] | None, form: OpenAnswers | None) -> TokenTrie | OpenTrie | None:
         eos = self._tokenizer.eos_token_id
         known = TokenTrie(self._tokens(list(answers)), eos) if answers else None
         if form is None:
