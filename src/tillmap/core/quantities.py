@@ -23,7 +23,7 @@ _PIECES = {
 _UNITS = {**_GRAMS, **_MILLILITRES, **_PIECES}
 
 _UNIT = f"(?:{'|'.join(sorted(map(re.escape, _UNITS), key=len, reverse=True))})(?![^\\W\\d_])"
-_CURRENCY = r"(?:[€$£¥₹₽₺₴₩₫₪฿]|(?:eur|usd|gbp|chf|pln|czk|kr|zł|zl|kč|kc|ft|lei|rs)(?!\w))"
+_CURRENCY = r"(?:[€$£¥₹₽₺₴₩₫₪฿]|(?<![^\W\d_])(?:eur|usd|gbp|chf|pln|czk|kr|zł|zl|kč|kc|ft|lei|rs)(?![^\W\d_]))"
 _START = r"(?<!\d)(?<!\d[.,/])"  # not within a number
 _END = r"(?![.,]?\d)"
 _NUMBER = rf"(?:[1-9]/[1-9]|\d{{1,6}}(?:[.,]\d{{1,3}})?){_END}"
@@ -50,7 +50,8 @@ _QUANTITY = re.compile(
 )
 _SIZE_PARTS = re.compile(r"([\d.,/]+)[\s-]?(.+)")
 _PER_PARTS = re.compile(r"/\s?(\d*)\s?(.+)$")
-_FIRST_NUMBER = re.compile(r"(\d+(?:[.,]\d+)?)(?:/(\d))?")
+_FRACTION = re.compile(r"([1-9])/([1-9])")
+_FIRST_NUMBER = re.compile(r"\d+(?:[.,]\d+)?")
 
 
 @dataclass(frozen=True)
@@ -139,6 +140,8 @@ def _in_base_units(number: float, unit: str) -> tuple[str, float]:
 
 
 def _number(text: str) -> float:
+    if fraction := _FRACTION.match(text):
+        return int(fraction[1]) / int(fraction[2])
     match = _FIRST_NUMBER.search(text)
     assert match is not None
-    return float(match[1].replace(",", ".")) / float(match[2] or 1)
+    return float(match[0].replace(",", "."))
