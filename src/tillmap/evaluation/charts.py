@@ -21,7 +21,9 @@ _WAYS = {  # titles of slices whose names are not enough
     "brand_shown": "whether the text shows the brand",
     "catch_all": "catch-all path or other",
     "description_length": "characters of the description",
+    "path_depth": "levels of the true path",
     "path_frequency": "training rows of the true path",
+    "refund": "refund or not",
     "repair": "kind of repair of the answer",
 }
 _GREY = "0.45"
@@ -58,7 +60,7 @@ def draw_arms(table: pd.DataFrame) -> Figure:
         axes.annotate(figures, (1.02, place), xycoords=("axes fraction", "data"), va="center", fontsize=9)
     axes.set_yticks(range(len(best_last)), best_last["arm"])
     axes.set_ylim(-0.6, len(best_last) - 0.4)
-    axes.set_xlabel("share of rows with all four labels right")
+    axes.set_xlabel("share of rows with all labels right")
     _as_share(axes, "x", upper=min(1.0, table["high"].max() * 1.05))
     return figure
 
@@ -95,7 +97,7 @@ def draw_slices(table: pd.DataFrame, way: str, most: int = 15) -> Figure:
     return figure
 
 
-def draw_confusion(table: pd.DataFrame, arm: str, level: str = "supergroup", most: int = 20) -> Figure:
+def draw_confusion(table: pd.DataFrame, arm: str, level: str, most: int = 20) -> Figure:
     """Draw which labels an arm predicts for each true label, from the table of `slices.confusion`.
 
     A line shows the shares of one true label's rows. The `most` labels with the most rows have a line each; all others
@@ -103,7 +105,7 @@ def draw_confusion(table: pd.DataFrame, arm: str, level: str = "supergroup", mos
     """
     totals = table.groupby("true")["rows"].sum().sort_values(ascending=False, kind="stable")
     own = list(totals.index[:most])
-    rest = f"all other {level}s"
+    rest = "all others"
     folded = table.assign(**{side: table[side].where(table[side].isin(own), rest) for side in ("true", "predicted")})
     names = [*own, rest] if (folded[["true", "predicted"]] == rest).to_numpy().any() else own
     counts = folded.pivot_table(index="true", columns="predicted", values="rows", aggfunc="sum", fill_value=0)
