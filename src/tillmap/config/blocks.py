@@ -118,6 +118,7 @@ class Retrieval(Section):
     price_ratio: Annotated[float, Field(gt=1)] | None
     hybrid_weights: Annotated[list[Annotated[float, Field(ge=0)]], Field(min_length=2, max_length=2)]
     min_kept: Annotated[int, Field(ge=0)]
+    sizes: bool
 
 
 class Questions(Section):
@@ -128,6 +129,7 @@ class Questions(Section):
     show_retailer: bool
     show_price: bool
     show_numbers: bool
+    show_sizes: bool
     answer_format: Literal["short", "joined", "json"]
     constrain: Literal["off", "tree", "retrieved"]
     widen: Name | None
