@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tillmap.core.taxonomy import LEVELS, LabelPath
+from tillmap.core.taxonomy import CONTEST, LabelPath
 from tillmap.evaluation.report import choose_truth, make_report
 
 MILK, CREAM = LabelPath("food", "dairy", "milk", "alder"), LabelPath("food", "dairy", "cream", "alder")
@@ -14,17 +14,17 @@ PILOT = pd.DataFrame({"split": "test", "id": [7, 3, 21, 40]})
 
 def make_rows(labelled=True):
     subsets = [subset for subset, size in SIZES.items() for _ in range(size)]
-    rows = pd.DataFrame([MILK] * len(subsets), columns=list(LEVELS))
+    rows = pd.DataFrame([MILK] * len(subsets), columns=list(CONTEST))
     rows = rows.assign(subset=subsets, description="d", product=range(len(rows)), retailer="shop", price=1.0)
     rows.insert(0, "split", np.where(rows["subset"] == "test", "test", "train"))
     rows.insert(1, "id", rows.groupby("split").cumcount())
     if not labelled:
-        rows.loc[rows["subset"] == "test", list(LEVELS)] = None
+        rows.loc[rows["subset"] == "test", list(CONTEST)] = None
     return rows
 
 
 def says(rows, right, arm):
-    table = pd.DataFrame([MILK if ok else CREAM for ok in right], columns=list(LEVELS))
+    table = pd.DataFrame([MILK if ok else CREAM for ok in right], columns=list(CONTEST))
     table.insert(0, "split", rows["split"].array)
     table.insert(1, "id", rows["id"].array)
     return table.assign(confidence=0.5, repair="none", in_tree=True, source=arm, status="ok")
@@ -36,11 +36,12 @@ def of(table, column="id"):
 
 def test_labelled_test_rows_are_scored_and_in_a_pilot_only_its_rows():
     rows = make_rows()
-    assert of(choose_truth(rows, {}, None)) == list(range(50))
-    truth = choose_truth(rows, {}, PILOT)
+    assert of(choose_truth(rows, {}, None, CONTEST)) == list(range(50))
+    truth = choose_truth(rows, {}, PILOT, CONTEST)
     assert sorted(of(truth)) == sorted(of(PILOT)) and set(truth["subset"]) == {"test"}
-    some = rows.assign(brand=rows["brand"].where(~((rows["split"] == "test") & (rows["id"] == 21))))
-    assert sorted(of(choose_truth(some, {}, PILOT))) == [3, 7, 40], "a row without labels cannot be scored"
+    some = rows.copy()
+    some.loc[(rows["split"] == "test") & (rows["id"] == 21), list(CONTEST)] = None
+    assert sorted(of(choose_truth(some, {}, PILOT, CONTEST))) == [3, 7, 40], "a row without labels cannot be scored"
 
 
 def test_without_test_labels_the_holdout_rows_that_all_arms_answered_are_scored():
@@ -48,7 +49,7 @@ def test_without_test_labels_the_holdout_rows_that_all_arms_answered_are_scored(
     holdout = rows[rows["subset"] == "holdout"]
     tables = {"nearest": says(rows[20:], [True] * 120, "nearest"), "rag": says(holdout[::3], [True] * 10, "rag")}
     for pilot in (None, PILOT):
-        truth = choose_truth(rows, tables, pilot)
+        truth = choose_truth(rows, tables, pilot, CONTEST)
         assert of(truth) == of(holdout[::3]) and set(truth["subset"]) == {"holdout"}
 
 
@@ -61,8 +62,8 @@ def test_every_arm_of_a_pilot_is_scored_on_the_same_rows_paired_with_intervals()
     tables = {"nearest": says(asked, rng.random(len(asked)) < 0.4, "nearest"), "rag": says(some, [True] * 70, "rag")}
     usage = {"nearest": {"rows": 120, "rows_per_second": 1000.0},
              "rag": {"rows": 70, "rows_per_second": 2.0, "prompt_tokens": 700, "completion_tokens": 140}}  # fmt: skip
-    truth = choose_truth(rows, tables, pilot)
-    report = make_report(tables, rows, truth, held_back={}, confidences={}, usage=usage, resamples=200, seed=1)
+    truth = choose_truth(rows, tables, pilot, CONTEST)
+    report = make_report(tables, rows, truth, CONTEST, held_back={}, confidences={}, usage=usage, resamples=200, seed=1)
     assert {arm: score["rows"] for arm, score in report.scores.items()} == {"nearest": 30, "rag": 30}
     mine = tables["nearest"].merge(pilot, on=["split", "id"])
     assert report.scores["nearest"]["item_accuracy"] == pytest.approx((mine["module"] == "milk").mean())
@@ -74,5 +75,5 @@ def test_every_arm_of_a_pilot_is_scored_on_the_same_rows_paired_with_intervals()
     assert against.difference == pytest.approx(1 - report.scores["nearest"]["item_accuracy"])
     assert 0 < against.low < against.high and report.scores["rag"]["verdict"] == "better"
     assert report.scores["rag"]["prompt_tokens"] == 10 and report.scores["rag"]["completion_tokens"] == 2
-    assert set(report.compact()["rag"]) == {"item_accuracy", "low", "high", *LEVELS}
+    assert set(report.compact()["rag"]) == {"item_accuracy", "low", "high", *CONTEST}
     assert set(report.as_json()["versus"]) == {"rag"}

@@ -76,7 +76,8 @@ def label_feed(labeller: Labeller, feed: Feed, out: Path, format_: Format) -> Su
                     drift.add(batch)
                 bar.update(len(batch))
         confidence, failed = 0.0, 0
-        with write_answers(out, format_, feed.columns.id, numbers=checked.numbers) as write:
+        levels, codes = labeller.tree.levels, bool(labeller.tree.codes)
+        with write_answers(out, format_, feed.columns.id, numbers=checked.numbers, levels=levels, codes=codes) as write:
             for number, batch in enumerate(feed.batches(size)):
                 answers = read_table(run / f"{number:06d}.parquet").assign(key=batch["key"].array)
                 write(answers)
