@@ -4,8 +4,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tillmap.core.taxonomy import CONTEST, LabelPath
-from tillmap.evaluation.report import choose_truth, make_report
+from tillmap.core.taxonomy import CONTEST, LabelPath, Levels
+from tillmap.evaluation.comparison import comparison_table
+from tillmap.evaluation.report import choose_truth, draw, make_report, recall_of
+from tillmap.evaluation.review import review_arms
 
 MILK, CREAM = LabelPath("food", "dairy", "milk", "alder"), LabelPath("food", "dairy", "cream", "alder")
 SIZES = {"train": 20, "calibration": 40, "holdout": 30, "test": 50}
@@ -77,3 +79,48 @@ def test_every_arm_of_a_pilot_is_scored_on_the_same_rows_paired_with_intervals()
     assert report.scores["rag"]["prompt_tokens"] == 10 and report.scores["rag"]["completion_tokens"] == 2
     assert set(report.compact()["rag"]) == {"item_accuracy", "low", "high", *CONTEST}
     assert set(report.as_json()["versus"]) == {"rag"}
+
+
+@pytest.mark.parametrize(
+    ("levels", "one", "other"),
+    [
+        (Levels(("Food/non-food",)), ("food",), ("home",)),
+        (Levels(("division", "group", "class")), ("food", "bread", ""), ("food", "bread", "rye")),
+        (Levels(("division", "group", "maker"), "maker"), ("food", "", "alder"), ("food", "bread", "")),
+        (Levels(tuple("abcdefgh")), ("x",) * 8, ("x", *[""] * 7)),
+    ],
+    ids=["one level", "ragged", "brand of a short chain", "eight levels"],
+)
+def test_a_report_of_any_taxonomy(levels, one, other, tmp_path):
+    rng = np.random.default_rng(3)
+    frame = make_rows().drop(columns=list(CONTEST))
+    paths = [one if heads else other for heads in rng.random(len(frame)) < 0.5]
+    rows = pd.concat([frame.assign(price=np.where(frame["id"] % 9, 1.0, -1.0)), levels.columns(paths)], axis=1)
+    asked = rows[rows["subset"] != "train"].reset_index(drop=True)
+    said = [
+        path if heads else other for path, heads in zip(levels.paths(asked), rng.random(len(asked)) < 0.7, strict=True)
+    ]
+    tables = {
+        arm: pd.concat([asked[["split", "id"]], levels.columns(said)], axis=1).assign(
+            confidence=rng.uniform(0.2, 0.9, len(asked)), repair="none", in_tree=True, source=arm, status="ok"
+        )
+        for arm in ("nearest", "linear")
+    }
+    truth = choose_truth(rows, tables, None, levels)
+    assert of(truth) == list(range(50))
+    (tmp_path / "review").mkdir()
+    held = review_arms(tables, {}, rows, levels, min_confidence=0.6, folder=tmp_path / "review")
+    usage = {arm: {"rows": 120, "rows_per_second": 1.0} for arm in tables}
+    draws = {"resamples": 50, "seed": 1}
+    report = make_report(tables, rows, truth, levels, held_back=held, confidences={}, usage=usage, **draws)
+    right = np.array(said)[asked["subset"] == "test"] == np.array(levels.paths(truth))
+    assert report.scores["linear"]["item_accuracy"] == pytest.approx(right.all(axis=1).mean(), abs=1e-6)
+    assert set(report.compact()["linear"]) - {"item_accuracy", "low", "high"} <= set(levels)
+    assert "linear" in comparison_table(report.scores)
+    near = asked[["split", "id"]].assign(rank=0, neighbour=0, score=1.0)
+    recall = recall_of({"lexical": near}, rows, truth, levels, **draws)
+    draw(report, recall, {}, levels, tmp_path / "plots")
+    written = {file.name for file in (tmp_path / "plots").iterdir()}
+    assert {"arms.csv", "confusion_linear.png", "costliest_linear.csv", "by_refund.csv"} <= written
+    assert ("by_path_depth.csv" in written) == (len(levels.chain) > 1)
+    assert ("by_brand_shown.csv" in written) == (levels.brand is not None)

@@ -4,6 +4,7 @@ Arms get their colour and marker by their order of appearance in a table. Charts
 order.
 """
 
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -34,12 +35,15 @@ _ROW_INCHES = 0.3
 def save(figure: Figure, table: pd.DataFrame, folder: Path, name: str) -> tuple[Path, Path]:
     """Write the figure as NAME.png and its table as NAME.csv to `folder`. Files are replaced once they are complete.
 
-    The same figure gives the same bytes with the same version of matplotlib.
+    The same figure gives the same bytes with the same version of matplotlib. Letters that its font lacks, such as
+    Chinese ones, are boxes in the picture; the table has them.
     """
     folder.mkdir(parents=True, exist_ok=True)
     picture, numbers = folder / f"{name}.png", folder / f"{name}.csv"
     partial = folder / f".{name}.partial"
-    figure.savefig(partial, format="png", dpi=_DPI, metadata={"Software": None})
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")
+        figure.savefig(partial, format="png", dpi=_DPI, metadata={"Software": None})
     partial.replace(picture)
     table.to_csv(partial, index=False, lineterminator="\n")
     partial.replace(numbers)
@@ -239,4 +243,5 @@ def _with_rows(table: pd.DataFrame, value: str) -> str:
 
 
 def _shortened(name: str, most: int = 34) -> str:
-    return name if len(name) <= most else f"{name[: most - 1].rstrip()}…"
+    short = name if len(name) <= most else f"{name[: most - 1].rstrip()}…"
+    return short.replace("$", r"\$")  # two would enclose a formula

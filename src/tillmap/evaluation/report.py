@@ -1,5 +1,6 @@
 """The evaluation of all arms: scores, slices, the expected accuracy of new rows, and charts."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -192,7 +193,7 @@ def draw(
     for way in slices["slice"].unique():
         if way not in NOT_DRAWN:
             table = slices[slices["slice"] == way]
-            charts.save(charts.draw_slices(table, way), table, folder, f"by_{way}")
+            charts.save(charts.draw_slices(table, way), table, folder, "by_" + re.sub(r"[^\w-]+", "_", way))
     for arm, own in marks.items():
         matrix = confusion(own, first)
         charts.save(charts.draw_confusion(matrix, arm, first), matrix, folder, f"confusion_{arm}")
