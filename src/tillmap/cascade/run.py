@@ -125,7 +125,7 @@ class AnswerReader:
         # The tree of the training subset: the other one may hold a path only because of the row that is scored.
         training = self._inputs.trees[0]
         signals = make_signals(ordered, table, rows, self._inputs.scores, training)
-        return calibrate(table, signals, rows)[0]
+        return calibrate(table, signals, rows, training.levels)[0]
 
 
 def _bill(settings: Cascade, context: Context, routes: pd.DataFrame, rounds: Sequence[Round]) -> dict[str, Any]:
