@@ -31,8 +31,9 @@ HOW_TO_GET = "run `dvc repro index` to create it, or `dvc pull` to fetch it"
 class Texts:
     """Row ids grouped by what is read of their texts. It is indexed once, whatever the number of rows that have it.
 
-    `sizes` tells whether the weights, volumes, counts and prices in a text are read. `rows` [n] holds the row ids. Those of text t are `rows[starts[t]:starts[t + 1]]`, ascending. A text's key is its
-    lowest row id, and texts are sorted by key, so that ties are broken by id.
+    `rows` [n] holds the row ids. Those of text t are `rows[starts[t]:starts[t + 1]]`, ascending. A text's key is its
+    lowest row id, and texts are sorted by key, so that ties are broken by id. With `sizes`, the weights, volumes,
+    counts and prices in a text are read, too.
     """
 
     rows: Ids
