@@ -452,6 +452,8 @@ codecs.register_error(_KEEP, _keep)
 
 
 def _is_unicode(text: str) -> bool:
+    if text.isascii():
+        return True
     with suppress(UnicodeEncodeError):
         text.encode()
         return True
