@@ -12,9 +12,10 @@ from numba import config
 from scipy.sparse import csr_matrix
 
 from arm_context import make_context
-from tillmap.arms import ARMS
+from tillmap.arms import ARMS, schema
 from tillmap.arms.linear import Linear
 from tillmap.catalogue.demo import make_demo
+from tillmap.config.params import check_params
 from tillmap.core.completions import Completion
 from tillmap.core.errors import InputError, ModelError, ParamsError
 from tillmap.core.taxonomy import CONTEST, LabelPath, LabelTree, Levels, right_labels
@@ -27,6 +28,7 @@ from tillmap.llm.interface.answer_formats import make_answer_format
 from tillmap.splitting.subsets import assign_subsets, product_key
 
 LABELS = list(CONTEST)
+PARAMS = Path(__file__).parents[1] / "params.yaml"
 QUICK = fits.Options(epochs=2)
 
 
@@ -251,8 +253,8 @@ def test_the_arm_trains_its_fits_and_says_what_it_knows(
     rows: pd.DataFrame, tree: LabelTree, tmp_path: Path, refit_up_to: int, fitted: list[str]
 ) -> None:
     arm, settings = ARMS["linear"], Linear.Settings(
-        epochs=1, ngrams=[2, 3], price=True, retailer="auto", sizes=False, trial_rows=100, weights_mib=16.0, unseen_paths=True,
-        refit_up_to=refit_up_to,
+        epochs=1, ngrams=[2, 3], price=True, retailer="auto", sizes=False, trial_rows=100, weights_mib=16.0,
+        unseen_paths=True, refit_up_to=refit_up_to,
     )  # fmt: skip
     context = make_context("linear", settings, rows[rows["subset"] == "train"], model=tmp_path)
     context.rows, context.tree = rows, tree
@@ -274,6 +276,12 @@ def test_the_arm_trains_its_fits_and_says_what_it_knows(
     assert [(one.split, one.id) for one in answers] == list(zip(asked["split"], asked["id"], strict=True))
     with pytest.raises(InputError, match="file not found"):
         arm.check(make_context("linear", settings, rows, model=tmp_path / "nowhere"))
+
+
+def test_ngram_bounds_that_are_turned_round_are_told() -> None:
+    text = PARAMS.read_text().replace("ngrams: [2, 4]", "ngrams: [4, 2]")
+    with pytest.raises(ParamsError, match=r"linear\.ngrams: .*shortest n-gram before the longest, but it is \[4, 2\]"):
+        check_params(text, PARAMS, schema())
 
 
 def test_rows_that_do_not_fit_the_tree_are_told(rows: pd.DataFrame, tree: LabelTree) -> None:

@@ -107,7 +107,9 @@ class Texts:
 
     @classmethod
     def of_tensors(cls, tensors: Mapping[str, NDArray[Any]]) -> "Texts":
-        """The groups among the named arrays of an index."""
+        """The groups among the named arrays of an index. Raises InputError if they are of another version."""
+        if missing := {"rows", "starts", "sizes"} - set(tensors):
+            raise InputError(f"the index has no {min(missing)}: it is of another version of tillmap; {HOW_TO_GET}")
         return cls(tensors["rows"], tensors["starts"], bool(tensors["sizes"][0]))
 
 
