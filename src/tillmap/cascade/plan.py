@@ -20,9 +20,10 @@ from tillmap.core.errors import ParamsError
 from tillmap.core.taxonomy import KEY, Key, LabelPath, LabelTree, Levels, right_labels
 from tillmap.evaluation.calibration_curves import threshold_for_use
 from tillmap.llm.interface.few_shot import FewShotExamples
+from tillmap.llm.interface.inference import plan_generation
 from tillmap.postprocessing.calibration import CandidateScores
-from tillmap.providers.costs import TokenCounter, require_budget
-from tillmap.providers.inference import prices_of
+from tillmap.providers.costs import require_budget
+from tillmap.providers.inference import max_costs
 from tillmap.retrieval.vote import vote, votes_by_key
 
 logger = logging.getLogger(__name__)
@@ -207,13 +208,8 @@ class QuestionWriter:
             return {(question.split, question.id): 0.0 for question in questions}
         provider, chosen, job = self._context.provider, self._context.settings, self._context.job
         assert provider is not None
-        counter, prices = TokenCounter(job["model"]), prices_of(provider, chosen, job)
-        return {
-            (question.split, question.id): float(
-                prices.cost(counter.prompt(question.messages), 0, chosen.max_new_tokens)
-            )
-            for question in questions
-        }
+        most = max_costs(provider, chosen, job, questions, plan_generation(chosen, self._context.seed, None))
+        return {(question.split, question.id): float(usd) for question, usd in zip(questions, most, strict=True)}
 
     def _candidates(self, asked: pd.DataFrame) -> dict[Key, Sequence[LabelPath]]:
         voting, training, levels = self._inputs.voting, self._context.training, self._inputs.levels

@@ -19,10 +19,10 @@ from tillmap.core.taxonomy import KEY, Key, LabelPath
 from tillmap.postprocessing.calibration import calibrate, make_signals
 from tillmap.postprocessing.predictions import predict
 from tillmap.postprocessing.repair import Repairer
+from tillmap.providers.costs import TOKENS
 from tillmap.providers.inference import prices_of
 
 logger = logging.getLogger(__name__)
-_TOKENS = ("prompt_tokens", "cached_tokens", "completion_tokens")
 
 
 @dataclass
@@ -134,7 +134,7 @@ def _bill(settings: Cascade, context: Context, routes: pd.DataFrame, rounds: Seq
     called = sum(len(each.records) for each in rounds)
     answered = int((new & (routes["role"] == ROUTED)).sum()) if len(rounds) > 1 else 0
     saved = int(new.sum()) - answered
-    tokens = {name: sum(record[name] for each in rounds for record in each.records) for name in _TOKENS}
+    tokens = {name: sum(record[name] for each in rounds for record in each.records) for name in TOKENS}
     seconds = sum(each.notes["seconds"] for each in rounds)
     found: dict[str, Any] = {"llm": settings.llm, "calls": called, "calls_saved": saved, **tokens}
     found |= {

@@ -175,19 +175,22 @@ class TrainOpenAI(Section):
 
 
 class TokenPrices(Section):
-    """Dollars per million tokens."""
+    """Dollars per million tokens. None: writing to the cache costs what other input does."""
 
     input: Price
     cached_input: Price
     output: Price
+    cache_write: Price | None = None
 
 
 class Prices(Section):
+    """None: not known, so that nothing can be tuned, or a tuned model be asked."""
+
     date: str
     source: str
-    training: Price
-    tuned: TokenPrices
-    tuned_batch: TokenPrices
+    training: Price | None
+    tuned: TokenPrices | None
+    tuned_batch: TokenPrices | None
     untuned: TokenPrices
     untuned_batch: TokenPrices
 
