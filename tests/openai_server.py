@@ -63,10 +63,10 @@ def refuse_fields(body):
         return
     reasons = body.get("reasoning_effort", "medium") != "none"
     sampling = ("temperature", "top_p", "logprobs", "top_logprobs") if reasons else ()
-    for field in ("max_tokens", "stop", *sampling):
-        if field in body:
-            message = f"Unsupported parameter: '{field}' is not supported with this model."
-            raise Refused(400, message, "unsupported_parameter", field)
+    for name in ("max_tokens", "stop", *sampling):
+        if name in body:
+            message = f"Unsupported parameter: '{name}' is not supported with this model."
+            raise Refused(400, message, "unsupported_parameter", name)
 
 
 class LocalOpenAI:

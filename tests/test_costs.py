@@ -155,7 +155,7 @@ TEXTS = st.text(st.characters(exclude_categories=())) | st.text("abz 019|é乳�
 def test_bytes_bound_the_tokens_of_any_text(encoding, text):
     counter = counter_by(None)
     assert counter_by(encoding).text(text) <= counter.text(text)
-    assert 7 <= counter.likely_prompt([{"role": "user", "content": text}])
+    assert counter.likely_prompt([{"role": "user", "content": text}]) >= 7
 
 
 def test_a_prompt_is_bounded_at_the_dearest_price_and_the_longest_answer(offline):
