@@ -368,10 +368,10 @@ def test_where_tuning_is_closed_the_ways_out_are_named(server, service, tmp_path
 
 def test_a_model_that_cannot_be_tuned_and_a_provider_that_does_not_tune_name_the_alternative(server, service, tmp_path):
     examples, newer = write_examples(tmp_path / "examples.jsonl"), replace(TUNING, model="gpt-6-luna")
-    with pytest.raises(ProviderError, match="not available for fine-tuning.*gpt-6-luna can't be tuned.*openai"):
+    with pytest.raises(ProviderError, match=r"not available for fine-tuning.*gpt-6-luna can't be tuned.*openai"):
         tune(service, examples, newer, tmp_path / "newer", RUN)
     server.faults.append(Fault(r"GET /v1/fine_tuning/jobs$", status=404, message="Not Found"))
-    with pytest.raises(ProviderError, match="404: .*Not Found.* can't be tuned .*tillmap profile openai"):
+    with pytest.raises(ProviderError, match=r"404: .*Not Found.* can't be tuned .*tillmap profile openai"):
         tune(service, examples, TUNING, tmp_path / "none", RUN)
     assert not server.jobs
     server.faults.append(Fault(r"GET /v1/fine_tuning/jobs$", status=401, message="wrong key"))
