@@ -11,6 +11,7 @@ from tillmap.arms import ARMS
 from tillmap.arms._llm import LanguageModelArm
 from tillmap.arms.context import Context
 from tillmap.cascade import trial
+from tillmap.cascade.judge import split_reason
 from tillmap.cascade.plan import CascadeInputs, Plan
 from tillmap.cascade.roles import ROUTED, TRIAL
 from tillmap.config.blocks import Cascade
@@ -97,6 +98,9 @@ class AnswerReader:
         self._context.notes.clear()
         completions = self._arm.ask(self._context, questions, None)
         records = [answer.as_record() for answer in completions]
+        if self._settings.asks == "disagreement":
+            for record in records:
+                record["text"], record["reason"] = split_reason(record["text"])
         tables = []
         for new, tree in enumerate(self._inputs.trees):  # held-out rows first, then new rows
             answer_format = self._arm.format_for(self._context.settings, tree)

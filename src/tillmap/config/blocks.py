@@ -215,6 +215,7 @@ class Cascade(Section):
     """`make_schema` allows only arms with a language model for `llm`."""
 
     llm: str
+    asks: Literal["unsure", "disagreement"]
     target_accuracy: Annotated[float, Field(gt=0, lt=1)] | None
     budget_usd: Price | None
     candidates: Annotated[int, Field(ge=1, le=100)]
