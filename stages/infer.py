@@ -9,9 +9,8 @@ from tillmap.arms.rules import AnswerRules
 from tillmap.cli.stages import Metrics, run_arm_stage
 from tillmap.config import paths
 from tillmap.config.params import Params
-from tillmap.core.completions import Completion
+from tillmap.core.completions import TOKENS, Completion
 from tillmap.core.files import OFF, new_folder, write_json, write_jsonl
-from tillmap.providers.costs import TOKENS
 
 PARAMS = ("seed", "run.{arm}", "{arm}", "engine", "provider")
 NO_ANSWER = Completion(None, None, "", "off").as_record()

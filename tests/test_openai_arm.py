@@ -16,11 +16,11 @@ from tillmap.arms.rag import Rag
 from tillmap.config.blocks import Costs
 from tillmap.config.params import read_params
 from tillmap.config.profiles import apply_profiles
+from tillmap.core.completions import TOKENS
 from tillmap.core.errors import ParamsError
 from tillmap.core.files import write_jsonl
 from tillmap.core.taxonomy import CONTEST, LabelPath, LabelTree
 from tillmap.evaluation.ledger import bill_arm
-from tillmap.providers.costs import TOKENS
 from tillmap.splitting.samples import sample_for_training
 
 BABY = LabelPath("baby care", "baby care detail unknown total", "baby care", "pure baby")

@@ -14,7 +14,7 @@ from openai_server import KEY, Fault, LocalOpenAI, Plan
 from tillmap.core.completions import Question
 from tillmap.core.errors import InputError, ParamsError, ResourceError
 from tillmap.llm.interface.generation import Generation
-from tillmap.providers import cancel
+from tillmap.providers import cancel, costs
 from tillmap.providers.chat_files import check_examples
 from tillmap.providers.client import ProviderError, Service
 from tillmap.providers.costs import TokenCounter
@@ -405,13 +405,14 @@ def test_examples_are_checked_before_anything_is_sent(tmp_path, line, said):
         check_examples(path, TokenCounter("gpt-4o-mini"))
 
 
-def test_ten_examples_are_the_fewest(tmp_path):
+def test_ten_examples_are_the_fewest(tmp_path, monkeypatch):
+    monkeypatch.setattr(costs, "_encoding_of", lambda model: None)  # whatever this machine has
     path = tmp_path / "examples.jsonl"
     path.write_text(f"{GOOD}\n" * 9)
     with pytest.raises(InputError, match="9 examples; a provider requires at least 10"):
         check_examples(path, TokenCounter("gpt-4o-mini"))
     path.write_text(f"{GOOD}\n" * 10)
-    assert check_examples(path, TokenCounter("gpt-4o-mini")) == (10, 10 * 15)
+    assert check_examples(path, TokenCounter("gpt-4o-mini")) == (10, 10 * 3 * (len("text") + 4))
 
 
 # Cancelling
@@ -524,9 +525,9 @@ def test_where_the_server_may_not_stop_an_answer_it_is_cut_here():
 def test_a_field_that_the_model_does_not_take_is_named_with_the_way_out(server, service, tmp_path, field):
     fields = {"stop": None, "logprobs": None, "temperature": None} | {field: 1 if field != "stop" else ["|"]}
     asking = replace(ASKING, model="gpt-6-luna", more=fields)
-    with pytest.raises(ProviderError, match=rf"'{field}' is not supported.*`openai.request: {{{field}: null}}`"):
+    with pytest.raises(ProviderError, match=rf"'{field}' is not supported.*`request: {{{field}: null}}`"):
         ask(service, 4, tmp_path, asking=asking, retries=0)
-    with pytest.raises(ProviderError, match=rf"'{field}' is not supported.*`openai.request: {{{field}: null}}`"):
+    with pytest.raises(ProviderError, match=rf"'{field}' is not supported.*`request: {{{field}: null}}`"):
         ServerEngine(service, asking, concurrency=1).answer(questions(1))
     assert server.billed.total() == 0
 

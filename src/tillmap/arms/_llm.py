@@ -1,9 +1,9 @@
 """The base classes of the arms that ask a language model: prompts, allowed answers and inference."""
 
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import pandas as pd
 
@@ -118,8 +118,26 @@ class LanguageModelArm(Arm):
             yield renderer.training_example(example.item, example.path)
 
 
+class Tokens(NamedTuple):
+    """Tokens of a training example (0: the arm is not tuned), a question, and an answer with its end.
+
+    `cached` of the question's are the same in all questions.
+    """
+
+    example: int
+    question: int
+    answer: int
+    cached: int = 0
+
+
 class LocalModelArm(LanguageModelArm):
-    """Asks a model on this machine: the checkpoint in `context.base`, with the arm's adapter if it is tuned."""
+    """Asks a model on this machine: the checkpoint in `context.base`, with the arm's adapter if it is tuned.
+
+    Attributes:
+        contest: the mean tokens of the contest's rows with Llama 3's tokenizer, by recipe, for an estimate.
+    """
+
+    contest: ClassVar[Mapping[str, Tokens]]
 
     def ask(self, context: Context, questions: Sequence[Question], allowed: dict[str, Any] | None) -> list[Completion]:
         from tillmap.llm.interface.generation import Machine

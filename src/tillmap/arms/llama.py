@@ -1,11 +1,12 @@
 """The `llama` arm: a language model tuned on labelled rows, asked without examples."""
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, ClassVar
 
-from tillmap.arms._llm import LocalModelArm
+from tillmap.arms._llm import LocalModelArm, Tokens
 from tillmap.arms.base import Need
 from tillmap.arms.context import TRAINING, Context
 from tillmap.config.blocks import Count, LanguageModel, Policy, Section
@@ -24,6 +25,7 @@ class Llama(LocalModelArm):
     """A base model with a LoRA adapter that is tuned on `llama.sample_rows` rows, or both merged into one model."""
 
     name: ClassVar[str] = "llama"
+    contest: ClassVar[Mapping[str, Tokens]] = {"ours": Tokens(47, 38, 9), "gradientgurus": Tokens(79, 42, 37)}
     Settings: ClassVar[type[Section]] = LlamaSettings
     tuned: ClassVar[bool] = True
     reads: ClassVar[tuple[Need, ...]] = ("rows", "index", "base", "model")

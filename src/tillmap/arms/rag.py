@@ -1,10 +1,11 @@
 """The `rag` arm: an untuned language model that gets the nearest training rows as few-shot examples."""
 
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
-from tillmap.arms._llm import LocalModelArm
+from tillmap.arms._llm import LocalModelArm, Tokens
 from tillmap.arms.base import Need
 from tillmap.config.blocks import LanguageModel, Section
 from tillmap.llm.interface.prompting import GRADIENTGURUS_RAG, Recipe
@@ -19,6 +20,7 @@ class Rag(LocalModelArm):
     """Retrieval-augmented generation with a language model on this machine."""
 
     name: ClassVar[str] = "rag"
+    contest: ClassVar[Mapping[str, Tokens]] = {"ours": Tokens(0, 241, 10, 32), "gradientgurus": Tokens(0, 462, 37, 32)}
     Settings: ClassVar[type[Section]] = RagSettings
     reads: ClassVar[tuple[Need, ...]] = ("rows", "index", "base")
 

@@ -15,12 +15,11 @@ from tillmap.cascade.judge import split_reason
 from tillmap.cascade.plan import CascadeInputs, Plan
 from tillmap.cascade.roles import ROUTED, TRIAL
 from tillmap.config.blocks import Cascade
-from tillmap.core.completions import Question
+from tillmap.core.completions import TOKENS, Question
 from tillmap.core.taxonomy import KEY, Key, LabelPath
 from tillmap.postprocessing.calibration import calibrate, make_signals
 from tillmap.postprocessing.predictions import predict
 from tillmap.postprocessing.repair import Repairer
-from tillmap.providers.costs import TOKENS
 from tillmap.providers.inference import prices_of
 
 logger = logging.getLogger(__name__)

@@ -8,7 +8,8 @@ from typing import Annotated, Any, NamedTuple, TypeVar
 import pandas as pd
 import typer
 
-from tillmap.arms import schema
+from tillmap.arms import ARMS, schema
+from tillmap.arms._llm import LocalModelArm
 from tillmap.config import paths
 from tillmap.config.params import read_params
 from tillmap.core.errors import InputError, ParamsError
@@ -21,16 +22,7 @@ T = TypeVar("T")
 # Of the limit. Tuning: an H100 reached a quarter of its datasheet with batches of 64 (docs/gpu.md). Answering was not
 # measured with vLLM; this is the project's goal for an H100. GradientGurus' 30 minutes on an A40 are 0.77 of its limit.
 TRAINING_SHARE, ANSWERING_SHARE = 0.25, 0.4
-
-# Tokens on the contest's rows with Llama 3's tokenizer: of a training example, of a question and of an answer, its end
-# included. A rag question has five examples; 32 of its tokens are the same in all, and cached.
-CONTEST = {
-    ("llama", "ours"): (47, 38, 9),
-    ("llama", "gradientgurus"): (79, 42, 37),
-    ("rag", "ours"): (0, 241, 10),
-    ("rag", "gradientgurus"): (0, 462, 37),
-}
-_CACHED = {"llama": 0, "rag": 32}
+_YOURS, _CONTEST = "your run", "contest"  # where the tokens are from
 
 
 class Work(NamedTuple):
@@ -53,25 +45,27 @@ def estimate(
     train_rows: Annotated[int | None, typer.Option(min=1, help="Training examples. As shipped, all you have.")] = None,
     usd_per_hour: Annotated[float | None, typer.Option(min=0, help="As shipped, costs.gpu_usd_per_hour.")] = None,
 ) -> None:  # fmt: skip
-    """Estimate the hours and dollars of `llama` and `rag` on a GPU.
+    """Estimate the hours and dollars of the local language models' arms on a GPU.
 
     The limit is what the GPU's operations and bytes per second allow. What to expect is a share of it. Rows, and the
     tokens of the recipe in params.yaml, are those of your last run (metrics/); other tokens are the contest's.
     """
     card, shape = _known(gpu.lower(), CARDS, "gpu"), _known(model, SHAPES, "model")
     params = read_params(paths.PARAMS, schema())
-    recipes = {"llama": params.llama.recipe, "rag": params.rag.recipe}  # type: ignore[attr-defined]
+    arms = {name: arm for name, arm in ARMS.items() if isinstance(arm, LocalModelArm)}
+    recipes = {name: str(getattr(params, name).recipe) for name in arms}
     usd = usd_per_hour if usd_per_hour is not None else params.costs.gpu_usd_per_hour or card.usd_per_hour
     if usd is None:
         raise ParamsError(f"no price of the {card.name} is known: add --usd-per-hour, or set costs.gpu_usd_per_hour")
     answered = rows or _count(paths.METRICS / "ingest.json", "ingest", "test_rows", "--rows")
+    tuned = next(name for name, arm in arms.items() if arm.tuned)
     trained = train_rows or _count(
-        paths.METRICS / "prompts/llama.json", "prompts", "llama", "all", "rows", "--train-rows"
+        paths.METRICS / "prompts" / f"{tuned}.json", "prompts", tuned, "all", "rows", "--train-rows"
     )
     typer.echo(f"{card.name}: {card.flops / 1e12:g} TFLOP/s, {card.bandwidth / 1e9:g} GB/s, {card.memory_gb} GB")
     typer.echo(f"{model}: {shape.gib:.1f} GiB in 16 bit")
     typer.echo(f"{answered:,} rows to answer, {trained:,} to train on, ${usd:.2f} an hour\n")
-    typer.echo(_table(list(_work(shape, card, recipes, answered, trained)), usd) + "\n")
+    typer.echo(_table(list(_work(shape, card, arms, recipes, answered=answered, trained=trained)), usd) + "\n")
     if usd == card.usd_per_hour:
         typer.echo(f"The price is RunPod's of {card.priced}; yours: --usd-per-hour.")
     if shape.gib * 2**30 > 0.9 * card.memory_gb * 1e9:
@@ -99,23 +93,28 @@ def _count(file: Path, *keys: str) -> int:
     return found
 
 
-def _work(shape: Shape, card: Card, recipes: dict[str, str], answered: int, trained: int) -> Iterator[Work]:
-    for (arm, recipe), (example, question, answer) in CONTEST.items():
+def _work(
+    shape: Shape,
+    card: Card,
+    arms: Mapping[str, LocalModelArm],
+    recipes: Mapping[str, str],
+    *,
+    answered: int,
+    trained: int,
+) -> Iterator[Work]:
+    for arm, recipe in ((arm, recipe) for arm in arms for recipe in RECIPES):
+        contest = arms[arm].contest[recipe]
         pilot = _pilot(arm) if recipes[arm] == recipe else None
-        if example:
+        if contest.example:
             epochs = RECIPES[recipe].epochs
-            tokens, source = (pilot["example"], "your run") if pilot and pilot["example"] else (example, "contest")
+            tokens, source = (pilot["example"], _YOURS) if pilot and pilot["example"] else (contest.example, _CONTEST)
             seconds = tuning_seconds(shape, card, tokens * trained * epochs)
             name = f"training, {epochs:g} epoch{'s' * (epochs != 1)}"
             yield Work(arm, recipe, name, trained, f"{tokens:.0f}", source, seconds, TRAINING_SHARE)
-        asked, told, source = (
-            (pilot["question"], pilot["answer"], "your run") if pilot else (question, answer, "contest")
-        )
-        cached = 0 if pilot else _CACHED[arm]
-        each = answering_seconds(shape, card, asked, told, cached=cached)
-        yield Work(
-            arm, recipe, "answering", answered, f"{asked:.0f} + {told:.0f}", source, each * answered, ANSWERING_SHARE
-        )
+        asked, told = (pilot["question"], pilot["answer"]) if pilot else (contest.question, contest.answer)
+        seconds = answered * answering_seconds(shape, card, asked, told, cached=0 if pilot else contest.cached)
+        source = _YOURS if pilot else _CONTEST
+        yield Work(arm, recipe, "answering", answered, f"{asked:.0f} + {told:.0f}", source, seconds, ANSWERING_SHARE)
 
 
 def _pilot(arm: str) -> dict[str, float] | None:

@@ -6,6 +6,9 @@ from typing import Any, Literal
 Message = dict[str, str]  # `role` and `content`, as in the OpenAI chat format and in chat templates
 Status = Literal["ok", "empty", "error", "off"]
 
+# The counts of a completion that a bill is made of, in the order of `providers.costs.TokenPrices.cost`.
+TOKENS = ("prompt_tokens", "cached_tokens", "completion_tokens", "cache_write_tokens")
+
 
 @dataclass(frozen=True)
 class Question:

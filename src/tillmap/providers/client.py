@@ -109,7 +109,7 @@ class Service:
             return ProviderError(f"{self.base_url} can't be reached ({said}); what is under way goes on: run again")
         hint = field_hint(error.code, error.param) or {
             401: f"check the key in {self.key_variable}",
-            403: "the key's organisation or project may not use this model: check `openai.model` and its permissions",
+            403: "this key may not use this model: check the arm's `model` and the key's permissions",
             404: "check the arm's `model` and provider.base_url",
             429: "check the account's credit and limits, then run again",
         }.get(status, "run again to continue" if status >= 500 else "see docs/openai.md")
@@ -123,7 +123,7 @@ class Service:
 def field_hint(code: str | None, field: str | None) -> str | None:
     """What to do if the model does not accept a field of the request; None if an error is about something else."""
     if field and code in _OF_A_FIELD:
-        return f"the model does not take this: `openai.request: {{{field}: null}}` leaves it out"
+        return f"the model does not take this: `request: {{{field}: null}}` in the arm's params leaves it out"
     return None
 
 

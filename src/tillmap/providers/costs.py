@@ -8,7 +8,7 @@ from decimal import ROUND_HALF_UP, Decimal
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from tillmap.core.completions import Message
+from tillmap.core.completions import TOKENS, Message
 from tillmap.core.errors import ParamsError, ResourceError
 
 if TYPE_CHECKING:
@@ -26,8 +26,6 @@ _BEFORE_ANSWER = 3
 # Letters, up to three digits, underscores, signs, or line ends: "milk 500 g | 2.99" has milk, 500, g, |, 2, ., 99.
 _PIECE = re.compile(r"[^\W\d_]+|\d{1,3}|_+|[^\w\s]+|[\r\n]+")
 _LETTERS_PER_TOKEN = 4
-# The counts of a completion that a bill is made of, in the order of `TokenPrices.cost`.
-TOKENS = ("prompt_tokens", "cached_tokens", "completion_tokens", "cache_write_tokens")
 
 
 @dataclass(frozen=True)

@@ -46,7 +46,7 @@ class ChatSettings:
         found = [limits[name] for name in ("max_completion_tokens", "max_tokens") if limits.get(name) is not None]
         if not found:
             raise ParamsError(
-                "openai.request removes max_completion_tokens; add max_tokens, which limits an answer, too"
+                "the arm's `request` removes max_completion_tokens; add max_tokens, which limits an answer, too"
             )
         return int(max(found))
 

@@ -64,7 +64,7 @@ def tune(service: Service, examples: Path, tuning: Tuning, folder: Path, run: st
                 raise
             raise ProviderError(
                 f"{str(error).rpartition('; ')[0]}. {tuning.model} can't be tuned with this key, and nothing was paid: "
-                "ask an untuned model (`tillmap profile openai` sets openai.mode to retrieved), or name a model tuned "
+                "ask an untuned model (`tillmap profile openai` sets `mode` to retrieved), or name a model tuned "
                 "earlier in train_openai.tuned_model"
             ) from error
         key = (job.metadata or {}).get(KEY, key)
