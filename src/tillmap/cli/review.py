@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tillmap.core.taxonomy import Levels
 from tillmap.core.files import write_jsonl, write_table, write_text
+from tillmap.core.taxonomy import Levels
 
 if TYPE_CHECKING:
     from tillmap.review.decisions import Decisions

@@ -291,8 +291,8 @@ def _replay(content: bytes, path: Path, levels: Levels, into: Decisions) -> int:
             ) from None
         if record.number != number:
             raise InputError(
-                f"{path}:{number}: has the number {record.number}, because lines were moved, added or removed; restore the "
-                "file, or name another one"
+                f"{path}:{number}: has the number {record.number}, because lines were moved, added or removed; restore "
+                "the file, or name another one"
             )
         if isinstance(record, Decision):
             _require_levels(record, levels, f"{path}:{number}")

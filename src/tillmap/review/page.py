@@ -44,9 +44,8 @@ class Page:
         return {"about": about, **self.show(self._next_open(-1) or 0)}
 
     def show(self, place: int) -> Json:
-        """The item at a position, those before and after it, and the progress."""
-        near = range(max(place - 1, 0), min(place + 2, len(self._queue.items)))
-        return {"place": place, "items": [self._item(each) for each in near], "progress": self._progress()}
+        """The item at a position, and the progress."""
+        return {"place": place, "item": self._item(place), "progress": self._progress()}
 
     def decide(self, place: int, labels: list[str] | None, twins: bool) -> Json:
         """Save a decision, and show the next open item, or the same one if none is open.
@@ -107,7 +106,6 @@ class Page:
         row, *twins = self._shown_rows(self._queue.items[place])
         decision = self._log.of(row.key)
         return {
-            "place": place,
             **_line(row),
             "answer": None if row.answer is None else self._path(row.answer),
             "confidence": row.confidence,

@@ -1,14 +1,13 @@
 """Finds label paths by any part of any label."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from heapq import nlargest
 from operator import itemgetter
 
 from tillmap.core.taxonomy import LabelPath, LabelTree, trim
 from tillmap.core.text import normalise
 
-# What a word of the query is worth that is a whole word of the path, or starts one; and a query that is a whole label.
-_WORD, _START, _LABEL = 2, 1, 4
+_Entry = tuple[LabelPath, str]  # a path and its text, see `_text`
 
 
 class PathSearch:
@@ -16,30 +15,26 @@ class PathSearch:
 
     def __init__(self, tree: LabelTree) -> None:
         self._tree = tree
-        self._paths = tree.ranked
-        self._texts = [_text(tree, path) for path in self._paths]
+        self._texts = {path: _text(tree, path) for path in tree.ranked}
 
     def find(self, query: str, limit: int) -> tuple[list[LabelPath], int]:
         """The best paths for a query, and the number of all that it finds.
 
         Each word of the query must be part of a label or of the code, in any order. Case, accents and punctuation do
-        not matter. A path is better the more of the words are whole words of it, or start one. Of equally good paths,
-        the one with more rows comes first. A query without a word finds nothing.
+        not matter. Paths of which the query is a whole label come first, then those that have all its words, then those
+        with words that start with them, then the others. Among these, paths with more rows come first. A query without
+        a word finds nothing.
         """
         words = normalise(query).split()
         if not words:
             return [], 0
-        label = f"| {' '.join(words)} |"
-        forms = [(f" {word} ", f" {word}") for word in words]
-        found = []
-        for place, text in enumerate(self._texts):
-            if all(word in text for word in words):
-                worth = _LABEL if label in text else 0
-                for whole, start in forms:
-                    worth += _WORD if whole in text else _START if start in text else 0
-                found.append((worth, -place))
-        best = nlargest(limit, found)
-        return [self._paths[-place] for _, place in best], len(found)
+        matching = _having(self._texts.items(), words)
+        best: dict[LabelPath, None] = {}
+        for parts in ([f"| {' '.join(words)} |"], [f" {word} " for word in words], [f" {word}" for word in words], []):
+            best |= dict.fromkeys(path for path, _ in _having(matching, parts)[:limit])
+            if len(best) >= limit:
+                break
+        return list(best)[:limit], len(matching)
 
     def near(self, path: LabelPath, limit: int) -> list[LabelPath]:
         """Other paths that start like this one, those with the most labels in common and the most rows first."""
@@ -50,6 +45,13 @@ class PathSearch:
             found |= dict.fromkeys(other for _, other in nlargest(limit + 1, siblings, key=itemgetter(0)))
             stem = stem[:-1]
         return [other for other in found if other != path][:limit]
+
+
+def _having(entries: Iterable[_Entry], parts: Iterable[str]) -> Sequence[_Entry]:
+    """The entries whose texts have all these parts."""
+    for part in parts:
+        entries = [entry for entry in entries if part in entry[1]]
+    return list(entries)
 
 
 def _text(tree: LabelTree, path: LabelPath) -> str:

@@ -6,8 +6,8 @@ const $ = (id) => document.getElementById(id);
 const SEPARATOR = " › ";
 
 let about = { levels: [], brand: null, file: "", source: "" };
-let place = 0; // of the item that is shown
-let items = new Map(); // it and its neighbours, by place
+let place = 0; // of the item that is shown, in the queue
+let item = null;
 let progress = null;
 let found = []; // the paths that the search found
 let chosen = -1; // the one that Enter would pick
@@ -52,7 +52,7 @@ async function change(call, body, say) {
 function take(value) {
   if (value.about) about = value.about;
   place = value.place;
-  items = new Map(value.items.map((item) => [item.place, item]));
+  item = value.item;
   progress = value.progress;
   draw();
 }
@@ -68,12 +68,11 @@ function decide(labels) {
 }
 
 function accept() {
-  const item = items.get(place);
-  if (item && item.answer) decide(item.answer.labels);
+  if (item?.answer) decide(item.answer.labels);
 }
 
 function pick(position) {
-  const candidate = items.get(place)?.candidates[position];
+  const candidate = item?.candidates[position];
   if (candidate) decide(candidate.labels);
 }
 
@@ -97,11 +96,12 @@ function move(by) {
 
 async function search() {
   const question = ++asked;
+  choose(-1); // Enter must not pick a path of the earlier query
   const query = $("query").value;
   if (!query.trim()) return showFound([], "");
   try {
     const { paths, total } = await ask(`find?q=${encodeURIComponent(query)}`);
-    if (question !== asked) return;
+    if (question !== asked) return; // there is a newer question
     const more = total > paths.length ? `${number(total)} paths, the best ${paths.length} are shown` : plural(total, "path");
     showFound(paths, paths.length ? `${more}. ↑ ↓ choose, Enter decides.` : "No path has all these words.");
   } catch (error) {
@@ -141,7 +141,6 @@ function leaveSearch() {
   ++asked;
   $("query").value = "";
   showFound([], "");
-  rest();
 }
 
 // Where the keyboard is when nothing else is chosen: Enter accepts the answer, and the focus shows it.
@@ -154,7 +153,6 @@ function rest() {
 // --- Drawing ---
 
 function draw() {
-  const item = items.get(place);
   $("main").hidden = false;
   $("place").textContent = `${number(place + 1)} of ${number(progress.items)}`;
   $("text").textContent = item.text;
@@ -184,14 +182,14 @@ function draw() {
   $("twins-part").hidden = !item.twins_total;
   $("twins-title").textContent = plural(item.twins_total, "more row") + " with this line";
   $("twins-too").checked = true;
-  const rest_ = item.twins_total - item.twins.length;
+  const others = item.twins_total - item.twins.length;
   $("twins").replaceChildren(
     ...item.twins.map((twin) => {
       const entry = element("li", "", twin.text);
       [twin.retailer, twin.price].filter(Boolean).forEach((fact) => entry.append(element("span", "fact", fact)));
       return entry;
     }),
-    ...(rest_ ? [element("li", "fact", `and ${number(rest_)} more`)] : [])
+    ...(others ? [element("li", "fact", `and ${number(others)} more`)] : [])
   );
 
   $("previous").disabled = place === 0;
@@ -199,6 +197,9 @@ function draw() {
   $("undo").disabled = progress.last === null;
   drawProgress();
   leaveSearch();
+  // Who presses Next or Undo twice must not accept an answer with the second press.
+  const stays = [$("previous"), $("next"), $("undo")].includes(document.activeElement);
+  if (!stays || document.activeElement.disabled) rest();
   scrollTo(0, 0);
 }
 
@@ -299,8 +300,10 @@ document.addEventListener("keydown", (event) => {
 
 function searchKey(event) {
   const { key } = event;
-  if (key === "Escape") leaveSearch();
-  else if (key === "ArrowDown" && found.length) choose((chosen + 1) % found.length);
+  if (key === "Escape") {
+    leaveSearch();
+    rest();
+  } else if (key === "ArrowDown" && found.length) choose((chosen + 1) % found.length);
   else if (key === "ArrowUp" && found.length) choose((chosen - 1 + found.length) % found.length);
   else if (key === "Enter" && chosen >= 0) decide(found[chosen].labels);
   else return;
