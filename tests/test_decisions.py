@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from review_rows import COFFEE, CREME, GREEN, LEVELS, TEA
@@ -54,6 +54,7 @@ def act(log, steps):
 STEPS = st.lists(st.tuples(st.integers(0, 5), st.none() | st.integers(0, 4)), max_size=12)
 
 
+@settings(max_examples=40)
 @given(STEPS, st.randoms(use_true_random=False))
 def test_any_cut_of_the_tail_reads_back_what_was_decided_before(tmp_path_factory, steps, rng: random.Random):
     path = tmp_path_factory.mktemp("log") / "log.jsonl"

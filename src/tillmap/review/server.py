@@ -5,6 +5,7 @@ browser, cannot read or change anything. The Host header is checked, too: else a
 127.0.0.1.
 """
 
+import os
 import secrets
 import socket
 from collections.abc import Callable
@@ -123,7 +124,7 @@ def _listen(port: int) -> socket.socket:
         return socket.create_server((HOST, port))
     except OSError as error:
         raise ResourceError(
-            f"port {port}: {error.strerror}; choose another port, or leave --port out for one that is free"
+            f"port {port}: {os.strerror(error.errno or 0)}; choose another one, or leave --port out for a free one"
         ) from None
 
 
