@@ -42,8 +42,8 @@ def act(log, steps):
     """Decide and undo as the steps say. Returns the states after each of them, and the file's sizes."""
     states, sizes = [state(log)], [log.path.stat().st_size]
     for row, answer in steps:
-        if answer is None and log.last is not None:
-            log.undo(log.last.number)
+        if answer is None and log.valid:
+            log.undo(log.valid[-1].number)
         else:
             log.decide([ReviewRow(row, TEXTS[row], TEA, 0.5, 1.0)], PATHS[answer or 0])
         states.append(state(log))
@@ -91,7 +91,7 @@ def test_a_removed_half_line_is_said(path, caplog):
     whole = path.read_bytes()
     path.write_bytes(whole + whole[:-20])
     with open_log(path, LEVELS) as log:
-        assert log.last.number == 1
+        assert [decision.number for decision in log.valid] == [1]
     assert "the last line was cut short" in caplog.text
     assert path.read_bytes() == whole
 
@@ -105,7 +105,7 @@ def test_undo_brings_back_the_decision_before(path):
         assert log.of(HOUSE.key) == log.of(TWIN.key) == first
         assert log.undo(second.number) is None, "once"
         log.undo(first.number)
-        assert log.last is None and not state(log)
+        assert log.valid == [] and state(log) == {}
     assert len(path.read_text().splitlines()) == 4, "an undo is a line, too"
 
 

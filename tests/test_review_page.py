@@ -161,6 +161,13 @@ def test_the_state_survives_a_new_server(tmp_path):
     assert start["item"]["text"] == "no answer" and start["progress"]["decided"] == 2
 
 
+def test_only_decisions_about_the_queues_rows_are_undone(tmp_path):
+    with open_log(tmp_path / "log.jsonl", LEVELS) as log:
+        log.decide([row(0, "small")], TEA)
+        log.decide([row(0, "of another file")], TEA)
+        assert Page(QUEUE, log, TREE).start()["progress"]["last"] == 1
+
+
 def test_an_empty_queue_is_said(tmp_path):
     with open_log(tmp_path / "log.jsonl", LEVELS) as log, pytest.raises(InputError, match="no row to review"):
         Page(Queue.of([]), log, TREE)
@@ -241,7 +248,7 @@ def test_a_name_that_points_here_is_refused(client, host, status):
 def test_only_sound_requests_are_saved(client, page, call, body, status):
     answer = client.post(f"/{TOKEN}/{call}", json=body)
     assert answer.status_code == status, answer.text
-    assert (page._log.last is not None) == (status == 200 and call == "decide")
+    assert bool(page._log.valid) == (status == 200 and call == "decide")
     if status != 200:
         assert answer.json()["error"]
 

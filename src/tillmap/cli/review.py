@@ -74,7 +74,7 @@ def review(  # noqa: PLR0917 - the options of a command line
     decisions.parent.mkdir(parents=True, exist_ok=True)
     with open_log(decisions, tree.levels, who) as log:
         serve(Page(queue, log, tree), port, tell)
-        typer.echo(f"{len(log.times):,} decisions in {decisions}")
+        typer.echo(f"{len(log.valid):,} decisions in {decisions}")
 
 
 def _export(found: "Decisions", levels: Levels, out: Path) -> int:

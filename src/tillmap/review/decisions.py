@@ -95,14 +95,9 @@ class Decisions:
         return self._valid.get(number)
 
     @property
-    def last(self) -> Decision | None:
-        """The last decision that was not undone."""
-        return next(reversed(self._valid.values()), None)
-
-    @property
-    def times(self) -> list[datetime]:
-        """When the decisions were made that were not undone, in order."""
-        return [decision.when for decision in self._valid.values()]
+    def valid(self) -> list[Decision]:
+        """The decisions that were not undone, in order."""
+        return list(self._valid.values())
 
     def current(self) -> Iterator[tuple[DecidedRow, Decision]]:
         """Each decided row and the decision about it, by when it was first decided."""

@@ -137,10 +137,13 @@ class Page:
 
     def _progress(self) -> Json:
         left = sum(self._open)
-        measured = pace(self._log.times)
+        valid = self._log.valid
+        measured = pace([decision.when for decision in valid])
         an_hour = measured or USUAL_PACE
         doubts = [doubt for doubt, rows in zip(self._doubts, self._open, strict=True) if rows]
-        last = self._log.last
+        # The log may have decisions about other rows, too: who cannot see them must not undo them.
+        mine = (each for each in reversed(valid) if any(row.key in self._places for row in each.rows))
+        last = next(mine, None)
         return {
             "items": len(self._queue.items),
             "rows": self._rows,

@@ -102,8 +102,8 @@ async function search() {
   try {
     const { paths, total } = await ask(`find?q=${encodeURIComponent(query)}`);
     if (question !== asked) return; // there is a newer question
-    const more = total > paths.length ? `${number(total)} paths, the best ${paths.length} are shown` : plural(total, "path");
-    showFound(paths, paths.length ? `${more}. ↑ ↓ choose, Enter decides.` : "No path has all these words.");
+    const more = total > paths.length ? `, the best ${paths.length} are shown` : "";
+    showFound(paths, total ? `${plural(total, "path")}${more}.` : "No path has all these words.");
   } catch (error) {
     $("problem").textContent = error.message;
     $("problem").hidden = false;
@@ -124,6 +124,7 @@ function showFound(paths, say) {
   $("found").hidden = !paths.length;
   $("query").setAttribute("aria-expanded", String(paths.length > 0));
   $("found-count").textContent = say;
+  if (paths.length) $("found-count").append(element("span", "keys", " ↑ and ↓ choose, Enter decides."));
   choose(paths.length ? 0 : -1);
 }
 
@@ -165,7 +166,9 @@ function draw() {
     $("decided").textContent = `Decided${by}, ${at}: ${labels ? written(labels) : "can't tell"}`;
   }
 
-  $("answer-part").hidden = !item.answer;
+  $("answer-title").textContent = about.source ? `Answer of ${about.source}` : "Answer";
+  $("no-answer").hidden = Boolean(item.answer);
+  $("accept").hidden = !item.answer;
   if (item.answer) {
     fill($("answer"), item.answer);
     $("confidence").textContent = percent(item.confidence);
@@ -212,11 +215,12 @@ function drawProgress() {
     $("forecast").textContent = `All rows are decided. The decisions are in ${about.file}.`;
     return;
   }
-  const speed = pace === null ? `at ${number(usual)} decisions an hour` : `at your ${number(Math.round(pace))} decisions an hour`;
+  const speed = pace === null ? `an assumed ${number(usual)}` : `your ${number(Math.round(pace))}`;
   const points = gains.map((gain) => `+${(100 * gain).toFixed(100 * gain < 1 ? 2 : 1)}`);
   const hours = ["the next hour", "the hour after", "the third hour"].slice(0, points.length);
   const each = points.map((point, hour) => `${hours[hour]} ${point}`).join(", ");
-  $("forecast").textContent = `Expected gain in points of accuracy on ${number(total)} rows, ${speed}: ${each}`;
+  $("forecast").textContent =
+    `Expected gain in points of accuracy on ${number(total)} rows, at ${speed} decisions an hour: ${each}`;
 }
 
 function facts({ retailer, price }) {
