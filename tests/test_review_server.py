@@ -78,9 +78,10 @@ def decide_until_killed(address, first):
     return saved
 
 
-def test_kills_in_the_middle_of_decisions_lose_none_that_was_saved(tmp_path):
+@pytest.mark.parametrize("kills", [4, pytest.param(20, marks=pytest.mark.slow)])
+def test_kills_in_the_middle_of_decisions_lose_none_that_was_saved(tmp_path, kills):
     log, saved = tmp_path / "corrections.jsonl", {}
-    for kill in range(20):
+    for kill in range(kills):
         with forked(log) as (child, address), ThreadPoolExecutor() as pool:
             enough = log.stat().st_size + 400 * (2 + kill % 5) + 37 * kill
             deciding = pool.submit(decide_until_killed, address, len(saved) + kill)

@@ -155,7 +155,8 @@ function rest() {
 
 function draw() {
   $("main").hidden = false;
-  $("place").textContent = `${number(place + 1)} of ${number(progress.items)}`;
+  const alike = item.twins_total ? `, ${plural(item.twins_total + 1, "row")} with this line` : "";
+  $("place").textContent = `${number(place + 1)} of ${number(progress.items)}${alike}`;
   $("text").textContent = item.text;
   $("facts").replaceChildren(...facts(item));
   $("decided").hidden = !item.decision;
