@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import urllib.request
@@ -37,6 +38,7 @@ ROWS = [
 def write_project(folder, rows=ROWS, tree=TREE):
     """A folder in which `tillmap review labelled.jsonl` runs."""
     (folder / "data/split").mkdir(parents=True)
+    shutil.copy(ROOT / "params.yaml", folder)
     write_table(tree.to_table(), folder / "data/split/tree.parquet")
     with (folder / "labelled.jsonl").open("w") as file:
         for number, (text, path, confidence) in enumerate(rows):

@@ -1,23 +1,37 @@
 """The queue, the search and the answers of the page's server."""
 
 import json
+import shutil
+from contextlib import chdir
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pandas as pd
 import pytest
+from project import ROOT
 from starlette.testclient import TestClient
+from trained import make_trained
 
 from review_rows import COFFEE, CREME, GREEN, LEVELS, SCRIPT, TEA, TREE, write_project
+from stages.answers import completions_of, predictions_of
+from tillmap.arms import schema
+from tillmap.catalogue.formats import format_of
+from tillmap.config import paths
+from tillmap.config.params import read_params
 from tillmap.core.errors import InputError
 from tillmap.core.files import write_jsonl, write_table
-from tillmap.core.taxonomy import LabelPath, LabelTree, Levels
+from tillmap.core.taxonomy import CONTEST, KEY, LabelPath, LabelTree, Levels
+from tillmap.evaluation.review import review_arms
+from tillmap.postprocessing.calibration import candidate_scores
 from tillmap.review import sources
 from tillmap.review.decisions import open_log
 from tillmap.review.page import Page
 from tillmap.review.queue import Queue, ReviewRow, gains, hourly_gains, pace
 from tillmap.review.search import PathSearch
 from tillmap.review.server import make_app
-from tillmap.serving.feed import Columns
+from tillmap.serving.batch import label_feed
+from tillmap.serving.feed import open_feed
+from tillmap.serving.labeller import open_arm
 
 TOKEN = "a-token"
 BASE = "http://127.0.0.1:8000"
@@ -272,65 +286,123 @@ def test_nobody_leaves_the_folder_of_the_pages_files(client):
 # --- Where rows come from ---
 
 
+def lines_of(path, **fields):
+    return open_feed(path, read_params(ROOT / "params.yaml", schema(), ["data"]).data, **fields)
+
+
 def test_a_labelled_file_and_the_lines_beside_it(tmp_path):
-    write_project(tmp_path)
-    queue = sources.from_file(tmp_path / "labelled.jsonl", None, LEVELS, Columns())
+    file = write_project(tmp_path) / "labelled.jsonl"
+    queue = sources.from_file(file, lines_of(file), LEVELS)
     assert queue.source == "linear" and queue.total == 7
     assert len(queue.items) == 6, "two lines are twins"
     one = next(row for item in queue.items for row in item if row.id == 0)
-    assert (one.text, one.retailer, one.price, one.answer) == ("TEA BAGS 80", "<i>Shop</i>", "1.5", TEA)
+    assert (one.text, one.retailer, one.price, one.answer) == ("TEA BAGS 80", "<i>Shop</i>", "1.50", TEA)
 
-    labelled = pd.read_json(tmp_path / "labelled.jsonl", lines=True)
+    labelled = pd.read_json(file, lines=True)
     lines = tmp_path / "lines.csv"
     labelled[["indoml_id", "description", "retailer", "price"]].to_csv(lines, index=False)
-    for name in ("bare.csv", "bare.parquet"):
+    for name in ("bare.csv", "bare.parquet", "bare.jsonl"):
         bare = labelled.drop(columns=["description", "retailer", "price"])
-        getattr(bare, "to_csv" if name.endswith("csv") else "to_parquet")(tmp_path / name, index=False)
-        again = sources.from_file(tmp_path / name, lines, LEVELS, Columns())
+        match name.split(".")[1]:
+            case "csv":
+                bare.to_csv(tmp_path / name, index=False)
+            case "parquet":
+                bare.to_parquet(tmp_path / name)
+            case "jsonl":
+                bare.to_json(tmp_path / name, orient="records", lines=True)
+        again = sources.from_file(tmp_path / name, lines_of(lines), LEVELS)
         assert [[row.text for row in item] for item in again.items] == [
             [row.text for row in item] for item in queue.items
         ]
         with pytest.raises(InputError, match="name the file that was labelled with --rows"):
-            sources.from_file(tmp_path / name, None, LEVELS, Columns())
+            sources.from_file(tmp_path / name, lines_of(tmp_path / name), LEVELS)
+    short = tmp_path / "short.csv"
+    labelled[["indoml_id", "description"]].head(3).to_csv(short, index=False)
+    with pytest.raises(InputError, match=r"labelled.jsonl:4: .*short.csv has no row with the id 3"):
+        sources.from_file(file, lines_of(short), LEVELS)
+
+
+def test_paths_may_end_early_and_columns_have_other_names(tmp_path):
+    levels = Levels(("division", "class"))
+    record = {"sku": "007", "title": "BREAD", "division": "Food", "class": None, "confidence": 0.5}
+    write_jsonl([record], tmp_path / "f.jsonl")
+    feed = lines_of(tmp_path / "f.jsonl", id="sku", text=["title"])
+    ((row_,),) = sources.from_file(tmp_path / "f.jsonl", feed, levels).items
+    assert (row_.id, row_.text, row_.answer, row_.retailer, row_.price) == (
+        "007", "BREAD", LabelPath("Food", ""), "", "",
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("confidence", [None, "high", 1.5])
 def test_a_row_without_a_confidence_is_refused(tmp_path, confidence):
-    write_jsonl(
-        [{"indoml_id": 1, "description": "TEA", **LEVELS.of(TEA), "confidence": confidence}], tmp_path / "f.jsonl"
-    )
-    with pytest.raises(InputError, match=r"f.jsonl:1: `confidence` is missing or not from 0 to 1"):
-        sources.from_file(tmp_path / "f.jsonl", None, LEVELS, Columns())
+    file = tmp_path / "f.jsonl"
+    write_jsonl([{"indoml_id": 1, "description": "TEA", **LEVELS.of(TEA), "confidence": confidence}], file)
+    with pytest.raises(InputError, match=r"f.jsonl:1: `confidence` is missing or not from 0 to 1; label the file"):
+        sources.from_file(file, lines_of(file), LEVELS)
 
 
-def test_the_pipelines_table_with_the_candidates(tmp_path, monkeypatch):
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A project with trained free arms, whose test rows want a review; its rows."""
+    folder = tmp_path_factory.mktemp("trained")
+    rows = make_trained(folder)
+    with chdir(folder):
+        tree = sources.known_tree()
+        predictions = {arm: predictions_of(arm) for arm in ("linear", "nearest")}
+        scores = {arm: candidate_scores(completions_of(arm)) for arm in predictions}
+        paths.REVIEW.mkdir(parents=True)
+        review_arms(predictions, scores, rows, tree.levels, min_confidence=0.97, folder=paths.REVIEW)
+    return folder, rows
+
+
+def test_the_pipelines_rows_come_with_their_lines_and_candidates(trained, monkeypatch):
+    folder, table = trained
+    monkeypatch.chdir(folder)
+    queue = sources.from_pipeline("linear", CONTEST)
+    rows = [row for item in queue.items for row in item]
+    wanted = pd.read_csv("data/review/linear_needs_review.csv")
+    assert len(rows) == len(wanted) > 20
+    assert rows[0].id == wanted["id"][0] and rows[0].gain == wanted["teaches"].max()
+    assert queue.total == (table["split"] == "test").sum() and queue.source == "linear"
+    texts = {(split, row_id): text for split, row_id, text in table[[*KEY, "description"]].to_numpy()}
+    chains = set(sources.known_tree().chains)
+    for each in rows:
+        assert texts[each.split, each.id] == each.text
+        assert each.candidates
+        assert all(CONTEST.chain_of(path) in chains for path, _ in each.candidates)
+    with pytest.raises(InputError, match="nothing to review of the llama arm; choose one of linear, nearest"):
+        sources.from_pipeline("llama", CONTEST)
+
+
+def test_the_pipelines_rows_have_the_ids_of_the_users_files(trained, tmp_path, monkeypatch):
+    shutil.copytree(trained[0] / "data", tmp_path / "data")
     monkeypatch.chdir(tmp_path)
-    table = pd.DataFrame(
-        [
-            ("test", 4, "TEA, 80", "NA", 2.5, "Hot Drinks", None, None, *TEA, 0.25, 2, 1.5),
-            ("test", 5, "BEANS", None, None, None, None, None, *COFFEE, 0.5, 1, 0.5),
-        ],
-        columns=[
-            "split", "id", "description", "retailer", "price", *LEVELS, *(f"guess_{level}" for level in LEVELS),
-            "confidence", "similar", "teaches",
-        ],
-    )  # fmt: skip
-    review = tmp_path / "data/review"
-    review.mkdir(parents=True)
-    table.to_csv(review / "rag_needs_review.csv", index=False)
-    write_table(pd.DataFrame({"split": ["train", "test", "test", "test"], "id": [0, 4, 5, 6]}), review / "rag.parquet")
-    answers = [
-        {"split": "test", "id": 4, "candidates": None},
-        {"split": "test", "id": 5, "candidates": [[COFFEE, 0.5]]},
-    ]
-    write_jsonl(answers, tmp_path / "data/completions/rag.jsonl")
-    free = [{"split": "test", "id": 4, "candidates": [[GREEN, 0.4]]}, {"split": "test", "id": 5, "candidates": []}]
-    write_jsonl(free, tmp_path / "data/completions/linear.jsonl")
-    queue = sources.from_pipeline("rag", LEVELS)
-    (first,), (second,) = queue.items
-    assert (first.key, first.retailer, first.price, first.answer) == (("test", 4, "TEA, 80"), "NA", "2.5", TEA)
-    assert (first.gain, first.confidence, first.candidates) == (1.5, 0.25, [(GREEN, 0.4)])
-    assert (second.retailer, second.price, second.candidates) == ("", "", [(COFFEE, 0.5)])
-    assert queue.total == 3 and queue.source == "rag"
-    with pytest.raises(InputError, match="nothing to review of the llama arm; choose one of rag"):
-        sources.from_pipeline("llama", LEVELS)
+    table = trained[1]
+    write_table(table.assign(given_id=[f"A-{row_id}" for row_id in table["id"]]), paths.ROWS)
+    item, *_ = sources.from_pipeline("linear", CONTEST).items
+    assert item[0].id == f"A-{pd.read_csv('data/review/linear_needs_review.csv')['id'][0]}"
+    assert item[0].candidates
+
+
+def test_what_predict_wrote_can_be_reviewed(trained, tmp_path, monkeypatch):
+    folder, table = trained
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("TILLMAP_STATE", str(tmp_path / "state"))
+    feed = Path("data/demo/test.features")
+    labeller = open_arm("linear", read_params(paths.PARAMS, schema()))
+    for name in ("labelled.csv", "labelled.parquet"):
+        out = tmp_path / name
+        label_feed(labeller, lines_of(feed), out, format_of(out))
+        queue = sources.from_file(out, lines_of(feed), CONTEST)
+        assert queue.total == (table["split"] == "test").sum() and queue.source == "linear"
+        texts = table[table["split"] == "test"].set_index("id")["description"]
+        assert all(texts[row.id if type(row.id) is int else int(row.id)] == row.text for (row, *_) in queue.items)
+
+
+def test_names_such_as_na_are_names(trained, tmp_path, monkeypatch):
+    shutil.copytree(trained[0] / "data", tmp_path / "data")
+    monkeypatch.chdir(tmp_path)
+    file = Path("data/review/linear_needs_review.csv")
+    pd.read_csv(file).assign(retailer="NA", description="null").to_csv(file, index=False)
+    (first, *_), *_ = sources.from_pipeline("linear", CONTEST).items
+    assert (first.retailer, first.text) == ("NA", "null")

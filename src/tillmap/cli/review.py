@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tillmap.arms import schema
+from tillmap.config import paths
+from tillmap.config.params import read_params
 from tillmap.core.files import write_jsonl, write_table, write_text
 from tillmap.core.taxonomy import Levels
 
@@ -24,8 +27,13 @@ def review(  # noqa: PLR0917 - the options of a command line
         Path | None,
         typer.Option(metavar="INPUT", help="The file that was labelled, if FILE does not have the lines themselves."),
     ] = None,
-    id_: Annotated[str, typer.Option("--id", help="The column with the ids.")] = "indoml_id",
-    description: Annotated[str, typer.Option(help="The column with the descriptions.")] = "description",
+    id_: Annotated[
+        str | None, typer.Option("--id", help="The column with the ids of FILE and INPUT. [default: data.columns.id]")
+    ] = None,
+    text: Annotated[
+        list[str] | None,
+        typer.Option(help="The column with the lines; more than one are joined. [default: data.columns.text]"),
+    ] = None,
     decisions: Annotated[
         Path, typer.Option(metavar="LOG", help="The file that every decision is appended to, JSON Lines.")
     ] = Path("data/corrections.jsonl"),
@@ -48,13 +56,14 @@ def review(  # noqa: PLR0917 - the options of a command line
 
     The page listens on 127.0.0.1 only. Its address has a random token: whoever has the address can use the page.
 
-    FILE has ids, the levels and confidence, as `tillmap predict` writes them. The lines are in FILE, too, or in INPUT.
+    FILE has ids, the levels and confidence, as `tillmap predict` writes them. The lines are in FILE, too, or in INPUT,
+    which is read as the `data` block of params.yaml says.
     """
     from tillmap.review.decisions import open_log, read_decisions
     from tillmap.review.page import Page
     from tillmap.review.server import serve
     from tillmap.review.sources import from_file, from_pipeline, known_tree
-    from tillmap.serving.feed import Columns
+    from tillmap.serving.feed import open_feed
 
     tree = known_tree()
     if export is not None:
@@ -64,7 +73,8 @@ def review(  # noqa: PLR0917 - the options of a command line
     if labelled is None:
         queue = from_pipeline(arm, tree.levels)
     else:
-        queue = from_file(labelled, rows, tree.levels, Columns(id_, description))
+        data = read_params(paths.PARAMS, schema(), ["data"]).data
+        queue = from_file(labelled, open_feed(rows or labelled, data, id=id_, text=text), tree.levels)
 
     def tell(address: str) -> None:
         typer.echo(f"{address}\nStop with Ctrl-C. Every decision is saved at once: {decisions}")

@@ -7,19 +7,22 @@ from pathlib import Path
 import pandas as pd
 
 from tillmap.arms import ARMS
-from tillmap.catalogue.formats import read_records
-from tillmap.catalogue.rows import BadRowError, Record, read_any_id
+from tillmap.catalogue.formats import RowFile
+from tillmap.catalogue.rows import BadRowError, Record, read_id, read_label, read_labels, same_id
 from tillmap.config import paths
 from tillmap.core.errors import InputError
 from tillmap.core.files import read_jsonl, read_table
-from tillmap.core.taxonomy import Key, LabelTree, Levels, RankedPaths
+from tillmap.core.taxonomy import KEY, Key, LabelPath, LabelTree, Levels, RankedPaths
+from tillmap.evaluation.review import GUESS
 from tillmap.postprocessing.calibration import candidate_scores
 from tillmap.review.queue import Queue, ReviewRow, gains
-from tillmap.serving.feed import Columns, Feed
+from tillmap.serving.feed import Feed
+from tillmap.serving.formats import answer_columns
 from tillmap.splitting.subsets import product_key
 
 _SUFFIX = "_needs_review.csv"
 _ROWS_AT_ONCE = 10_000
+_REMEDY = "label the file again with `tillmap predict`"
 
 
 def known_tree() -> LabelTree:
@@ -28,7 +31,7 @@ def known_tree() -> LabelTree:
 
 
 def from_pipeline(arm: str, levels: Levels) -> Queue:
-    """The test rows that `evaluate` wants reviewed, with the arm's candidates.
+    """The test rows that `evaluate` wants reviewed, with the ids of the user's files and the arm's candidates.
 
     Raises InputError if the arm has no such rows: it was off, or review is.
     """
@@ -37,62 +40,63 @@ def from_pipeline(arm: str, levels: Levels) -> Queue:
         there = ", ".join(sorted(path.name.removesuffix(_SUFFIX) for path in paths.REVIEW.glob(f"*{_SUFFIX}")))
         remedy = f"choose one of {there}" if there else "run `dvc repro`, with `review.min_confidence` set"
         raise InputError(f"{file}: file not found, so there is nothing to review of the {arm} arm; {remedy}")
-    # Text such as "NA" is a retailer's name, not a missing value.
-    table = pd.read_csv(file, dtype={"description": str, "retailer": str, "price": str}, keep_default_na=False)
-    answers = levels.paths(table[[f"guess_{level}" for level in levels]].set_axis(list(levels), axis=1))
-    candidates = _candidates(arm)
+    # All is text at first: a retailer may be called "NA" or 007.
+    table = pd.read_csv(file, dtype="str", keep_default_na=False).astype({"id": "int64"})
+    guesses = table[[GUESS.format(level) for level in levels]].set_axis(list(levels), axis=1)
+    candidates, given = _candidates(arm), _given_ids()
     rows = [
         ReviewRow(
-            id=int(row["id"]),
-            split=row["split"],
+            id=given.get(key, key[1]),
+            split=key[0],
             text=row["description"],
             retailer=row["retailer"],
             price=row["price"],
             answer=answer if any(answer) else None,
             confidence=float(row["confidence"]),
             gain=float(row["teaches"]),
-            candidates=candidates.get((row["split"], int(row["id"])), ()),
+            candidates=candidates.get(key, ()),
         )
-        for row, answer in zip(table.to_dict("records"), answers, strict=True)
+        for row, answer in zip(table.to_dict("records"), levels.paths(guesses), strict=True)
+        for key in [(row["split"], row["id"])]
     ]
     held = read_table(paths.REVIEW / f"{arm}.parquet", ["split"])
     return Queue.of(rows, int((held["split"] == "test").sum()), arm)
 
 
-def from_file(labelled: Path, lines: Path | None, levels: Levels, columns: Columns) -> Queue:
+def from_file(labelled: Path, lines: Feed, levels: Levels) -> Queue:
     """The rows of a file that `tillmap predict` labelled.
 
     Args:
-        labelled: the file: ids, the levels and `confidence`, and maybe the columns of the lines.
-        lines: the file that was labelled, for the lines; None if they are in `labelled`.
+        labelled: the file: ids, the levels and `confidence`.
+        lines: the file that was labelled, for the lines. It may be the same, if that has them, too.
         levels: the names of the levels.
-        columns: the names of the other columns, in either file.
 
     Raises InputError for a bad row, or if a line is missing.
     """
-    optional = ["source", columns.description, columns.retailer or "retailer", columns.price or "price"]
-    texts = None if lines is None else _lines(lines, columns)
-    read = []
-    for where, get in read_records(labelled, [columns.id, *levels, "confidence"], optional):
+    texts = _lines(labelled, lines)
+    names = answer_columns(lines.id_name, levels, codes=False)
+    columns = [names[level] for level in levels]
+    file = RowFile(labelled, known=(lines.id_name, *columns))
+    read: list[tuple[int | str, LabelPath, float, str]] = []
+    for row in file.rows([lines.id_name, *columns, names["confidence"]], [names["source"]]):
         try:
-            record = get()
-            key = read_any_id(record, columns.id)
-            confidence = _confidence(record)
-            text, retailer, price = (_shown(record, name) for name in optional[1:])
-            if texts is not None:
-                text, retailer, price = texts.get(str(key), ("", "", ""))
-            if not text:
-                raise BadRowError(_missing_line(key, lines, columns))
+            record = row.read()
+            key = read_id(record, lines.id_name)
+            if same_id(key) not in texts:
+                raise BadRowError(f"{lines.file.shown} has no row with the id {key}")
+            path = LabelPath(*(read_label(record, column) for column in columns))
+            if any(path):
+                path = read_labels(record, columns, levels, ragged=True)
+            read.append((key, path, _confidence(record, names["confidence"]), str(record.get(names["source"]) or "")))
         except BadRowError as fault:
-            raise InputError(f"{labelled}:{where}: {fault}") from None
-        answer = levels.path(record.get(level) for level in levels)
-        read.append((key, text, retailer, price, answer, confidence, _shown(record, "source")))
-    worth = gains([1 - row[5] for row in read], [product_key(row[1]) for row in read])
-    rows = [
-        ReviewRow(key, text, answer if any(answer) else None, confidence, gain, "", retailer, price)
-        for (key, text, retailer, price, answer, confidence, _), gain in zip(read, worth, strict=True)
-    ]
-    sources = {row[6] for row in read}
+            raise InputError(f"{labelled}:{row.place}: {fault}; {_REMEDY}") from None
+    found = [texts[same_id(key)] for key, *_ in read]
+    worth = gains([1 - confidence for _, _, confidence, _ in read], [product_key(text) for text, *_ in found])
+    rows = []
+    for (key, path, confidence, _), (text, retailer, price), gain in zip(read, found, worth, strict=True):
+        answer = path if any(path) else None
+        rows.append(ReviewRow(key, text, answer, confidence, gain, retailer=retailer, price=price))
+    sources = {source for *_, source in read}
     return Queue.of(rows, source=sources.pop() if len(sources) == 1 else "")
 
 
@@ -107,32 +111,35 @@ def _candidates(arm: str) -> Mapping[Key, RankedPaths]:
     return found
 
 
-def _lines(path: Path, columns: Columns) -> dict[str, tuple[str, str, str]]:
-    """The text, retailer and price of each row of a file, by its id as text: a CSV has no other ids."""
-    return {
-        str(key): (text, retailer, "" if math.isnan(price) else f"{price:.2f}")
-        for batch in Feed(path, columns).batches(_ROWS_AT_ONCE)
-        for key, text, retailer, price in batch.itertuples(index=False, name=None)
-    }
+def _given_ids() -> dict[Key, str]:
+    """The ids in the user's files, where the pipeline numbers the rows."""
+    rows = read_table(paths.ROWS)
+    if "given_id" not in rows:
+        return {}
+    return dict(zip(rows[KEY].itertuples(index=False, name=None), rows["given_id"], strict=True))
 
 
-def _missing_line(key: int | str, lines: Path | None, columns: Columns) -> str:
-    if lines is None:
-        return f"has no {columns.description}, so there is no line to show; name the file that was labelled with --rows"
-    return f"{lines} has no row with the id {key}; name the file that was labelled with --rows"
-
-
-def _confidence(record: Record) -> float:
+def _lines(labelled: Path, lines: Feed) -> dict[int | str, tuple[str, str, str]]:
+    """The text, retailer and price of each row of a file, by its id."""
     try:
-        confidence = float(record["confidence"])
+        return {
+            same_id(key): (text, retailer, "" if math.isnan(price) else f"{price:.2f}")
+            for batch in lines.batches(_ROWS_AT_ONCE)
+            for key, text, retailer, price in batch.itertuples(index=False, name=None)
+        }
+    except InputError as error:
+        if lines.file.path != labelled:
+            raise
+        raise InputError(
+            f"{error}\n{labelled} must have the lines, too; if not, name the file that was labelled with --rows"
+        ) from None
+
+
+def _confidence(record: Record, name: str) -> float:
+    try:
+        confidence = float(record[name])
     except (KeyError, TypeError, ValueError):
         confidence = math.nan
     if not 0 <= confidence <= 1:
-        raise BadRowError("`confidence` is missing or not from 0 to 1; label the file again with `tillmap predict`")
+        raise BadRowError(f"`{name}` is missing or not from 0 to 1")
     return confidence
-
-
-def _shown(record: Record, name: str) -> str:
-    """A field as text, "" if it is missing or null."""
-    value = record.get(name)
-    return "" if value is None or (isinstance(value, float) and math.isnan(value)) else str(value)

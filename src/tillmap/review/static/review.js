@@ -259,7 +259,8 @@ function fill(part, { labels, code, known }) {
   part.replaceChildren(element("span", "label", last));
   if (above) part.prepend(element("span", "above", above));
   if (code) part.append(element("span", "code", code));
-  if (!known) part.append(element("span", "new", "not in the taxonomy"));
+  // Such as a brand that no labelled row of this module has.
+  if (!known) part.append(element("span", "new", "not a known path"));
 }
 
 function element(tag, kind, text) {
