@@ -366,6 +366,7 @@ def test_the_pipelines_rows_come_with_their_lines_and_candidates(trained, monkey
     assert queue.total == (table["split"] == "test").sum() and queue.source == "linear"
     texts = {(split, row_id): text for split, row_id, text in table[[*KEY, "description"]].to_numpy()}
     chains = set(sources.known_tree().chains)
+    assert set(sources.known_tree()) == set(CONTEST.paths(table[table["split"] == "train"]))
     for each in rows:
         assert texts[each.split, each.id] == each.text
         assert each.candidates

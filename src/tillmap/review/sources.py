@@ -26,8 +26,16 @@ _REMEDY = "label the file again with `tillmap predict`"
 
 
 def known_tree() -> LabelTree:
-    """The pipeline's label tree. Raises InputError if it is missing."""
-    return LabelTree.from_table(read_table(paths.TREE))
+    """The label paths of all labelled rows. The labels of test rows are not among them.
+
+    On a machine that only labels files, the pipeline's rows are missing: then they are those of the training subset.
+    Raises InputError if the pipeline's label tree is missing.
+    """
+    tree = LabelTree.from_table(read_table(paths.TREE))
+    if not paths.ROWS.is_file():
+        return tree
+    rows = read_table(paths.ROWS, ["split", *tree.levels])
+    return LabelTree.from_rows(rows[rows["split"] == "train"], tree.levels, declared=tree)
 
 
 def from_pipeline(arm: str, levels: Levels) -> Queue:
