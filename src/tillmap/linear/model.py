@@ -122,13 +122,17 @@ class LinearModel:
 
     def rank(self, items: pd.DataFrame, k: int = 10) -> Ranking:
         """The k best paths of each item (description, retailer and price), as positions in the tree; see `Ranking`."""
-        weights = np.array(self.recipe.head_weights[: len(self._layout.paths)], dtype=np.float32)
+        weights = np.array(self.recipe.head_weights[: len(self.layout.paths)], dtype=np.float32)
         starts = tqdm(range(0, max(len(items), 1), _CHUNK), desc="linear", unit="chunk", leave=None, disable=None)
         parts = [
-            self.heads.rank(self.featuriser.transform(items.iloc[start : start + _CHUNK]), self._layout, weights, k)
+            self.heads.rank(self.featuriser.transform(items.iloc[start : start + _CHUNK]), self.layout, weights, k)
             for start in starts
         ]
         return Ranking(*(np.concatenate(part) for part in zip(*parts, strict=True)))
+
+    def score(self, items: pd.DataFrame) -> Floats:
+        """The score of every label (items, labels), in the columns that `layout` names."""
+        return self.heads.score(self.featuriser.transform(items))
 
     def predict(self, items: pd.DataFrame, k: int = 10) -> pd.DataFrame:
         """Answer each item (description, retailer and price). The result has the items' order and index.
@@ -199,7 +203,8 @@ class LinearModel:
         )
 
     @cached_property
-    def _layout(self) -> Layout:
+    def layout(self) -> Layout:
+        """What the columns of the heads stand for."""
         depth = self.tree.levels.depth
         columns, _ = _columns_of(self.tree, self.recipe)
         for level in range(1, depth):  # from where it ends, a path's column is that of its end
