@@ -18,6 +18,7 @@ from tillmap.core.files import read_json, read_table, write_json, write_table
 from tillmap.core.taxonomy import LabelPath, LabelTree, Levels, trim
 from tillmap.linear.features import TEXT_BLOCKS, Featuriser
 from tillmap.linear.heads import Layout, Ranking, SparseHeads
+from tillmap.linear.noise import noisy_copies
 from tillmap.linear.training import SILENT, Floats, Heads, Ints, train_heads
 
 log = logging.getLogger(__name__)
@@ -47,6 +48,7 @@ class Recipe:
         sharpness: the shares of the candidates are the softmax of their scores times this.
         unseen_penalty: a known chain with a known brand that were not seen together is answered if it scores higher
             than the best known path by more than this; None: never.
+        copies: so many noisy copies of each training row are examples too, see `noise`.
         epochs, rate: see `train_heads`.
         weights_mib: the largest size of the weights' file, in MiB.
     """
@@ -59,8 +61,9 @@ class Recipe:
     head_weights: tuple[float, ...] = ()
     sharpness: float = 4.0
     unseen_penalty: float | None = None
+    copies: int = 0
     epochs: int = 5
-    rate: float = 0.2
+    rate: float = 0.15
     weights_mib: float = 16.0
 
 
@@ -101,10 +104,14 @@ class LinearModel:
                 f"linear model: id {rows['id'].iloc[row]} has a path that is not in the tree; run `dvc repro stratify`"
             )
         recipe = replace(recipe, head_weights=recipe.head_weights or default_weights(tree.levels))
+        rows, path_of_row = _with_copies(rows, path_of_row, tree.levels, recipe.copies, seed)
         columns, ends = _columns_of(tree, recipe)
         examples = columns[path_of_row]
         max_terms = max(1, _MAX_WEIGHTS // int(ends[-1]) // len(recipe.blocks))
-        featuriser = Featuriser.fit(rows, recipe.blocks, ngrams=recipe.ngrams, max_terms=max_terms)
+        featuriser = Featuriser.fit(
+            rows, recipe.blocks, ngrams=recipe.ngrams, max_terms=max_terms,
+            min_rows=recipe.copies + 2,  # so that a term that only one row has does not count with its copies
+        )  # fmt: skip
         features = featuriser.transform(rows)
         if recipe.label_names:
             texts, said = _named_labels(tree, columns)
@@ -301,6 +308,16 @@ def _rivals(tree: LabelTree, ends: Ints) -> Heads:
         heads.first[ends[-2] :] = ends[-2] + np.searchsorted(parent, parent, side="left")
         heads.last[ends[-2] :] = ends[-2] + np.searchsorted(parent, parent, side="right")
     return heads
+
+
+def _with_copies(
+    rows: pd.DataFrame, path_of_row: Ints, levels: Levels, copies: int, seed: int
+) -> tuple[pd.DataFrame, Ints]:
+    """The rows and their paths, followed by noisy copies of them."""
+    brands = rows[levels.brand].fillna("").tolist() if levels.brand else [""] * len(rows)
+    lines = rows["description"].tolist()
+    noisy = [rows.assign(description=noisy_copies(lines, brands, seed + copy)) for copy in range(copies)]
+    return pd.concat([rows, *noisy]), np.tile(path_of_row, copies + 1)
 
 
 def _named_labels(tree: LabelTree, columns: Ints) -> tuple[list[str], Ints]:
