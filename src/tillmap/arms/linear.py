@@ -98,5 +98,5 @@ class Linear(Arm):
         columns = [rows["split"], rows["id"], answers["evidence"], answers["candidates"]]
         for split, row_id, evidence, candidates in zip(*columns, strict=True):
             shown = [[list(path), round(share, 6)] for path, share in candidates]
-            text = answer_of(candidates[0][0])
+            text = answer_of(candidates[0][0], context.levels)
             yield Completion(split, row_id, text, "ok", logprob=round(evidence, 6), candidates=shown)
