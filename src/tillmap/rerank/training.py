@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 
 MIN_DEV_ROWS = 50  # with fewer the choice would be by chance, and the linear model answers
 _MAX_ASKED = 2000  # lines that say how hard the rows to be answered are
+_LEAVES = 31  # of a tree
 _FEW_ROWS = 5000  # with fewer training rows the trees have half as many leaves
 _TREES = (0.25, 0.5, 1.0)  # shares of the trees that are tried on the dev subset
 _SHARPNESSES = (0.5, 0.7, 0.85, 1.0, 1.2, 1.5, 2.0)
@@ -82,11 +83,21 @@ def train(
     if len(dev) < MIN_DEV_ROWS:
         log.info("rerank: %d dev rows are too few to choose by; the linear model answers", len(dev))
         return untrained
+    trees = fit_trees(model, training, asked, options, seed)
+    return untrained if trees is None else _choose(replace(untrained, trees=trees), model, training, dev)
+
+
+def fit_trees(
+    model: LinearModel, training: pd.DataFrame, asked: pd.DataFrame, options: Options, seed: int
+) -> Trees | None:
+    """Train trees on the candidates that training rows have out of fold; None if none of these is right. See `train`."""
     described, right, sizes, names = _examples(model, training, asked, options, seed)
     if not right.any():
-        return untrained
-    text = _fit(described, right, sizes, names, options.trees, seed, leaves=31 if len(training) >= _FEW_ROWS else 15)
-    return _choose(replace(untrained, trees=Trees.parse(text)), model, training, dev)
+        return None
+    leaves = _LEAVES if len(training) >= _FEW_ROWS else _LEAVES // 2
+    params = {**_LIGHTGBM, "num_leaves": leaves, "seed": seed}
+    rows = lightgbm.Dataset(described, right.astype(np.int32), group=sizes, feature_name=names, params=params)
+    return Trees.parse(str(lightgbm.train(params, rows, options.trees).model_to_string()))
 
 
 def _examples(
@@ -111,11 +122,9 @@ def _examples(
         tree = LabelTree.from_rows(outside, levels, declared=model.tree if model.tree.definitions else None)
         evidence = Evidence.of(LinearModel.fit(outside, tree, model.recipe, seed), outside)
         names = evidence.features
-        asked_rows = training[fold_of == fold]
-        paths = levels.paths(asked_rows)
-        for described, right, sizes in _of_fold(evidence, asked_rows, options.candidates):
-            parts.append((described, right, sizes))
-        log.info("rerank: fold %d of %d, %d rows", fold + 1, count, len(paths))
+        inside = training[fold_of == fold]
+        log.info("rerank: fold %d of %d, %d rows", fold + 1, count, len(inside))
+        parts += _of_fold(evidence, inside, options.candidates)
     described, right, sizes = (np.concatenate(part) for part in zip(*parts, strict=True))
     return described, right, sizes, names
 
@@ -133,15 +142,6 @@ def _of_fold(
         row = np.repeat(np.arange(size), sizes)
         taught = np.bincount(row, right, minlength=size) > 0
         yield described[taught[row]], right[taught[row]], sizes[taught]
-
-
-def _fit(
-    described: Floats, right: NDArray[np.bool_], sizes: Ints, names: list[str], trees: int, seed: int, leaves: int
-) -> str:
-    """Train LightGBM's trees. Gives the model as text."""
-    params = {**_LIGHTGBM, "num_leaves": leaves, "seed": seed}
-    rows = lightgbm.Dataset(described, right.astype(np.int32), group=sizes, feature_name=names, params=params)
-    return str(lightgbm.train(params, rows, trees).model_to_string())
 
 
 def _choose(reranker: Reranker, model: LinearModel, training: pd.DataFrame, dev: pd.DataFrame) -> Reranker:
