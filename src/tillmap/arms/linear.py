@@ -30,7 +30,7 @@ class LinearSettings(Section):
     @classmethod
     def _shortest_first(cls, ngrams: list[int]) -> list[int]:
         if ngrams[0] > ngrams[1]:
-            raise ValueError("expected the shortest n-gram before the longest")  # noqa: TRY003 - pydantic reports it
+            raise ValueError("expected the shortest n-gram before the longest")
         return ngrams
 
 
@@ -95,8 +95,9 @@ class Linear(Arm):
             model = context.load_once(str(fit), partial(fits.load, context.model, str(fit)))
             parts.append(model.predict(some))
         answers = pd.concat(parts).loc[rows.index]
+        levels = model.tree.levels
         columns = [rows["split"], rows["id"], answers["evidence"], answers["candidates"]]
         for split, row_id, evidence, candidates in zip(*columns, strict=True):
             shown = [[list(path), round(share, 6)] for path, share in candidates]
-            text = answer_of(candidates[0][0], context.levels)
+            text = answer_of(candidates[0][0], levels)
             yield Completion(split, row_id, text, "ok", logprob=round(evidence, 6), candidates=shown)

@@ -15,6 +15,7 @@ from typing import Any, Literal
 Mark = Literal[".", ","]
 
 _PLAIN = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{1,3})?")
+_COMMA = re.compile(r"[+-]?[0-9]+,[0-9]{1,2}")
 _NUMBER = re.compile(r"\d[\d.,' ]*|[.,]\d+")
 _SIGN = re.compile(r"[+-]")
 _GROUPS = re.compile(r"\d{1,3}([.,' ])(?:\d{2,3}\1)*\d{3}")  # thousands, or lakhs: 1,23,456
@@ -47,6 +48,8 @@ def parse_amount(text: str, mark: Mark = ".") -> float | None:
     """
     if len(text) > _MAX_CHARACTERS:
         return None
+    if _COMMA.fullmatch(text):
+        text = text.replace(",", ".")
     if _PLAIN.fullmatch(text) and not (mark == "," and _AMBIGUOUS.fullmatch(text.lstrip("+-"))):
         number = float(text)
         return number if math.isfinite(number) else None

@@ -4,7 +4,7 @@ from typing import Any
 
 import pandas as pd
 
-from tillmap.core.taxonomy import Levels, trim
+from tillmap.core.taxonomy import LabelPath, Levels, trim
 from tillmap.core.text import normalise
 
 _SHOWN_IDS = 5  # of the rows with one text and path, in the table of contradictions
@@ -39,17 +39,22 @@ def find_contradictions(rows: pd.DataFrame, levels: Levels) -> pd.DataFrame:
     Columns: text (as `normalise` gives it), the levels, rows (the number of rows) and ids (the first of them, such as
     `train 7, test 12`). Sorted by text, the path with the most rows first.
     """
-    labelled, names = rows[levels.labelled(rows)], list(levels)
-    # `normalise` drops some signs, such as those of a currency. Texts of nothing else are compared as they are.
-    table = labelled[names].assign(
-        text=labelled["description"].map(lambda text: normalise(text) or text).astype("str"),
-        ids=labelled["split"] + " " + labelled["given_id" if "given_id" in labelled else "id"].astype("str"),
-    )
-    pairs = table[["text", *names]].drop_duplicates()
-    table = table[table["text"].isin(pairs.loc[pairs["text"].duplicated(), "text"])]
-    groups = table.groupby(["text", *names], dropna=False)["ids"]
-    found = groups.agg(rows="size", ids=lambda ids: ", ".join(ids[:_SHOWN_IDS])).reset_index()
-    found = found.sort_values(
-        ["text", "rows", *names], ascending=[True, False, *[True] * len(names)], ignore_index=True
-    )
-    return found.astype({"rows": "int64", **dict.fromkeys(["text", *names, "ids"], "str")})
+    labelled = rows[levels.labelled(rows)]
+    given = labelled["given_id" if "given_id" in labelled else "id"].astype("str")
+    found: dict[str, dict[LabelPath, list[str]]] = {}
+    for text, path, row in zip(
+        labelled["description"], levels.paths(labelled), labelled["split"] + " " + given, strict=True
+    ):
+        # `normalise` drops some signs, such as those of a currency. Texts of nothing else are compared as they are.
+        found.setdefault(normalise(text) or text, {}).setdefault(path, []).append(row)
+    groups = [
+        (text, path, ids)
+        for text, paths in sorted(found.items())
+        if len(paths) > 1
+        for path, ids in sorted(paths.items(), key=lambda group: (-len(group[1]), group[0]))
+    ]
+    table = levels.columns(path for _, path, _ in groups)
+    table.insert(0, "text", pd.Series([text for text, *_ in groups], dtype="str"))
+    table["rows"] = pd.Series([len(ids) for *_, ids in groups], dtype="int64")
+    table["ids"] = pd.Series([", ".join(ids[:_SHOWN_IDS]) for *_, ids in groups], dtype="str")
+    return table

@@ -43,7 +43,7 @@ _NAMES = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 _BATCH_ROWS = 8192  # of a Parquet file that are in memory at once
 _BLOCK_BYTES = 2**16
 _SAMPLE_LINES = 200  # of a CSV, to recognise its delimiter
-_MAX_ROW_LINES = 1000  # of a CSV row, whose quoted fields may have line breaks
+_MAX_ROW_LINES = 100  # of a CSV row, whose quoted fields may have line breaks
 _SAMPLE_BYTES = 2**20
 _MARKS = {codecs.BOM_UTF8: "utf-8", codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be"}
 _GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"  # how these files start
@@ -124,7 +124,7 @@ class RowFile:
         """Raise InputError if the file cannot be opened, or its format or encoding is unknown."""
         _ = self.kind
         try:
-            b"".decode(self.encoding)
+            "a".encode(self.encoding)
         except (LookupError, ValueError):
             raise InputError(
                 f"{self.shown}: {self.encoding} is no known encoding; expected a name such as utf-8, cp1252 or utf-16 "
@@ -196,8 +196,15 @@ class RowFile:
             encoding = codecs.lookup(marked or self.encoding).name
             if encoding in ("utf-8", "utf-8-sig", "ascii"):
                 yield numbered_lines(file)
-            else:
+                return
+            encoding = {"utf-16": "utf-16-le", "utf-32": "utf-32-le"}.get(encoding, encoding)  # there is no mark
+            try:
                 yield numbered_lines(BufferedReader(_Transcoded(file, encoding), _BLOCK_BYTES))
+            except UnicodeError as error:
+                raise InputError(
+                    f"{self.shown}: not {self.encoding} ({first_line(error)}); name the file's own encoding "
+                    "(`data.encoding`, --encoding)"
+                ) from None
 
     def _jsonl_rows(self) -> Iterator[Row]:
         with self._lines() as lines:
@@ -445,6 +452,8 @@ codecs.register_error(_KEEP, _keep)
 
 
 def _is_unicode(text: str) -> bool:
+    if text.isascii():
+        return True
     with suppress(UnicodeEncodeError):
         text.encode()
         return True

@@ -12,6 +12,7 @@ from tillmap.config.blocks import Taxonomy
 from tillmap.core.errors import ParamsError
 from tillmap.core.taxonomy import MAX_LEVELS, LabelPath, Levels, trim
 
+_RAGGED = " (with `taxonomy.ragged: true` a path may end early)"
 _DISTINCT = 100_000  # codes that are looked at, to recognise how they are written
 
 
@@ -51,7 +52,7 @@ class LabelReader:
     def read(self, record: Record) -> LabelPath:
         """The row's path. Raises BadRowError if there is none, or it is not one of the taxonomy."""
         if not self.in_one:
-            path = read_labels(record, self.columns, self.levels, ragged=self.ragged)
+            path = read_labels(record, self.columns, self.levels, ragged=self.ragged, hint=_RAGGED)
             if self.codes is None:
                 return path
             chain = trim(self.levels.chain_of(path))

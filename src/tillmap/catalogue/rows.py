@@ -97,7 +97,9 @@ def read_label(record: Record, name: str) -> str:
     return _read_optional(record, name)
 
 
-def read_labels(record: Record, columns: Sequence[str], levels: Levels, *, ragged: bool) -> LabelPath:
+def read_labels(
+    record: Record, columns: Sequence[str], levels: Levels, *, ragged: bool, hint: str = ""
+) -> LabelPath:
     """The path of a row with a field for each level.
 
     Args:
@@ -105,12 +107,13 @@ def read_labels(record: Record, columns: Sequence[str], levels: Levels, *, ragge
         columns: the fields, one for each level.
         levels: the names of the levels.
         ragged: whether a path may end early. If not, a blank label is an error.
+        hint: what the error says then, beside what was expected.
     """
     path = LabelPath(*(read_label(record, column) for column in columns))
     if not ragged:
         for column, label in zip(columns, path, strict=True):
             if not label:
-                raise missing_label(record, column)
+                raise BadRowError(f"{missing_label(record, column)}{hint}")
     if fault := fault_of(path, levels):
         shown = " > ".join(label or "(empty)" for label in path)
         raise BadRowError(f"the path {show(shown)} {fault}")

@@ -1,3 +1,4 @@
+# ruff: noqa: RUF001 - units are printed in many scripts
 """Quantity, weight, volume and unit price as tills print them in a line: "6X33CL", "0,455KG X 2.99€/KG", "3 za 10"."""
 
 import re
@@ -15,12 +16,11 @@ _MILLILITRES = {
     "ml": 1, "mls": 1, "cc": 1, "cl": 10, "dl": 100, "l": 1000, "lt": 1000, "ltr": 1000, "ltrs": 1000, "liter": 1000,
     "litre": 1000, "litres": 1000, "fl oz": 29.57, "мл": 1, "л": 1000, "毫升": 1, "升": 1000, "มล": 1, "ลิตร": 1000,
 }  # fmt: skip
-_PIECES = {
-    "pc": 1, "pcs": 1, "piece": 1, "pieces": 1, "pk": 1, "pack": 1, "packs": 1, "er": 1, "er pack": 1, "szt": 1, "st": 1, "stk": 1,
-    "stck": 1, "stück": 1, "ks": 1, "kos": 1, "kom": 1, "db": 1, "ud": 1, "uds": 1, "un": 1, "pz": 1, "ct": 1, "ea": 1,
-    "шт": 1, "個": 1, "个": 1, "ชิ้น": 1,
-}  # fmt: skip
-_UNITS = {**_GRAMS, **_MILLILITRES, **_PIECES}
+_PIECES = (
+    "pc", "pcs", "piece", "pieces", "pk", "pack", "packs", "er", "er pack", "szt", "st", "stk", "stck", "stück", "ks",
+    "kos", "kom", "db", "ud", "uds", "un", "pz", "ct", "ea", "шт", "個", "个", "ชิ้น",
+)  # fmt: skip
+_UNITS = (*_GRAMS, *_MILLILITRES, *_PIECES)
 
 _UNIT = f"(?:{'|'.join(sorted(map(re.escape, _UNITS), key=len, reverse=True))})(?![^\\W\\d_])"
 _CURRENCY = r"(?:[€$£¥₹₽₺₴₩₫₪฿]|(?<![^\W\d_])(?:eur|usd|gbp|chf|pln|czk|kr|zł|zl|kč|kc|ft|lei|rs)(?![^\W\d_]))"

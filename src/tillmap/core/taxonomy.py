@@ -131,8 +131,6 @@ class Levels:
 
 CONTEST = Levels(("supergroup", "group", "module", "brand"), brand="brand")  # of the IndoML 2024 Datathon
 
-LEVELS = CONTEST.names  # TODO: goes when nobody imports it any more
-
 
 def trim(labels: Sequence[str]) -> tuple[str, ...]:
     """The labels up to the last that is not "".

@@ -62,6 +62,7 @@ class Featuriser:
         ngrams: tuple[int, int] = (2, 4),
         min_rows: int = 2,
         max_terms: int = 80_000,
+        more: Sequence[str] = (),
     ) -> Self:
         """Learn the terms and how rare each is.
 
@@ -71,9 +72,13 @@ class Featuriser:
             ngrams: shortest and longest character n-gram, within words.
             min_rows: text terms in fewer rows are left out, if there are others. Those of other blocks are all kept.
             max_terms: the number of terms per block; the most frequent are kept.
+            more: texts beside the items. Their terms are kept even if only one text has them.
 
         Raises InputError if no description has a letter or a digit.
         """
+        if more:
+            said = pd.DataFrame({"description": [*more] * min_rows, "retailer": "", "price": np.nan})
+            items = pd.concat([items[list(said)], said], ignore_index=True)
         vectorisers = {}
         for block in (name for name in BLOCKS if name in blocks):
             tokens = _read(block, items)

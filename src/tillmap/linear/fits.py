@@ -52,7 +52,7 @@ def train(rows: pd.DataFrame, tree: LabelTree, options: Options, seed: int) -> L
     """
     if options.unseen_paths and not tree.levels.brand:
         raise ParamsError(
-            "linear.unseen_paths is true, but it is for pairs with a brand, and `taxonomy.brand` is null; set it to false"
+            "linear.unseen_paths is true, which pairs paths with brands, but `taxonomy.brand` is null; set it to false"
         )
     decided = {"price": options.price, "retailer": options.retailer, "sizes": options.sizes}
     seen = {block: used for block, used in decided.items() if used is not None}

@@ -42,7 +42,6 @@ class Recipe:
         ngrams: shortest and longest character n-gram.
         label_names: whether the name and the definition of each chain, and the name of each brand, are examples too.
         siblings: whether another head tells each path from those with the same parent; for many rows per path.
-        prefixes: whether a label is another class under each of its parents.
         head_weights: the weights of the heads' scores in a path's score: those of the levels, then that of the
             siblings. Empty: `default_weights`.
         sharpness: the shares of the candidates are the softmax of their scores times this.
@@ -57,7 +56,6 @@ class Recipe:
     ngrams: tuple[int, int] = (2, 4)
     label_names: bool = True
     siblings: bool = False
-    prefixes: bool = False
     head_weights: tuple[float, ...] = ()
     sharpness: float = 4.0
     unseen_penalty: float | None = None
@@ -68,9 +66,8 @@ class Recipe:
 
 
 def default_weights(levels: Levels) -> tuple[float, ...]:
-    """The weights of the heads before any are tried. Chosen on held-out training rows of real receipts."""
-    above = (0.2,) * (levels.depth - 1)
-    return (*above, 0.4, 1.0, 0.0) if levels.brand else (*above, 1.0, 0.0)
+    """The weights of the heads before any are tried. Chosen on held-out rows of real receipts, also without brand."""
+    return (*(0.2,) * (len(levels) - 2), 0.4, 1.0, 0.0) if len(levels) > 1 else (1.0, 0.0)
 
 
 @dataclass(frozen=True)
@@ -105,12 +102,13 @@ class LinearModel:
             )
         recipe = replace(recipe, head_weights=recipe.head_weights or default_weights(tree.levels))
         rows, path_of_row = _with_copies(rows, path_of_row, tree.levels, recipe.copies, seed)
-        columns, ends = _columns_of(tree, recipe)
+        columns, ends = _columns_of(tree, siblings=recipe.siblings)
         examples = columns[path_of_row]
         max_terms = max(1, _MAX_WEIGHTS // int(ends[-1]) // len(recipe.blocks))
         featuriser = Featuriser.fit(
             rows, recipe.blocks, ngrams=recipe.ngrams, max_terms=max_terms,
             min_rows=recipe.copies + 2,  # so that a term that only one row has does not count with its copies
+            more=_texts_without_rows(tree) if recipe.label_names else (),
         )  # fmt: skip
         features = featuriser.transform(rows)
         if recipe.label_names:
@@ -213,7 +211,7 @@ class LinearModel:
     def layout(self) -> Layout:
         """What the columns of the heads stand for."""
         depth = self.tree.levels.depth
-        columns, _ = _columns_of(self.tree, self.recipe)
+        columns, _ = _columns_of(self.tree, siblings=self.recipe.siblings)
         for level in range(1, depth):  # from where it ends, a path's column is that of its end
             ended = np.array([not path[level - 1] for path in self.tree])
             columns[ended, level] = columns[ended, level - 1]
@@ -264,25 +262,26 @@ class LinearModel:
         return self._pair_codes(np.array([(chain[levels.chain_of(path)], brand[path[-1]]) for path in self.tree]))
 
 
-def _columns_of(tree: LabelTree, recipe: Recipe) -> tuple[Ints, Ints]:
+def _columns_of(tree: LabelTree, *, siblings: bool) -> tuple[Ints, Ints]:
     """The columns that each path trains (paths, heads), and where each head's columns start and end (heads + 1,).
 
-    In the head of a chain level a label is a class, or with `prefixes` a label under one parent. The end of a path is a
-    class of the level where its first label is missing. On the levels after it, paths that ended share one class, so
-    that such rows train the labels there to score low.
+    In the head of a chain level a label is a class. If there is no brand, it is another class under each parent: then
+    "other" has several, and the last head alone tells all paths apart. The end of a path is a class of the level where
+    its first label is missing. On the levels after it, paths that ended share one class, so that such rows train the
+    labels there to score low.
     """
     levels = tree.levels
 
     def class_of(path: LabelPath, level: int) -> tuple[str, tuple[str, ...]]:
         label, above = path[level], tuple(path[:level])
         if label:
-            return label, above if recipe.prefixes else ()
+            return label, () if levels.brand else above
         return "", above if above[-1] else ()
 
     classes: list[list[Any]] = [[class_of(path, level) for path in tree] for level in range(levels.depth)]
     if levels.brand:
         classes.append([path[-1] for path in tree])
-    if recipe.siblings:
+    if siblings:
         classes.append(list(range(len(tree))))
     codes, sizes = [], []
     for given in classes:
@@ -346,6 +345,12 @@ def _named_labels(tree: LabelTree, columns: Ints) -> tuple[list[str], Ints]:
     for chain, path in chains.items():
         say(tree.definition_of(chain), path, slice(0, depth))
     return texts, np.array(said, dtype=np.int64).reshape(len(texts), columns.shape[1])
+
+
+def _texts_without_rows(tree: LabelTree) -> list[str]:
+    """What is said of paths that no row may say: their definitions, and the names of paths without rows."""
+    texts = [trim(tree.levels.chain_of(path))[-1] for path in tree if not tree.rows_of(path)]
+    return list(dict.fromkeys([*texts, *filter(None, tree.definitions)]))
 
 
 def _first_with(values: Iterable[Any]) -> dict[Any, int]:

@@ -42,12 +42,12 @@ def fit_best(
     """Fit the recipe that gets the most `dev` rows right, starting from `recipe` and changing one thing at a time.
 
     First the features and heads: without the price, with the retailer, without the labels' names as examples, with a
-    head for siblings, with noisy copies of the rows, and with the sizes in the text. Siblings are the most expensive
-    head and help only with many rows per path, so they are tried only there, and copies only elsewhere; the names are
-    the only examples of paths without rows, so they stay where there are such; and sizes are tried if 2% of the rows
-    have one. Each change trains a new model. It is kept if it gains more rows than it loses by over one standard
-    error, the root of their sum (McNemar 1947). If there are more than `trial_rows` rows, the changes are tried on
-    whole groups of labels with about so many rows; rows drawn one by one would leave each path fewer rows than it has.
+    head for siblings, with noisy copies of the rows, and with the sizes in the text. Some are tried only where they may
+    help: siblings, the most expensive head, with a brand and many rows per path; copies, with few rows per path; sizes,
+    if 2% of the rows have one; and leaving out the names, if every path has rows. Each change trains a new model. It is
+    kept if it gains more rows than it loses by over one standard error, the root of their sum (McNemar 1947). If there
+    are more than `trial_rows` rows, the changes are tried on whole groups of labels with about so many rows; rows drawn
+    one by one would leave each path fewer rows than it has.
 
     Then, with the model of all rows: the weights of the heads, the penalty of unseen paths (with `unseen_paths`), and
     the sharpness of the shares.
@@ -130,7 +130,7 @@ def _worth_trying(change: str, training: pd.DataFrame, tree: LabelTree, seen: Ma
         return float(np.mean([without_quantities(text) != text for text in some])) >= _MIN_SIZED_SHARE
     dense = len(training) >= _MIN_ROWS_PER_PATH * len(tree)
     if change == "with siblings":
-        return len(tree.levels) > 1 and dense
+        return tree.levels.brand is not None and dense
     if change == "with noisy copies":
         return not dense
     if change == "without label names":

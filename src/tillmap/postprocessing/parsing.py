@@ -48,8 +48,8 @@ class Reading(NamedTuple):
     """One way to understand a text: its labels by level, of which some may be missing, and the style it is written in.
 
     The style is one of `keys`, `joined`, `piped`, `arrows`, `slashes`, `lines`, `commas`, `plain` or `empty`. Only with
-    `keys` the text itself says which level a label is of. In all other styles the levels count from the end of the
-    path, wherever that is: the last level stands for a path's last label.
+    `keys` the text itself says which level a label is of. In all other styles labels of the last levels are the last
+    ones of a path, wherever that ends.
     """
 
     labels: dict[str, str]

@@ -170,7 +170,7 @@ class Repairer:
             return None
         given = tuple(labels[level] for level in levels if level in labels)
         folded = _fold_all(given)
-        at_end = set(labels) == set(levels.names[-len(labels) :])
+        at_end = self._at_end(reading)
         path = self._by_cased_labels.get(_uncase_all(given)) or self._by_labels.get(folded)
         if path and (at_end if reading.style != KEYS else _ends_with(levels.of(path), labels)):
             return path
@@ -224,7 +224,11 @@ class Repairer:
                     best[text] = near
 
     def _matcher_for(self, reading: Reading) -> PathMatcher:
-        return self._by_level if reading.style == KEYS else self._from_end
+        """What a reading is compared with: labels without keys that are not of the last levels count from the first."""
+        return self._from_end if reading.style != KEYS and self._at_end(reading) else self._by_level
+
+    def _at_end(self, reading: Reading) -> bool:
+        return set(reading.labels) == set(self.tree.levels.names[-len(reading.labels) :])
 
     def _vote(self, neighbours: Neighbours) -> Repaired:
         """The path with the highest sum of weights; of equal ones that with more rows."""

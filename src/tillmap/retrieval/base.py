@@ -31,8 +31,9 @@ HOW_TO_GET = "run `dvc repro index` to create it, or `dvc pull` to fetch it"
 class Texts:
     """Row ids grouped by what is read of their texts. It is indexed once, whatever the number of rows that have it.
 
-    `sizes` tells whether the weights, volumes, counts and prices in a text are read. `rows` [n] holds the row ids. Those of text t are `rows[starts[t]:starts[t + 1]]`, ascending. A text's key is its
-    lowest row id, and texts are sorted by key, so that ties are broken by id.
+    `rows` [n] holds the row ids. Those of text t are `rows[starts[t]:starts[t + 1]]`, ascending. A text's key is its
+    lowest row id, and texts are sorted by key, so that ties are broken by id. With `sizes`, the weights, volumes,
+    counts and prices in a text are read, too.
     """
 
     rows: Ids
@@ -106,7 +107,9 @@ class Texts:
 
     @classmethod
     def of_tensors(cls, tensors: Mapping[str, NDArray[Any]]) -> "Texts":
-        """The groups among the named arrays of an index."""
+        """The groups among the named arrays of an index. Raises InputError if they are of another version."""
+        if missing := {"rows", "starts", "sizes"} - set(tensors):
+            raise InputError(f"the index has no {min(missing)}: it is of another version of tillmap; {HOW_TO_GET}")
         return cls(tensors["rows"], tensors["starts"], bool(tensors["sizes"][0]))
 
 

@@ -124,7 +124,8 @@ def _check_ids(predicted: "pd.Series[Any]", asked: "pd.Series[Any]") -> None:
     given, asked = predicted.map(same_id), asked.map(same_id)
     repeated = given[given.duplicated()]
     if len(repeated):
-        row, key = int(repeated.index[0]), repeated.iloc[0]
+        row = int(repeated.index[0])
+        key = given.tolist()[row]
         first = int((given == key).argmax()) + 1
         raise InputError(f"row {row + 1}: {repeated_id('id', key, f'row {first}')}; label the test file again")
     missing, unknown = asked[~asked.isin(given)], given[~given.isin(asked)]

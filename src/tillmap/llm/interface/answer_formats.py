@@ -142,7 +142,7 @@ class AnswerFormat(ABC):
             lead=self._lead,
             closing=self._closing,
             reserved=self._reserved + _NEVER_FREE,
-            longest=max(_MAX_BRAND, *map(len, self.tree.labels(brand))),
+            longest=max([_MAX_BRAND, *map(len, self.tree.labels(brand))]),
         )
 
     @cached_property
