@@ -48,7 +48,7 @@ def test_shipped_params_are_valid_and_list_every_arm():
 
 
 def test_run_keeps_the_order_of_the_file(changed):
-    names = ("nearest", "linear", "rag", "llama", "openai", "cascade", "vote")
+    names = ("nearest", "linear", "rerank", "rag", "llama", "openai", "cascade", "vote")
     run = read_params(PARAMS).run
     assert run.arms == names
     assert run.own_answers == names[:5]
@@ -81,7 +81,7 @@ def test_a_new_arm_brings_its_switch_its_block_and_its_name(changed):
     params = check_params(f"{text}\nfixed: {{answer: milk}}\n", Path("p"), wider)
     assert params.block("fixed").answer == "milk"
     assert params.is_on("fixed") and params.needs("fixed") and params.vote.arms == ["fixed"]
-    assert params.run.own_answers == ("nearest", "linear", "rag", "llama", "fixed", "openai")
+    assert params.run.own_answers == ("nearest", "linear", "rerank", "rag", "llama", "fixed", "openai")
     with pytest.raises(ParamsError, match=r"^p:\d+: run\.fixed is not a parameter; known here: "):
         check_params(f"{text}\nfixed: {{answer: milk}}\n", Path("p"), schema())
 

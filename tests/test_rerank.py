@@ -3,6 +3,7 @@
 import json
 import re
 from dataclasses import replace
+from itertools import pairwise
 
 import lightgbm
 import numpy as np
@@ -86,7 +87,7 @@ def test_lines_are_split_into_words_with_and_without_vowels():
     assert len(lines) == 3 and lines.starts.tolist() == [0, 3, 3, 4]
 
     def words(letters, ends):
-        return ["".join(map(chr, letters[begin:end])) for begin, end in zip(ends[:-1], ends[1:], strict=True)]
+        return ["".join(map(chr, letters[begin:end])) for begin, end in pairwise(ends)]
 
     assert words(lines.letters, lines.ends) == ["golden", "meadow", "butter", "a"]
     assert words(lines.consonants, lines.consonant_ends) == [*without_vowels("golden meadow butter").split(), "a"]
@@ -107,7 +108,12 @@ def test_the_first_words_of_a_query_can_be_left_out():
 
 
 def test_folds_keep_near_duplicates_together_only_if_the_asked_lines_are_new():
-    kinds = [f"{first}{second} {third} soap" for first in ("dove", "lux", "fa") for second in "abcdefgh" for third in ("rose", "lime")]
+    kinds = [
+        f"{first}{second} {third} soap"
+        for first in ("dove", "lux", "fa")
+        for second in "abcdefgh"
+        for third in ("rose", "lime")
+    ]
     lines = Lines.of([f"{kind} {number}" for kind in kinds for number in range(4)])
     path_of = np.repeat(np.arange(len(kinds)), 4)
 
@@ -147,7 +153,7 @@ def test_a_word_is_compared_with_the_start_of_a_label(word, label, expected):
 def test_candidates_are_distinct_limited_and_mostly_hold_the_true_path(evidence, rows):
     test = rows[rows["subset"] == "test"]
     paths = CONTEST.paths(test)
-    (found, described), = evidence.chunks(test, 30)
+    ((found, described),) = evidence.chunks(test, 30)
     sizes = np.diff(found.starts)
     assert sizes.max() == 30 and sizes.min() > 10
     row = np.repeat(np.arange(len(test)), sizes)
@@ -160,23 +166,26 @@ def test_candidates_are_distinct_limited_and_mostly_hold_the_true_path(evidence,
 
 
 def test_candidates_have_pairs_that_no_training_row_shows(evidence, rows):
-    (found, described), = evidence.chunks(rows[rows["subset"] == "test"].head(50), 60)
+    ((found, described),) = evidence.chunks(rows[rows["subset"] == "test"].head(50), 60)
     known = described[:, evidence.features.index("known")] > 0
     assert 0.1 < known.mean() < 0.95
     trained = set(evidence.model.tree)
-    assert all((evidence.path(chain, brand) in trained) == is_known for chain, brand, is_known in zip(found.chain, found.brand, known, strict=True))
+    assert all(
+        (evidence.path(chain, brand) in trained) == is_known
+        for chain, brand, is_known in zip(found.chain, found.brand, known, strict=True)
+    )
 
 
 def test_a_line_of_nothing_gets_candidates_too(evidence):
     nothing = pd.DataFrame({"description": ["", "???"], "retailer": "", "price": [np.nan, -3.0]})
-    (found, described), = evidence.chunks(nothing, 30)
+    ((found, described),) = evidence.chunks(nothing, 30)
     assert (np.diff(found.starts) > 0).all() and np.isfinite(described).all()
 
 
 def test_brands_that_the_line_spells_are_candidates(model, evidence, training):
     brand = max(evidence.names.brands, key=len)
     line = pd.DataFrame({"description": [f"{brand[:5]} zzz"], "retailer": "", "price": [2.0]})
-    (found, described), = evidence.chunks(line, 200)
+    ((found, described),) = evidence.chunks(line, 200)
     row = [evidence.names.brands[number] for number in found.brand].index(brand)
     assert described[row, evidence.features.index("brand_shared")] == 5
 
@@ -261,7 +270,9 @@ def shop(levels, size=400, seed=0):
         brand = ["dove", "kraft", "amul", "lux"][rng.integers(4)]
         text = " ".join([brand[:3], labels[2] or "", labels[1][: rng.integers(3, 7)]]).replace("  ", " ")
         table.append([number, text, "shop", (kind + 1) * rng.uniform(0.9, 1.1), *labels, brand])
-    rows = pd.DataFrame(table, columns=["id", "description", "retailer", "price", "division", "group", "class", "brand"])
+    rows = pd.DataFrame(
+        table, columns=["id", "description", "retailer", "price", "division", "group", "class", "brand"]
+    )
     rows = rows.assign(split="train", product=rows["description"])
     return rows.assign(subset=np.where(rows["id"] < size * 0.8, "train", "dev"))[[*rows, "subset"]].drop(
         columns=[name for name in ("division", "group", "class", "brand") if name not in levels.names]
@@ -277,7 +288,7 @@ def shop(levels, size=400, seed=0):
         Levels(("division", "group", "class")),
         Levels(("division", "group", "class", "brand"), "brand"),
     ],
-    ids=lambda levels: "-".join(levels),
+    ids="-".join,
 )
 def test_any_levels_can_be_reranked(levels, prices):
     rows = shop(levels)
@@ -293,7 +304,10 @@ def test_any_levels_can_be_reranked(levels, prices):
 def test_known_paths_alone_are_answered_if_unseen_ones_are_not_wanted(evidence, model, rows, trees):
     test, known = rows[rows["subset"] == "test"], set(model.tree)
     both = [Reranker(trees, 30, unseen).rank(evidence, test) for unseen in (False, True)]
-    assert [all(path in known for answer in answers for path, share in answer if share > 0) for answers in both] == [True, False]
+    assert [all(path in known for answer in answers for path, share in answer if share > 0) for answers in both] == [
+        True,
+        False,
+    ]
 
 
 # The arm
@@ -360,13 +374,13 @@ def test_the_arm_needs_the_linear_model(context, tmp_path):
     [
         ("reranker.json", "[]"),
         ("reranker.json", '{"format": 1}'),
-        ("reranker.json", '{"format": 1, "candidates": 1e9, "sharpness": 1, "unseen_paths": true, "trials": [], "reranks": true}'),
+        ("reranker.json", '{"format": 1, "candidates": 1e9, "sharpness": 1, "unseen_paths": 1, "trials": []}'),
         ("trees.txt", "tree\n"),
     ],
 )  # fmt: skip
 def test_a_damaged_model_is_an_error(context, name, content):
     (context.model / name).write_text(content)
-    with pytest.raises(ModelError, match="dvc repro|train it again"):
+    with pytest.raises(ModelError, match=r"dvc repro|train it again"):
         ARMS["rerank"].check(context)
 
 

@@ -12,11 +12,11 @@ from pydantic import Field
 from tillmap.arms.base import Arm, Need, answer_of
 from tillmap.arms.context import Context
 from tillmap.arms.linear import Linear
-from tillmap.config.blocks import Count, Section
+from tillmap.config.blocks import Section
 from tillmap.core.completions import Completion
 from tillmap.core.errors import InputError
 from tillmap.core.files import OFF
-from tillmap.core.taxonomy import LabelPath, LabelTree, RankedPaths
+from tillmap.core.taxonomy import LabelTree, RankedPaths
 
 if TYPE_CHECKING:
     from tillmap.rerank.evidence import Evidence

@@ -1,4 +1,4 @@
-"""Features of an item: character n-grams with and without vowels, words, the line's start, price, retailer, and sizes in the text."""
+"""Features of an item: n-grams with and without vowels, words, the line's start, price, retailer, sizes in the text."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress

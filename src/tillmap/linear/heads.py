@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 from scipy.sparse import csr_matrix
 
+from tillmap.core.compiled import compiled
 from tillmap.core.errors import ModelError, first_line
 from tillmap.linear.training import Floats, Ints
 
@@ -168,8 +169,8 @@ class SparseHeads:
             ) from None
 
 
-@njit(cache=True)
-def _score_row(
+@compiled
+def _score_row(  # noqa: PLR0917 - for the compiler
     terms: Any, values: Any, line_starts: Any, line_columns: Any, line_values: Any, biases: Any, full_rows: Any,
     full_lines: Any, score: Any,
 ) -> None:  # fmt: skip
@@ -186,7 +187,7 @@ def _score_row(
                 score[line_columns[entry]] += value * line_values[entry]
 
 
-@njit(cache=True)
+@compiled
 def _score_rows(  # noqa: PLR0917 - one loop for the compiler
     starts: Any, terms: Any, values: Any, line_starts: Any, line_columns: Any, line_values: Any, biases: Any,
     full_rows: Any, full_lines: Any, scores: Any,

@@ -3,9 +3,9 @@
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from tillmap.core.compiled import compiled
 from tillmap.rerank.facts import position
 from tillmap.rerank.lines import Floats, Ints
 
@@ -53,7 +53,7 @@ class Candidates(NamedTuple):
     total: Floats
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def propose(scores: Any, scale: Any, facts: Any, spellings: Any, lines: Any, near: Any, limit: int) -> Any:
     """The arrays of `Candidates`, at most `limit` a row.
 
@@ -106,7 +106,7 @@ def propose(scores: Any, scale: Any, facts: Any, spellings: Any, lines: Any, nea
     return starts, out_chain[:size].copy(), out_brand[:size].copy(), out_total[:size].copy()
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def score_chains(scores: Any, scale: Any, out: Any) -> None:
     """The weighted sum of the scores of each chain's labels."""
     out[:] = 0
@@ -115,14 +115,14 @@ def score_chains(scores: Any, scale: Any, out: Any) -> None:
             out[chain] += scale.weights[level] * scores[scale.chains[level, chain]]
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def score_brands(scores: Any, scale: Any, out: Any) -> None:
     """The weighted score of each brand."""
     for brand in range(len(out)):
         out[brand] = scale.weights[-1] * scores[scale.brands[brand]] if scale.brands[brand] >= 0 else 0
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _top(scores: Any, k: int) -> Any:
     """The positions of the k best scores, best first; of equal ones the first."""
     k = min(k, len(scores))
@@ -138,7 +138,7 @@ def _top(scores: Any, k: int) -> Any:
     return places
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _add(found: Any, count: int, key: int) -> int:
     """Add a pair if it is not there. Gives the new count."""
     for place in range(count):
@@ -148,7 +148,7 @@ def _add(found: Any, count: int, key: int) -> int:
     return count + 1
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _spell(row: int, lines: Any, spellings: Any, of_brand: Any, out: Any) -> int:
     """The brands that share the longest start with the line's first or last word. Gives how many there are."""
     starts, letters, ends, consonants, consonant_ends = lines
@@ -172,8 +172,8 @@ def _spell(row: int, lines: Any, spellings: Any, of_brand: Any, out: Any) -> int
     return count
 
 
-@njit(cache=True, nogil=True)
-def _spell_word(  # noqa: PLR0917 - for the compiler
+@compiled
+def _spell_word(
     text: Any, begin: int, end: int, letters: Any, ends: Any, order: Any, of_brand: Any, out: Any, best: Any
 ) -> None:
     """Sort the brands that share most letters with text[begin:end] into `out` and `best`."""
@@ -205,7 +205,7 @@ def _spell_word(  # noqa: PLR0917 - for the compiler
             return
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def prefix_range(text: Any, begin: int, length: int, letters: Any, ends: Any, order: Any) -> Any:
     """Where in `order`, which sorts some words, those begin that start with text[begin:begin + length], and end."""
     low, high = 0, len(order)
@@ -225,7 +225,7 @@ def prefix_range(text: Any, begin: int, length: int, letters: Any, ends: Any, or
     return first, low
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _compare(letters: Any, ends: Any, word: int, text: Any, begin: int, length: int) -> int:
     """-1, 0 or 1: whether a word, cut to `length` letters, sorts before the text, is equal, or sorts after it."""
     size = ends[word + 1] - ends[word]
@@ -236,7 +236,7 @@ def _compare(letters: Any, ends: Any, word: int, text: Any, begin: int, length: 
     return -1 if size < length else 0
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def is_pair(facts: Any, chain: int, brand: int) -> int:
     """The position of a chain with a brand among the known pairs; -1 if they are not known together."""
     return position(facts.pairs.keys, np.int64(chain) * len(facts.brands) + brand)

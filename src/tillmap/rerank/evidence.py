@@ -93,9 +93,7 @@ class Evidence:
         logs = np.nan_to_num(facts.log_prices(prices)).astype(np.float32)
         shared = scores, self.scale, self.facts, self.spellings, lines.arrays()
         found = Candidates(*candidates.propose(*shared, near[0], limit))
-        described = features.describe(
-            *shared, near, rest, facts.cents(prices), logs, found, len(self.features)
-        )
+        described = features.describe(*shared, near, rest, facts.cents(prices), logs, found, len(self.features))
         return found, described
 
     def right(self, found: Candidates, paths: Sequence[LabelPath]) -> NDArray[np.bool_]:
@@ -106,6 +104,4 @@ class Evidence:
         true_chain = np.array([chain.get(levels.chain_of(path), -1) for path in paths])
         true_brand = np.array([brand.get(path[-1], -1) if levels.brand else 0 for path in paths])
         sizes = np.diff(found.starts)
-        return np.asarray(
-            (found.chain == np.repeat(true_chain, sizes)) & (found.brand == np.repeat(true_brand, sizes))
-        )
+        return np.asarray((found.chain == np.repeat(true_chain, sizes)) & (found.brand == np.repeat(true_brand, sizes)))

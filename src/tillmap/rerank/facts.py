@@ -1,13 +1,13 @@
-"""What the training rows say about chains, brands and their pairs: counts, prices, stems, and how labels are spelled."""
+"""What training rows say about chains, brands and their pairs: counts, prices and stems; and how labels are spelled."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from numba import njit
 from numpy.typing import NDArray
 
+from tillmap.core.compiled import compiled
 from tillmap.core.text import normalise
 from tillmap.rerank.lines import Floats, Ints, Lines
 
@@ -142,7 +142,9 @@ def labels_of(chain: Path) -> Path:
     return tuple(label for label in chain if label)
 
 
-def gather(lines: Lines, prices: Floats, path_of: Ints, chain_of_path: Ints, brand_of_path: Ints, names: Names) -> Facts:
+def gather(
+    lines: Lines, prices: Floats, path_of: Ints, chain_of_path: Ints, brand_of_path: Ints, names: Names
+) -> Facts:
     """Count what the training rows show.
 
     Args:
@@ -227,7 +229,7 @@ def _written(letters: Any, ends: Any, word: int) -> list[int]:
     return letters[ends[word] : ends[word + 1]].tolist()  # type: ignore[no-any-return]
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def stem(consonants: Any, begin: int, end: int) -> int:
     """A number for the first three consonants of a word (its first letter is one of them); -1 if it has a digit."""
     code = 0
@@ -238,7 +240,7 @@ def stem(consonants: Any, begin: int, end: int) -> int:
     return code
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def stems_of(starts: Any, consonants: Any, consonant_ends: Any) -> Any:
     """The row and the stem of each word that has one."""
     size = len(consonant_ends) - 1
@@ -253,8 +255,8 @@ def stems_of(starts: Any, consonants: Any, consonant_ends: Any) -> Any:
     return rows[:count].copy(), stems[:count].copy()
 
 
-@njit(cache=True, nogil=True)
-def position(keys: Any, key: int) -> int:
+@compiled
+def position(keys: Any, key: Any) -> int:
     """Where a key is among ascending ones; -1 if it is not."""
     low, high = 0, len(keys)
     while low < high:
@@ -266,8 +268,8 @@ def position(keys: Any, key: int) -> int:
     return low if low < len(keys) and keys[low] == key else -1
 
 
-@njit(cache=True, nogil=True)
-def tallied(tally: Any, key: int) -> float:
+@compiled
+def tallied(tally: Any, key: Any) -> Any:
     """How often a key was counted."""
     place = position(tally.keys, key)
     return tally.counts[place] if place >= 0 else np.float32(0)

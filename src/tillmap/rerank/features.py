@@ -4,11 +4,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numba import njit
 
+from tillmap.core.compiled import compiled
 from tillmap.rerank.candidates import is_pair, prefix_range
 from tillmap.rerank.facts import position, stem, tallied
-from tillmap.rerank.similar import has_digit
 
 SHARPNESS = np.float32(4)  # of the softmax of linear scores
 _POWER = 4  # of a similarity: its weight in the neighbours' votes
@@ -46,8 +45,8 @@ def names(levels: Sequence[str], *, brand: bool) -> list[str]:
     return [*found, "price_rows", "price_known", "words"]
 
 
-@njit(cache=True, nogil=True)
-def describe(  # noqa: PLR0917 - one loop for the compiler
+@compiled
+def describe(
     scores: Any, scale: Any, facts: Any, spellings: Any, lines: Any, near: Any, rest: Any, cents: Any, logs: Any,
     candidates: Any, size: int,
 ) -> Any:  # fmt: skip
@@ -84,7 +83,7 @@ def describe(  # noqa: PLR0917 - one loop for the compiler
     return out
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _totals(chains: Any, brands: Any, totals: Any, out: Any, at: int) -> int:
     """The linear total and its rank, and the share of the candidates with the same chain and brand."""
     share = np.exp(SHARPNESS * (totals - totals[0]))
@@ -101,7 +100,7 @@ def _totals(chains: Any, brands: Any, totals: Any, out: Any, at: int) -> int:
     return at + 5
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _spread(scores: Any, scale: Any, best: Any, spread: Any) -> None:
     """The best score of each head, and the log of the sum of its labels' odds."""
     for head in range(len(best)):
@@ -117,16 +116,12 @@ def _spread(scores: Any, scale: Any, best: Any, spread: Any) -> None:
         spread[head] = SHARPNESS * best[head] + np.log(total)
 
 
-@njit(cache=True, nogil=True)
-def _scores(  # noqa: PLR0917
-    scores: Any, scale: Any, best: Any, spread: Any, chains: Any, brands: Any, out: Any, at: int
-) -> int:
+@compiled
+def _scores(scores: Any, scale: Any, best: Any, spread: Any, chains: Any, brands: Any, out: Any, at: int) -> int:
     """Each head's score of the candidate's label, its lead on the best, and the log of its share."""
     for place in range(len(chains)):
         for head in range(len(best)):
-            column = (
-                scale.chains[head, chains[place]] if head < scale.chains.shape[0] else scale.brands[brands[place]]
-            )
+            column = scale.chains[head, chains[place]] if head < scale.chains.shape[0] else scale.brands[brands[place]]
             if column >= 0:
                 score = scores[column]
                 out[place, at + 3 * head] = score
@@ -135,11 +130,9 @@ def _scores(  # noqa: PLR0917
     return at + 3 * len(best)
 
 
-@njit(cache=True, nogil=True)
-def _votes(  # noqa: PLR0917
-    near: Any, row: int, facts: Any, cents: int, log: float, chains: Any, brands: Any, out: Any, at: int
-) -> int:
-    """For path, chain, brand and last label: the nearest line that has it, and its share of the votes, also by price."""
+@compiled
+def _votes(near: Any, row: int, facts: Any, cents: int, log: float, chains: Any, brands: Any, out: Any, at: int) -> int:
+    """For path, chain, brand and last label: the nearest line that has it, and its share of the votes (by price)."""
     places, similar = near[0][row], near[1][row]
     total = total_by_price = np.float32(0)
     for number in range(len(places)):
@@ -182,7 +175,7 @@ def _votes(  # noqa: PLR0917
     return at + 12
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def common(text: Any, begin: int, end: int, letters: Any, first: int, last: int) -> int:
     """The number of letters with which text[begin:end] and letters[first:last] both start."""
     size = min(end - begin, last - first)
@@ -192,8 +185,8 @@ def common(text: Any, begin: int, end: int, letters: Any, first: int, last: int)
     return place
 
 
-@njit(cache=True, nogil=True)
-def distance(text: Any, begin: int, end: int, letters: Any, first: int, last: int) -> float:
+@compiled
+def distance(text: Any, begin: int, end: int, letters: Any, first: int, last: int) -> Any:
     """The edit distance of a word to the nearest start of a label, divided by the word's length; 1 at most."""
     size, width = min(end - begin, 10), min(last - first, 12)
     if size <= 0 or width <= 0:
@@ -209,7 +202,7 @@ def distance(text: Any, begin: int, end: int, letters: Any, first: int, last: in
     return min(np.float32(1), np.float32(line.min()) / size)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _is_inside(text: Any, begin: int, end: int, letters: Any, first: int, last: int) -> bool:
     """Whether a label has all letters of a word, in their order, and starts with the same one."""
     if first == last or begin == end or text[begin] != letters[first]:
@@ -220,8 +213,8 @@ def _is_inside(text: Any, begin: int, end: int, letters: Any, first: int, last: 
     return begin == end
 
 
-@njit(cache=True, nogil=True)
-def _shared(  # noqa: PLR0917
+@compiled
+def _shared(
     text: Any, ends: Any, first: int, after: int, letters: Any, label_ends: Any, order: Any, label: int, out: Any,
     at: int,
 ) -> None:  # fmt: skip
@@ -250,7 +243,7 @@ def _shared(  # noqa: PLR0917
     out[at + 5] = np.log(max(high - low, 1))
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _spelling(row: int, lines: Any, spellings: Any, brands: Any, out: Any, at: int) -> int:
     """How each brand's letters appear in the line. Candidates with the same brand have the same features."""
     starts, letters, ends, consonants, consonant_ends = lines
@@ -284,7 +277,7 @@ def _spelling(row: int, lines: Any, spellings: Any, brands: Any, out: Any, at: i
     return at + 16
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _label_words(row: int, lines: Any, spellings: Any, words: Any, chains: Any, out: Any, at: int) -> int:
     """How well the line's words abbreviate those of the chain's last label, and of the one above it."""
     starts, letters, ends, consonants, consonant_ends = lines
@@ -321,7 +314,7 @@ def _label_words(row: int, lines: Any, spellings: Any, words: Any, chains: Any, 
     return at + 4
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _stems(row: int, lines: Any, facts: Any, chains: Any, brands: Any, out: Any, at: int) -> int:
     """The log odds of the line's stems given the chain and the brand: their sum, the best, and the first word's."""
     starts, consonants, ends = lines[0], lines[3], lines[4]
@@ -345,7 +338,7 @@ def _stems(row: int, lines: Any, facts: Any, chains: Any, brands: Any, out: Any,
     return at + 6
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _counts(facts: Any, chains: Any, brands: Any, out: Any, at: int) -> int:
     """Logs of the numbers of rows, and how often chain and brand go together."""
     size = len(facts.brands)
@@ -365,15 +358,15 @@ def _counts(facts: Any, chains: Any, brands: Any, out: Any, at: int) -> int:
     return at + 7
 
 
-@njit(cache=True, nogil=True)
-def _fit(log: float, known: float, mean: float, squares: float, general: float, variance: float) -> float:
+@compiled
+def _fit(log: float, known: float, mean: float, squares: float, general: float, variance: float) -> Any:
     """The log density of a log price among some prices, shrunk to a general mean and variance."""
     center = (known * mean + _SHRINK * general) / (known + _SHRINK)
     width = max((squares + _SHRINK * variance) / (known + _SHRINK), _MIN_VARIANCE)
     return np.float32(-0.5 * ((log - center) ** 2 / width + np.log(width)))
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _prices(facts: Any, cents: int, log: float, chains: Any, brands: Any, out: Any, at: int) -> int:
     """How the price fits the prices of path, chain and brand, and how many rows of each have exactly this price."""
     if cents < 0:

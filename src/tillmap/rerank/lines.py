@@ -5,13 +5,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from tillmap.core.compiled import compiled
 from tillmap.core.text import normalise
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float32]
+Letters = NDArray[np.int32]  # code points
 
 _SPACE, _NEWLINE = 32, 10
 
@@ -28,9 +29,9 @@ class Lines:
     """
 
     starts: Ints
-    letters: NDArray[np.int32]
+    letters: Letters
     ends: Ints
-    consonants: NDArray[np.int32]
+    consonants: Letters
     consonant_ends: Ints
 
     @classmethod
@@ -47,17 +48,17 @@ class Lines:
     def __len__(self) -> int:
         return len(self.starts) - 1
 
-    def arrays(self) -> tuple[Any, ...]:
+    def arrays(self) -> tuple[Ints, Letters, Ints, Letters, Ints]:
         """The attributes in their order, for compiled code."""
         return self.starts, self.letters, self.ends, self.consonants, self.consonant_ends
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def is_vowel(letter: int) -> bool:
     return letter in (97, 101, 105, 111, 117)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _split(text: Any, size: int) -> Any:
     """The arrays of `Lines` from the code points of texts that each end with a newline."""
     starts = np.zeros(size + 1, np.int64)
@@ -81,4 +82,10 @@ def _split(text: Any, size: int) -> Any:
             consonants[kept] = letter
             kept += 1
         inside = True
-    return starts, letters[:count].copy(), ends[: words + 1].copy(), consonants[:kept].copy(), consonant_ends[: words + 1].copy()
+    return (
+        starts,
+        letters[:count].copy(),
+        ends[: words + 1].copy(),
+        consonants[:kept].copy(),
+        consonant_ends[: words + 1].copy(),
+    )

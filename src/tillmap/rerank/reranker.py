@@ -65,15 +65,21 @@ class Reranker:
 
     def save(self, folder: Path) -> None:
         """Write the trees in LightGBM's text format, and the rest as JSON, into an existing folder."""
-        about = {"format": _FORMAT, "reranks": self.trees is not None, "candidates": self.candidates,
-                 "unseen_paths": self.unseen_paths, "sharpness": self.sharpness, "trials": list(self.trials)}  # fmt: skip
+        about = {
+            "format": _FORMAT,
+            "reranks": self.trees is not None,
+            "candidates": self.candidates,
+            "unseen_paths": self.unseen_paths,
+            "sharpness": self.sharpness,
+            "trials": list(self.trials),
+        }
         write_json(about, folder / _ABOUT)
         if self.trees is not None:
             write_text(self.trees.text, folder / _TREES)
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        """Read what `save` wrote. Raises InputError if a file is missing or no text, ModelError if one was changed."""
+        """Read what `save` wrote. Raises InputError if a file is missing, ModelError if one was changed."""
         about = read_json(folder / _ABOUT)
         if not isinstance(about, dict) or about.get("format") != _FORMAT:
             raise ModelError(f"{folder}: not a reranker of this version; run `dvc repro` to train one")

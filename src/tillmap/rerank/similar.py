@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from tillmap.core.compiled import compiled
 from tillmap.rerank.lines import Floats, Ints, Lines
 
 _SHORTEST, _LONGEST = 2, 4  # letters of an n-gram, the space around a word included
@@ -63,7 +63,7 @@ class SimilarLines:
         return places, scores
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _emit(letters: Any, begin: int, end: int, out: Any, count: int) -> int:
     """Write the bucket of each n-gram of one word into `out` from `count` on. Gives the new count."""
     size = end - begin + 2  # with the spaces around it
@@ -79,15 +79,16 @@ def _emit(letters: Any, begin: int, end: int, out: Any, count: int) -> int:
     return count
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def has_digit(letters: Any, begin: int, end: int) -> bool:
-    for place in range(begin, end):
+    """Whether a word has one of the digits 0 to 9."""
+    for place in range(begin, end):  # noqa: SIM110 - a loop is what numba compiles
         if 48 <= letters[place] <= 57:
             return True
     return False
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _count(starts: Any, letters: Any, ends: Any, consonants: Any, consonant_ends: Any, skip: int) -> Any:
     """The buckets of each line (line starts, buckets, counts), each bucket once a line, ascending."""
     rows = len(starts) - 1
@@ -114,7 +115,7 @@ def _count(starts: Any, letters: Any, ends: Any, consonants: Any, consonant_ends
     return row_starts, out[:size].copy(), counts[:size].copy()
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _weigh(row_starts: Any, buckets: Any, counts: Any, idf: Any) -> Any:
     """The TF-IDF weight of each entry; those of a line have the length 1."""
     weights = np.empty(len(buckets), np.float32)
@@ -129,8 +130,8 @@ def _weigh(row_starts: Any, buckets: Any, counts: Any, idf: Any) -> Any:
     return weights
 
 
-@njit(cache=True, nogil=True)
-def _search(  # noqa: PLR0917 - one loop for the compiler
+@compiled
+def _search(
     row_starts: Any, buckets: Any, weights: Any, starts: Any, lines: Any, line_weights: Any, size: int,
     places: Any, scores: Any,
 ) -> None:  # fmt: skip

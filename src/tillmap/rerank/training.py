@@ -90,7 +90,7 @@ def train(
 def fit_trees(
     model: LinearModel, training: pd.DataFrame, asked: pd.DataFrame, options: Options, seed: int
 ) -> Trees | None:
-    """Train trees on the candidates that training rows have out of fold; None if none of these is right. See `train`."""
+    """Train trees on the candidates that training rows have out of fold; None if none is right. See `train`."""
     described, right, sizes, names = _examples(model, training, asked, options, seed)
     if not right.any():
         return None
@@ -129,9 +129,7 @@ def _examples(
     return described, right, sizes, names
 
 
-def _of_fold(
-    evidence: Evidence, rows: pd.DataFrame, limit: int
-) -> Iterator[tuple[Floats, NDArray[np.bool_], Ints]]:
+def _of_fold(evidence: Evidence, rows: pd.DataFrame, limit: int) -> Iterator[tuple[Floats, NDArray[np.bool_], Ints]]:
     paths = evidence.model.tree.levels.paths(rows)
     done = 0
     for found, described in evidence.chunks(rows, limit):
@@ -155,7 +153,9 @@ def _choose(reranker: Reranker, model: LinearModel, training: pd.DataFrame, dev:
     for share in _TREES:
         option = reranker.with_trees(max(1, round(share * len(reranker.trees))))
         right = np.array([each[0][0] == path for each, path in zip(option.rank(evidence, dev, 1), truth, strict=True)])
-        trials.append({"tried": f"{len(option.trees or ())} trees", "right": int(right.sum()), "rows": len(dev), "kept": False})
+        trials.append(
+            {"tried": f"{len(option.trees or ())} trees", "right": int(right.sum()), "rows": len(dev), "kept": False}
+        )
         if not len(best_right) or right.sum() >= best_right.sum():
             best, best_right, place = option, right, len(trials) - 1
     gained, lost = int((best_right & ~linear).sum()), int((linear & ~best_right).sum())

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from tillmap.core.compiled import compiled
 from tillmap.core.errors import ModelError, first_line
 from tillmap.rerank.lines import Floats, Ints
 
@@ -22,13 +22,15 @@ class Trees:
     """The sum of regression trees.
 
     A tree's nodes are stored one after the other, each before its children. A node asks whether a feature is at most
-    its threshold, and goes to the left or right child. A child c >= 0 is a node of the same tree, ~c is a leaf.
+    its threshold, and goes to the left child if so, else to the right one. A child c >= 0 is a node of the same tree,
+    ~c is a leaf.
 
     Attributes:
         text: the model in LightGBM's text format.
         features: the names of the features.
         node_starts, leaf_starts: (trees + 1,), where the nodes and leaves of each tree start.
-        feature, threshold, left, right: (nodes,).
+        feature, threshold: (nodes,).
+        children: (2 * nodes,), the left and the right child of each node.
         leaves: the value of each leaf.
     """
 
@@ -38,8 +40,7 @@ class Trees:
     leaf_starts: Ints
     feature: NDArray[np.int32]
     threshold: Floats
-    left: NDArray[np.int32]
-    right: NDArray[np.int32]
+    children: NDArray[np.int32]
     leaves: NDArray[np.float64]
 
     @classmethod
@@ -64,8 +65,8 @@ class Trees:
             raise ValueError("several classes")
         features = tuple(about["feature_names"].split())
         trees = [_tree(_fields(block), len(features)) for block in blocks]
-        nodes, leaves = ([len(tree[part]) for tree in trees] for part in (0, 4))
-        columns = [np.concatenate(part) if trees else np.empty(0) for part in zip(*trees, strict=True)]
+        nodes, leaves = ([len(tree[part]) for tree in trees] for part in (0, 3))
+        columns: list[Any] = [np.concatenate(part) if trees else np.empty(0) for part in zip(*trees, strict=True)]
         if not trees:
             raise ValueError("no trees")
         return cls(
@@ -82,7 +83,9 @@ class Trees:
         try:
             return cls.parse(path.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError) as error:
-            raise ModelError(f"{path}: not readable ({first_line(error)}); run `dvc repro` to train the model") from None
+            raise ModelError(
+                f"{path}: not readable ({first_line(error)}); run `dvc repro` to train the model"
+            ) from None
         except ModelError as error:
             raise ModelError(f"{path}: {error}") from None
 
@@ -98,8 +101,7 @@ class Trees:
         """The sum of the trees' values for each row of features (rows, features), float32."""
         out = np.zeros(len(rows), dtype=np.float64)
         _score(
-            rows, self.node_starts, self.leaf_starts, self.feature, self.threshold, self.left, self.right, self.leaves,
-            out,
+            rows, self.node_starts, self.leaf_starts, self.feature, self.threshold, self.children, self.leaves, out
         )  # fmt: skip
         return out.astype(np.float32)
 
@@ -109,14 +111,14 @@ def _fields(block: str) -> dict[str, str]:
 
 
 def _tree(fields: dict[str, str], features: int) -> tuple[NDArray[Any], ...]:
-    """The arrays of one tree: feature, threshold, left, right, leaves. Raises ValueError if they are no tree."""
+    """The arrays of one tree: feature, threshold, children, leaves. Raises ValueError if they are no tree."""
     count = int(fields["num_leaves"])
     if not 1 <= count <= _MAX_LEAVES or fields["num_cat"] != "0" or fields.get("is_linear", "0") != "0":
         raise ValueError(f"a tree of {count} leaves, with categories or with linear leaves")
     leaves = _numbers(fields["leaf_value"], count, np.float64)
     if count == 1:
         empty = np.empty(0, dtype=np.int32)
-        return empty, empty.astype(np.float32), empty, empty, leaves
+        return empty, empty.astype(np.float32), empty, leaves
     feature = _numbers(fields["split_feature"], count - 1, np.int32)
     threshold = _at_most(_numbers(fields["threshold"], count - 1, np.float64))
     left, right = (_numbers(fields[side], count - 1, np.int32) for side in ("left_child", "right_child"))
@@ -130,7 +132,7 @@ def _tree(fields: dict[str, str], features: int) -> tuple[NDArray[Any], ...]:
         raise ValueError("children that are no tree")
     if any((side >= 0)[at] and side[at] <= at for side in (left, right) for at in range(count - 1)):
         raise ValueError("a node before its parent")
-    return feature, threshold, left, right, leaves
+    return feature, threshold, np.stack([left, right], axis=1).ravel(), leaves
 
 
 def _numbers(text: str, count: int, kind: type) -> NDArray[Any]:
@@ -147,12 +149,14 @@ def _at_most(thresholds: NDArray[np.float64]) -> Floats:
     return np.where(above, np.nextafter(rounded, np.float32(-np.inf)), rounded)
 
 
-@njit(cache=True, nogil=True)
-def _score(  # noqa: PLR0917
-    rows: Any, node_starts: Any, leaf_starts: Any, feature: Any, threshold: Any, left: Any, right: Any, leaves: Any,
-    out: Any,
-) -> None:  # fmt: skip
-    """Add the value of each tree to `out`, a block of rows at a time so that both stay in the cache."""
+@compiled
+def _score(
+    rows: Any, node_starts: Any, leaf_starts: Any, feature: Any, threshold: Any, children: Any, leaves: Any, out: Any
+) -> None:
+    """Add the value of each tree to `out`, a block of rows at a time so that both stay in the cache.
+
+    The child is looked up by the outcome of the comparison: a processor guesses branches, and is wrong at every other.
+    """
     for begin in range(0, len(rows), 64):
         for tree in range(len(node_starts) - 1):
             first, leaf = node_starts[tree], leaf_starts[tree]
@@ -160,5 +164,5 @@ def _score(  # noqa: PLR0917
                 node = np.int64(0) if node_starts[tree + 1] > first else np.int64(-1)
                 while node >= 0:
                     at = first + node
-                    node = np.int64(left[at] if rows[row, feature[at]] <= threshold[at] else right[at])
+                    node = np.int64(children[2 * at + (rows[row, feature[at]] > threshold[at])])
                 out[row] += leaves[leaf + ~node]
