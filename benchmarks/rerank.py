@@ -20,8 +20,8 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import pandas as pd
-
 from linear import SEED, read
+
 from tillmap.core.taxonomy import CONTEST, LabelTree
 from tillmap.linear.model import LinearModel, Recipe
 from tillmap.rerank.candidates import Candidates, propose

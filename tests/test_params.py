@@ -51,12 +51,12 @@ def test_run_keeps_the_order_of_the_file(changed):
     names = ("nearest", "linear", "rerank", "rag", "llama", "openai", "cascade", "vote")
     run = read_params(PARAMS).run
     assert run.arms == names
-    assert run.own_answers == names[:5]
+    assert run.own_answers == names[:6]
     assert run.on == tuple(name for name in names if getattr(run, name))
     turned = read_params(changed("  nearest: true\n  linear: true\n", "  linear: true\n  nearest: false\n")).run
     assert turned.arms == ("linear", "nearest", *names[2:])
     assert turned.on[0] == "linear" and "nearest" not in turned.on
-    assert turned.own_answers == ("linear", "nearest", *names[2:5])
+    assert turned.own_answers == ("linear", "nearest", *names[2:6])
 
 
 class Fixed(Section):
