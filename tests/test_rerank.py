@@ -324,9 +324,12 @@ def context(model, rows, trees, tmp_path):
     folders = [tmp_path / name for name in ("linear", "rerank")]
     for folder in folders:
         folder.mkdir()
-    fits.save(model, folders[0])
-    Reranker(trees, 30, True).save(folders[1])
-    settings = RerankSettings(candidates=30, unseen_paths=True, trees=20, folds=2, fold_up_to=10_000, held_out_rows=100)
+    fits.save(model, folders[0], whole=fits.refit(model, rows, 1))
+    (folders[1] / "train").mkdir()
+    Reranker(trees, 30, True).save(folders[1] / "train")
+    settings = RerankSettings(
+        candidates=30, unseen_paths=True, trees=20, folds=2, fold_up_to=10_000, held_out_rows=100, refit_up_to=10_000
+    )
     context = make_context("rerank", settings, rows[rows["subset"] == "train"], model=folders[1], linear=folders[0])
     context.rows = rows
     return context
@@ -346,7 +349,7 @@ def test_the_arm_answers_all_rows_in_order_with_shares(context, rows):
 
 
 def test_without_trees_the_arm_answers_as_linear_does(context, rows):
-    Reranker(None, 30, True).save(context.model)
+    Reranker(None, 30, True).save(context.model / "train")
     asked = rows[rows["subset"] == "test"].head(40)
     of_linear = make_context("linear", None, rows, model=context.linear)
     ARMS["rerank"].check(context)
@@ -360,7 +363,8 @@ def test_the_arm_trains_a_reranker_that_is_no_worse_on_dev(context, tmp_path):
     kept = [trial for trial in found["trials"] if trial["kept"]]
     linear = found["trials"][0]
     assert linear["tried"] == "linear" and kept[0]["right"] >= linear["right"]
-    assert found["reranks"] == (kept[0] != linear) == (folder / "trees.txt").is_file()
+    assert found["reranks"] == (kept[0] != linear) == (folder / "train/trees.txt").is_file()
+    assert found["reranks"] == (folder / "all/trees.txt").is_file()
 
 
 def test_the_arm_needs_the_linear_model(context, tmp_path):
@@ -379,13 +383,13 @@ def test_the_arm_needs_the_linear_model(context, tmp_path):
     ],
 )  # fmt: skip
 def test_a_damaged_model_is_an_error(context, name, content):
-    (context.model / name).write_text(content)
+    (context.model / "train" / name).write_text(content)
     with pytest.raises(ModelError, match=r"dvc repro|train it again"):
         ARMS["rerank"].check(context)
 
 
 def test_trees_of_other_levels_are_an_error(context, booster, rows):
-    (context.model / "trees.txt").write_text(booster[0].model_to_string())
+    (context.model / "train/trees.txt").write_text(booster[0].model_to_string())
     with pytest.raises(ModelError, match="other levels"):
         list(ARMS["rerank"].answer(context, rows[rows["subset"] == "test"]))
 

@@ -87,6 +87,18 @@ def train(
     return untrained if trees is None else _choose(replace(untrained, trees=trees), model, training, dev)
 
 
+def refit(
+    reranker: Reranker, model: LinearModel, labelled: pd.DataFrame, asked: pd.DataFrame, options: Options, seed: int
+) -> Reranker:
+    """Train a chosen reranker again, as many trees, on all labelled rows; only for answering test rows.
+
+    `model` is the linear model of all labelled rows; for the rest see `train`.
+    """
+    assert reranker.trees is not None
+    trees = fit_trees(model, labelled, asked, replace(options, trees=len(reranker.trees)), seed)
+    return replace(reranker, trees=trees)
+
+
 def fit_trees(
     model: LinearModel, training: pd.DataFrame, asked: pd.DataFrame, options: Options, seed: int
 ) -> Trees | None:
