@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,7 @@ from tillmap.rerank.lines import Floats, Ints
 
 _MAX_CHARACTERS = 2**26
 _MAX_LEAVES = 2**15
+_BLOCK = 64  # rows that are scored together: they and a tree fit into the cache
 _NUMERIC = (0, 2)  # decision types: a number without a rule for missing values; bit 1 only says where these would go
 
 
@@ -21,27 +22,27 @@ _NUMERIC = (0, 2)  # decision types: a number without a rule for missing values;
 class Trees:
     """The sum of regression trees.
 
-    A tree's nodes are stored one after the other, each before its children. A node asks whether a feature is at most
-    its threshold, and goes to the left child if so, else to the right one. A child c >= 0 is a node of the same tree,
-    ~c is a leaf.
+    A node asks whether a feature is at most its threshold, and goes to its first child if so, else to its second. A
+    leaf is a node whose children are itself. The nodes of a tree are stored one after the other, the root first.
 
     Attributes:
         text: the model in LightGBM's text format.
         features: the names of the features.
-        node_starts, leaf_starts: (trees + 1,), where the nodes and leaves of each tree start.
+        starts: (trees + 1,), where the nodes of each tree start.
+        depths: (trees,), the steps from the root to the lowest leaf.
         feature, threshold: (nodes,).
-        children: (2 * nodes,), the left and the right child of each node.
-        leaves: the value of each leaf.
+        children: (2 * nodes,), the two children of each node.
+        values: (nodes,), those of the leaves.
     """
 
     text: str
     features: tuple[str, ...]
-    node_starts: Ints
-    leaf_starts: Ints
+    starts: Ints
+    depths: Ints
     feature: NDArray[np.int32]
     threshold: Floats
     children: NDArray[np.int32]
-    leaves: NDArray[np.float64]
+    values: NDArray[np.float64]
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -65,17 +66,13 @@ class Trees:
             raise ValueError("several classes")
         features = tuple(about["feature_names"].split())
         trees = [_tree(_fields(block), len(features)) for block in blocks]
-        nodes, leaves = ([len(tree[part]) for tree in trees] for part in (0, 3))
-        columns: list[Any] = [np.concatenate(part) if trees else np.empty(0) for part in zip(*trees, strict=True)]
         if not trees:
             raise ValueError("no trees")
-        return cls(
-            text,
-            features,
-            np.concatenate([[0], np.cumsum(nodes)]).astype(np.int64),
-            np.concatenate([[0], np.cumsum(leaves)]).astype(np.int64),
-            *columns,
-        )
+        starts = np.cumsum([0, *(len(tree.feature) for tree in trees)], dtype=np.int64)
+        depths = np.array([tree.depth for tree in trees], dtype=np.int64)
+        feature, threshold, children, values = (np.concatenate(part) for part in list(zip(*trees, strict=True))[1:])
+        children += np.repeat(starts[:-1], 2 * np.diff(starts)).astype(np.int32)
+        return cls(text, features, starts, depths, feature, threshold, children, values)
 
     @classmethod
     def load(cls, path: Path) -> Self:
@@ -90,7 +87,7 @@ class Trees:
             raise ModelError(f"{path}: {error}") from None
 
     def __len__(self) -> int:
-        return len(self.node_starts) - 1
+        return len(self.depths)
 
     def first(self, count: int) -> "Trees":
         """The first trees alone."""
@@ -100,39 +97,56 @@ class Trees:
     def score(self, rows: Floats) -> Floats:
         """The sum of the trees' values for each row of features (rows, features), float32."""
         out = np.zeros(len(rows), dtype=np.float64)
-        _score(
-            rows, self.node_starts, self.leaf_starts, self.feature, self.threshold, self.children, self.leaves, out
-        )  # fmt: skip
+        _score(rows, self.starts, self.depths, self.feature, self.threshold, self.children, self.values, out)
         return out.astype(np.float32)
+
+
+class _Tree(NamedTuple):
+    """The arrays of one tree, see `Trees`. Children count from the tree's first node."""
+
+    depth: int
+    feature: NDArray[np.int32]
+    threshold: Floats
+    children: NDArray[np.int32]
+    values: NDArray[np.float64]
 
 
 def _fields(block: str) -> dict[str, str]:
     return dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
 
 
-def _tree(fields: dict[str, str], features: int) -> tuple[NDArray[Any], ...]:
-    """The arrays of one tree: feature, threshold, children, leaves. Raises ValueError if they are no tree."""
+def _tree(fields: dict[str, str], features: int) -> _Tree:
+    """Read one tree. Raises ValueError if it is none."""
     count = int(fields["num_leaves"])
     if not 1 <= count <= _MAX_LEAVES or fields["num_cat"] != "0" or fields.get("is_linear", "0") != "0":
         raise ValueError(f"a tree of {count} leaves, with categories or with linear leaves")
-    leaves = _numbers(fields["leaf_value"], count, np.float64)
-    if count == 1:
-        empty = np.empty(0, dtype=np.int32)
-        return empty, empty.astype(np.float32), empty, leaves
-    feature = _numbers(fields["split_feature"], count - 1, np.int32)
-    threshold = _at_most(_numbers(fields["threshold"], count - 1, np.float64))
-    left, right = (_numbers(fields[side], count - 1, np.int32) for side in ("left_child", "right_child"))
-    if not np.isin(_numbers(fields["decision_type"], count - 1, np.int32), _NUMERIC).all():
+    values = _numbers(fields["leaf_value"], count, np.float64)
+    splits = count - 1
+    if not splits:
+        return _Tree(0, np.zeros(1, np.int32), np.zeros(1, np.float32), np.zeros(2, np.int32), values)
+    feature = _numbers(fields["split_feature"], splits, np.int32)
+    threshold = _at_most(_numbers(fields["threshold"], splits, np.float64))
+    sides = np.stack([_numbers(fields[side], splits, np.int32) for side in ("left_child", "right_child")], axis=1)
+    if not np.isin(_numbers(fields["decision_type"], splits, np.int32), _NUMERIC).all():
         raise ValueError("a split with categories or missing values")
     if ((feature < 0) | (feature >= features)).any():
         raise ValueError("a split on a feature that does not exist")
-    children = np.concatenate([left, right])
-    # Each node but the first, and each leaf, is the child of one node, which comes before it: so there is no cycle.
-    if sorted(children.tolist()) != [*range(-count, 0), *range(1, count - 1)]:
+    children = np.where(sides >= 0, sides, splits + ~sides)  # LightGBM's leaf k is ~k
+    # Each node but the root is the child of one node, which comes before it: so there is no cycle.
+    if sorted(children.ravel().tolist()) != [*range(1, splits + count)]:
         raise ValueError("children that are no tree")
-    if any((side >= 0)[at] and side[at] <= at for side in (left, right) for at in range(count - 1)):
+    if (children <= np.arange(splits)[:, None]).any():
         raise ValueError("a node before its parent")
-    return feature, threshold, np.stack([left, right], axis=1).ravel(), leaves
+    depth = np.zeros(splits + count, dtype=np.int64)
+    for node in range(splits):
+        depth[children[node]] = depth[node] + 1
+    return _Tree(
+        int(depth.max()),
+        np.concatenate([feature, np.zeros(count, np.int32)]),
+        np.concatenate([threshold, np.zeros(count, np.float32)]),
+        np.concatenate([children.ravel(), np.repeat(np.arange(splits, splits + count), 2)]).astype(np.int32),
+        np.concatenate([np.zeros(splits), values]),
+    )
 
 
 def _numbers(text: str, count: int, kind: type) -> NDArray[Any]:
@@ -151,18 +165,22 @@ def _at_most(thresholds: NDArray[np.float64]) -> Floats:
 
 @compiled
 def _score(
-    rows: Any, node_starts: Any, leaf_starts: Any, feature: Any, threshold: Any, children: Any, leaves: Any, out: Any
+    rows: Any, starts: Any, depths: Any, feature: Any, threshold: Any, children: Any, values: Any, out: Any
 ) -> None:
-    """Add the value of each tree to `out`, a block of rows at a time so that both stay in the cache.
+    """Add the value of each tree to `out`.
 
-    The child is looked up by the outcome of the comparison: a processor guesses branches, and is wrong at every other.
+    All rows of a block go one step at a time. A processor takes several such steps at once, for they don't wait for
+    each other, and looks the child up by the outcome of the comparison instead of guessing a branch.
     """
-    for begin in range(0, len(rows), 64):
-        for tree in range(len(node_starts) - 1):
-            first, leaf = node_starts[tree], leaf_starts[tree]
-            for row in range(begin, min(begin + 64, len(rows))):
-                node = np.int64(0) if node_starts[tree + 1] > first else np.int64(-1)
-                while node >= 0:
-                    at = first + node
-                    node = np.int64(children[2 * at + (rows[row, feature[at]] > threshold[at])])
-                out[row] += leaves[leaf + ~node]
+    node = np.empty(_BLOCK, np.int32)
+    for begin in range(0, len(rows), _BLOCK):
+        size = min(_BLOCK, len(rows) - begin)
+        for tree in range(len(depths)):
+            node[:] = starts[tree]
+            for _ in range(depths[tree]):
+                for row in range(size):
+                    at = node[row]
+                    right = rows[begin + row, feature[at]] > threshold[at]
+                    node[row] = children[2 * at + right]
+            for row in range(size):
+                out[begin + row] += values[node[row]]
