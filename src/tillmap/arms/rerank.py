@@ -41,7 +41,7 @@ class Rerank(Arm):
 
     name: ClassVar[str] = "rerank"
     Settings: ClassVar[type[Section]] = RerankSettings
-    reads: ClassVar[tuple[Need, ...]] = ("rows", "linear", "model")
+    reads: ClassVar[tuple[Need, ...]] = ("rows", "fits", "model")
     training_params: ClassVar[tuple[str, ...]] = ("rerank",)
 
     def check(self, context: Context) -> None:

@@ -160,7 +160,7 @@ def _choose(reranker: Reranker, model: LinearModel, training: pd.DataFrame, dev:
     evidence, levels = Evidence.of(model, training), model.tree.levels
     truth = levels.paths(dev)
     linear = np.array([each[0][0] == path for each, path in zip(model.predict(dev)["candidates"], truth, strict=True)])
-    trials = [{"tried": "linear", "right": int(linear.sum()), "rows": len(dev), "kept": False}]
+    trials = [{"tried": "no trees", "right": int(linear.sum()), "rows": len(dev), "kept": False}]
     assert reranker.trees is not None
     best, best_right = reranker, np.zeros(0, dtype=bool)
     for share in _TREES:

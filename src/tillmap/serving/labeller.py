@@ -46,7 +46,7 @@ def files_of(arm: str) -> list[Path]:
         "index": paths.INDEX,
         "base": paths.BASE / arm,
         "model": paths.MODELS / arm,
-        "linear": paths.LINEAR,
+        "fits": paths.LINEAR,
     }
     return [places[need] for need in ARMS[arm].reads]
 
