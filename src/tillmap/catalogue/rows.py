@@ -97,9 +97,7 @@ def read_label(record: Record, name: str) -> str:
     return _read_optional(record, name)
 
 
-def read_labels(
-    record: Record, columns: Sequence[str], levels: Levels, *, ragged: bool, hint: str = ""
-) -> LabelPath:
+def read_labels(record: Record, columns: Sequence[str], levels: Levels, *, ragged: bool, hint: str = "") -> LabelPath:
     """The path of a row with a field for each level.
 
     Args:
