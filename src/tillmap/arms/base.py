@@ -15,8 +15,9 @@ from tillmap.core.errors import ParamsError
 from tillmap.core.taxonomy import LabelPath, LabelTree, Levels
 
 # What an arm can need to label new rows. rows: data/split. index: the retrievers' indexes. model: the arm's own model,
-# models/ARM. base: the checkpoint that it asks, or that its model was tuned from, models/base/ARM.
-Need = Literal["rows", "index", "model", "base"]
+# models/ARM. fits: the linear model. base: the checkpoint that it asks, or that its model was tuned from,
+# models/base/ARM.
+Need = Literal["rows", "index", "model", "fits", "base"]
 
 
 class Arm(ABC):

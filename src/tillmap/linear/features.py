@@ -1,4 +1,4 @@
-"""Features of an item: character n-grams with and without vowels, words, price, retailer, and sizes in the text."""
+"""Features of an item: n-grams with and without vowels, words, the line's start, price, retailer, sizes in the text."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -14,7 +14,7 @@ from tillmap.core.errors import InputError, ModelError
 from tillmap.core.quantities import read_quantities
 from tillmap.core.text import normalise, without_vowels
 
-TEXT_BLOCKS = ("grams", "skeletons", "words")
+TEXT_BLOCKS = ("grams", "skeletons", "words", "start")
 BLOCKS = (*TEXT_BLOCKS, "price", "retailer", "sizes")
 _COLUMNS = ["block", "term", "weight"]
 # Price buckets per doubling of the price. With 2, the prices 1.69 to 2.37 share a bucket, as goods of one kind do. With
@@ -37,6 +37,7 @@ _HOW: Mapping[str, _Block] = {
     "grams": _Block("char_wb", None, 1.0),
     "skeletons": _Block("char_wb", None, 1.0),
     "words": _Block("word", (1, 2), 0.5),
+    "start": _Block("word", (1, 1), 0.7),
     "price": _Block("word", (1, 1), 0.5),
     "retailer": _Block("word", (1, 1), 0.3),
     "sizes": _Block("word", (1, 1), 0.5),
@@ -151,7 +152,22 @@ def _read(block: str, items: pd.DataFrame) -> list[str]:
     if block == "sizes":
         return [_sizes(description) for description in items["description"]]
     text = [normalise(description) for description in items["description"]]
+    if block == "start":
+        return [_start(line) for line in text]
     return [without_vowels(line) for line in text] if block == "skeletons" else text
+
+
+def _start(line: str) -> str:
+    """How a line begins, where tills print the brand: the starts of its first words, and single words, as marks."""
+    words = line.split()
+    if not words:
+        return ""
+    joined = "".join(words[:3])
+    bare = without_vowels(joined)
+    marks = [f"start:{joined[:size]}" for size in range(1, min(9, len(joined)) + 1)]
+    marks += [f"bare:{bare[:size]}" for size in range(2, min(7, len(bare)) + 1)]
+    marks += [f"first:{words[0]}", f"first_bare:{without_vowels(words[0])}", f"last:{without_vowels(words[-1])}"]
+    return " ".join([*marks, f"second:{without_vowels(words[1])}"] if len(words) > 1 else marks)
 
 
 def _buckets(price: float) -> str:

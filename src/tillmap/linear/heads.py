@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 from scipy.sparse import csr_matrix
 
+from tillmap.core.compiled import compiled
 from tillmap.core.errors import ModelError, first_line
 from tillmap.linear.training import Floats, Ints
 
@@ -119,6 +120,15 @@ class SparseHeads:
         )  # fmt: skip
         return ranking
 
+    def score(self, features: csr_matrix) -> Floats:
+        """The score of every label (rows, labels) for rows of `features` (rows, terms)."""
+        scores = np.empty((features.shape[0], len(self.biases)), dtype=np.float32)
+        _score_rows(
+            features.indptr, features.indices, features.data, self.starts, self.columns, self.values, self.biases,
+            *self._full_lines, scores,
+        )  # fmt: skip
+        return scores
+
     @cached_property
     def _full_lines(self) -> tuple[NDArray[np.int32], Floats]:
         """The long lines as a dense matrix, after the position of each line in it (terms,), -1 for short lines."""
@@ -159,6 +169,36 @@ class SparseHeads:
             ) from None
 
 
+@compiled
+def _score_row(  # noqa: PLR0917 - for the compiler
+    terms: Any, values: Any, line_starts: Any, line_columns: Any, line_values: Any, biases: Any, full_rows: Any,
+    full_lines: Any, score: Any,
+) -> None:  # fmt: skip
+    """Fill `score` with the score of every label for one row: bias plus features times weights."""
+    score[:] = biases
+    for place in range(len(terms)):
+        line, value = terms[place], values[place]
+        if full_rows[line] >= 0:
+            full = full_lines[full_rows[line]]
+            for column in range(len(score)):
+                score[column] += value * full[column]
+        else:
+            for entry in range(line_starts[line], line_starts[line + 1]):
+                score[line_columns[entry]] += value * line_values[entry]
+
+
+@compiled
+def _score_rows(  # noqa: PLR0917 - one loop for the compiler
+    starts: Any, terms: Any, values: Any, line_starts: Any, line_columns: Any, line_values: Any, biases: Any,
+    full_rows: Any, full_lines: Any, scores: Any,
+) -> None:  # fmt: skip
+    for row in range(len(scores)):
+        _score_row(
+            terms[starts[row] : starts[row + 1]], values[starts[row] : starts[row + 1]],
+            line_starts, line_columns, line_values, biases, full_rows, full_lines, scores[row],
+        )  # fmt: skip
+
+
 def _rank(  # noqa: PLR0912, PLR0917 - one loop for the compiler
     starts: Any, terms: Any, values: Any, line_starts: Any, line_columns: Any, line_values: Any, biases: Any,
     full_rows: Any, full_lines: Any, columns: Any, ends: Any, path_columns: Any, chain_columns: Any, chain_of: Any,
@@ -177,17 +217,11 @@ def _rank(  # noqa: PLR0912, PLR0917 - one loop for the compiler
     total = np.empty(known, np.float32)
     of_chain = np.empty(chain_columns.shape[1], np.float32)
     for row in range(starts.shape[0] - 1):
-        # 1. The score of every label: bias plus features times weights.
-        score[:] = biases
-        for place in range(starts[row], starts[row + 1]):
-            line, value = terms[place], values[place]
-            if full_rows[line] >= 0:
-                full = full_lines[full_rows[line]]
-                for column in range(len(score)):
-                    score[column] += value * full[column]
-            else:
-                for entry in range(line_starts[line], line_starts[line + 1]):
-                    score[line_columns[entry]] += value * line_values[entry]
+        # 1. The score of every label.
+        _score_row(
+            terms[starts[row] : starts[row + 1]], values[starts[row] : starts[row + 1]],
+            line_starts, line_columns, line_values, biases, full_rows, full_lines, score,
+        )  # fmt: skip
         # 2. The two highest scores of each head, and the best brand.
         for head in range(heads):
             for at in range(ends[head], ends[head + 1]):

@@ -46,6 +46,7 @@ def files_of(arm: str) -> list[Path]:
         "index": paths.INDEX,
         "base": paths.BASE / arm,
         "model": paths.MODELS / arm,
+        "fits": paths.LINEAR,
     }
     return [places[need] for need in ARMS[arm].reads]
 
@@ -189,6 +190,7 @@ class Labeller:
                 seed=self.params.seed,
                 model=paths.MODELS / arm,
                 base=paths.BASE / arm,
+                linear=paths.LINEAR,
                 rows_file=paths.ROWS,
                 tree_file=paths.TREE,
                 neighbours=self.neighbours,
