@@ -99,7 +99,8 @@ def made(request, tmp_path_factory):
         for name in ("dense", "hybrid"):
             write_table(read_table(paths.NEIGHBOURS / "lexical.parquet"), paths.NEIGHBOURS / f"{name}.parquet")
         train.main(params, "linear")
-        for arm in ("nearest", "linear"):
+        train.main(params, "rerank")
+        for arm in ("nearest", "linear", "rerank"):
             infer.main(params, arm)
         for arm in ("rag", "llama", "openai"):
             infer.write_off(arm)
@@ -116,7 +117,7 @@ def test_every_arm_answers_with_paths_of_the_tree_and_is_nearly_always_right(mad
         tree = LabelTree.from_table(read_table(paths.TREE))
         rows = read_table(paths.ROWS)
         metrics = read_json(paths.METRICS / "scores.json")["scores"]["arms"]
-        for arm in ("nearest", "linear", "vote"):
+        for arm in ("nearest", "linear", "rerank", "vote"):
             answers = read_table(paths.PREDICTIONS / f"{arm}.parquet")
             assert set(answers.columns) >= set(levels) and set(levels.paths(answers)) <= set(tree.paths)
             assert answers["in_tree"].all() and answers["confidence"].between(0, 1).all()
@@ -134,7 +135,7 @@ def test_what_is_written_for_people_has_the_levels(made):
     assert set(review.columns) >= {*levels, *(f"guess_{level}" for level in levels)}
 
 
-@pytest.mark.parametrize("arm", ["nearest", "linear"])
+@pytest.mark.parametrize("arm", ["nearest", "linear", "rerank"])
 def test_new_rows_are_labelled_as_the_test_rows_were(made, arm):
     folder, levels = made
     with chdir(folder):
