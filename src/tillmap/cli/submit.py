@@ -11,7 +11,7 @@ from tillmap.arms import ARMS
 from tillmap.config import paths
 from tillmap.config.blocks import CASCADE, COMBINED
 from tillmap.core.errors import InputError
-from tillmap.core.files import read_table
+from tillmap.core.files import is_standard_output, read_table, require_writable
 
 Arm = StrEnum("Arm", {arm: arm for arm in (*ARMS, *COMBINED)})  # type: ignore[misc]
 
@@ -21,7 +21,7 @@ def submit(  # noqa: PLR0917 - the options of a command line
         str,
         typer.Option(metavar="NAME", help="Names the file in the zip, test_NAME.predict: letters, digits, - and _."),
     ],
-    out: Annotated[Path, typer.Option(metavar="FILE.zip", help="The zip to write.")],
+    out: Annotated[Path, typer.Option(metavar="FILE.zip", help="The zip to write, or - for standard output.")],
     predictions: Annotated[
         Path | None,
         typer.Argument(help="The output of `tillmap predict` for the test file: JSON Lines, CSV or Parquet."),
@@ -43,24 +43,30 @@ def submit(  # noqa: PLR0917 - the options of a command line
     number, or if no labelled row has the label path. It needs data/split (`dvc pull data/split`). The same rows always
     give the same bytes.
     """
+    from tillmap.core.inputs import steady
     from tillmap.core.taxonomy import LabelTree
     from tillmap.serving.feed import Feed
+    from tillmap.serving.formats import format_or_lines
     from tillmap.serving.submission import read_answers, write_submission
 
     if (predictions is None) == (arm is None):
         raise typer.BadParameter("expected either a PREDICTIONS file or --arm")
+    require_writable(out)
     rows = read_table(paths.ROWS)
     if predictions is not None:
-        answers = read_answers(predictions)
+        with steady(predictions) as given:
+            answers = read_answers(given.path, format_or_lines(given.named, given.stream), given.shown)
     elif arm is not None:
         answers = _pipeline_answers(arm.value, rows)
     if test is None:
         asked = rows.loc[rows["split"] == "test", "id"]
     else:
-        asked = pd.concat([batch["key"] for batch in Feed(test).batches(100_000)], ignore_index=True)
+        with steady(test) as given:
+            feed = Feed(given.path, format=format_or_lines(given.named, given.stream), name=given.shown)
+            asked = pd.concat([batch["key"] for batch in feed.batches(100_000)], ignore_index=True)
     tree = None if unseen else LabelTree.from_rows(rows[rows["split"] == "train"])
     written = write_submission(answers, asked, tree, name, out)
-    typer.echo(f"{written:,} rows in test_{name}.predict: {out}")
+    typer.echo(f"{written:,} rows in test_{name}.predict: {out}", err=is_standard_output(out))
 
 
 def _pipeline_answers(arm: str, rows: pd.DataFrame) -> pd.DataFrame:

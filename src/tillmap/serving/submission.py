@@ -7,18 +7,20 @@ from pathlib import Path
 
 import pandas as pd
 
-from tillmap.catalogue.formats import format_of, place_of, read_records
+from tillmap.catalogue.formats import Format, format_of, place_of, read_records
 from tillmap.catalogue.rows import ID, BadRowError, read_labels, read_number_id, repeated_id
 from tillmap.core.errors import InputError
-from tillmap.core.files import replacing
+from tillmap.core.files import is_stream, replacing
 from tillmap.core.taxonomy import LEVELS, LabelTree
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 _DATE = (1980, 1, 1, 0, 0, 0)  # of the file in the zip: the same predictions give the same bytes on any day
 
 
-def read_answers(path: Path) -> pd.DataFrame:
+def read_answers(path: Path, format_: Format | None = None, name: str | None = None) -> pd.DataFrame:
     """Read predictions as `tillmap predict` writes them, from JSON Lines, CSV or Parquet.
+
+    `format_` is None for the one that the file's name says; `name` is what errors call the file, None for its path.
 
     Columns: id (int) and the four levels (str).
 
@@ -27,16 +29,17 @@ def read_answers(path: Path) -> pd.DataFrame:
     """
     answers = []
     seen: dict[int, int] = {}
-    for where, read in read_records(path, [ID, *LEVELS]):
+    kind, shown = format_ or format_of(path), name or str(path)
+    for where, read in read_records(path, [ID, *LEVELS], format_=kind, name=shown):
         try:
             record = read()
             key = read_number_id(record, negative=True, digits=True)
             first = seen.setdefault(key, where)
             if first != where:
-                raise repeated_id(ID, key, f"{place_of(format_of(path))} {first}")
+                raise repeated_id(ID, key, f"{place_of(kind)} {first}")
             answers.append((key, *read_labels(record)))
         except BadRowError as fault:
-            raise InputError(f"{path}:{where}: {fault}; label the test file again with `tillmap predict`") from None
+            raise InputError(f"{shown}:{where}: {fault}; label the test file again with `tillmap predict`") from None
     return pd.DataFrame(answers, columns=["id", *LEVELS])
 
 
@@ -57,7 +60,7 @@ def write_submission(predictions: pd.DataFrame, asked: pd.Series, tree: LabelTre
     """
     if not _NAME.fullmatch(name):
         raise InputError(f"submission name {name!r}: expected letters, digits, - and _, 64 at most")
-    if out.suffix.lower() != ".zip":
+    if out.suffix.lower() != ".zip" and not is_stream(out):
         raise InputError(f"{out}: a submission is a zip; name it so that it ends in .zip")
     _check_ids(predictions["id"].reset_index(drop=True), asked.reset_index(drop=True))
     lines = []
