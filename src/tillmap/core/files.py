@@ -24,6 +24,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tillmap.core.errors import InputError, LostRowsError, ResourceError, first_line
+from tillmap.core.machine import may_write
 
 # Far above anything that the pipeline writes. A larger file is damaged, or was made to fill the memory.
 MAX_JSON_BYTES = 2**30
@@ -62,7 +63,7 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
     """
     place = _place_of(path)
     with _naming(path, _partial_of(place)):
-        if not is_stream(path) and (not place.exists() or _may_write(place.parent)):
+        if not is_stream(path) and (not place.exists() or may_write(place.parent)):
             place.parent.mkdir(parents=True, exist_ok=True)
             with _started(_partial_of(place)) as file:
                 yield file
@@ -114,11 +115,11 @@ def require_writable(path: Path) -> None:
         if place.is_block_device():
             raise InputError(f"{path}: this is a disk, and all that is on it would be lost; name a file")
         folder = next(parent for parent in place.parents if os.path.lexists(parent))
-        if place.exists() and not os.access(place, os.W_OK):
+        if place.exists() and not os.access(place, os.W_OK, effective_ids=True):
             raise PermissionError(errno.EACCES, "it may not be written")
         if folder != place.parent:
             TemporaryFile(dir=folder).close()
-        elif not is_stream(path) and (not place.exists() or _may_write(folder)):
+        elif not is_stream(path) and (not place.exists() or may_write(folder)):
             with _started(_partial_of(place)):
                 _partial_of(place).unlink()
     except OSError as error:
@@ -178,10 +179,6 @@ def _place_of(path: Path) -> Path:
 
 def _partial_of(place: Path) -> Path:
     return place.with_name(f".{place.name}.partial")
-
-
-def _may_write(folder: Path) -> bool:
-    return os.access(folder, os.W_OK | os.X_OK)
 
 
 @contextmanager

@@ -71,7 +71,7 @@ def has_home() -> bool:
 def may_write(folder: Path) -> bool:
     """Whether files can be made in a folder, or the folder itself where it does not exist yet. Makes nothing."""
     there = next((path for path in (folder, *folder.absolute().parents) if os.path.lexists(path)), Path("/"))
-    return there.is_dir() and os.access(there, os.W_OK | os.X_OK)
+    return there.is_dir() and os.access(there, os.W_OK | os.X_OK, effective_ids=True)
 
 
 def temporary_home() -> Path:
