@@ -27,7 +27,7 @@ _LOCKS = Path(".dvc/tmp/tillmap")
 _NO_ROOM = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "your disk quota is used up",
             errno.EFBIG: "a file would exceed the size limit"}  # fmt: skip
 _NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS)
-_WRITTEN = ("data", "models", "metrics", "plots")
+WRITTEN = ("data", "models", "metrics", "plots")  # the folders of the pipeline
 logger = logging.getLogger("tillmap")
 
 
@@ -121,7 +121,7 @@ def _check_allowed(name: str) -> None:
 def _check_writable() -> None:
     """Raise ResourceError if the pipeline's folders may not be written, before the work and not after it."""
     here = Path.cwd()
-    closed = [folder for folder in (here, *(here / name for name in _WRITTEN)) if not may_write(folder)]
+    closed = [folder for folder in (here, *(here / name for name in WRITTEN)) if not may_write(folder)]
     if closed:
         raise ResourceError(
             f"{closed[0]}: this folder may not be written; run as its owner, or in a copy of the project of your own"

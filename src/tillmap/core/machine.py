@@ -1,10 +1,12 @@
 """What this machine has: threads, a home for its user, and room for files that are kept between runs."""
 
+import errno
 import getpass
 import os
 import stat
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -44,28 +46,44 @@ def settle() -> None:
     """Give this process the name and the home of its user, if it has none: in a container with any user id, say.
 
     Libraries ask for both and fail without. Call it before they are imported. It sets `LOGNAME` and `HOME` of this
-    process. A home that is there stays, even if it cannot be written: it may hold keys.
-
-    Raises ResourceError if there is no folder for temporary files either.
+    process. A home that is there stays, even if it cannot be written: it may hold keys. If there is no room for
+    temporary files either, what needs a home fails later.
     """
     if not has_name():
-        os.environ["LOGNAME"] = f"user-{os.getuid()}"
+        os.environ["LOGNAME"] = _stand_in_name()
     if not has_home():
-        os.environ["HOME"] = str(temporary_home())
+        with suppress(ResourceError):
+            os.environ["HOME"] = str(temporary_home())
 
 
 def has_name() -> bool:
-    """Whether the user of this process has a name, in the environment or in the list of users."""
+    """Whether the user of this process has a name of its own, in the environment or in the list of users."""
     try:
-        return bool(getpass.getuser())
+        return getpass.getuser() not in ("", _stand_in_name())
     except (KeyError, OSError):
         return False
 
 
 def has_home() -> bool:
-    """Whether there is a home folder. `/` is none, unless it can be written: Docker gives it to unknown users."""
-    home = os.path.expanduser("~")  # noqa: PTH111 - `Path.expanduser` raises
-    return os.path.isabs(home) and os.path.isdir(home) and (home != "/" or may_write(Path(home)))  # noqa: PTH112, PTH117
+    """Whether the user has a home folder of its own.
+
+    `/` is none unless it can be written: Docker gives it to unknown users.
+    """
+    home = Path(os.path.expanduser("~"))  # noqa: PTH111 - `Path.expanduser` raises if there is none
+    if not home.is_absolute() or not os.path.isdir(home) or home == _stand_in_home():  # noqa: PTH112 - so does `is_dir`
+        return False
+    return home != Path("/") or may_write(home)
+
+
+def _stand_in_name() -> str:
+    return f"user-{os.getuid()}"
+
+
+def _stand_in_home() -> Path | None:
+    try:
+        return Path(tempfile.gettempdir()) / f"tillmap-{os.getuid()}"
+    except OSError:  # no folder for temporary files
+        return None
 
 
 def may_write(folder: Path) -> bool:
@@ -79,8 +97,10 @@ def temporary_home() -> Path:
 
     Raises ResourceError if no temporary files can be made, or if somebody else has made this folder.
     """
+    folder = _stand_in_home()
     try:
-        folder = Path(tempfile.gettempdir()) / f"tillmap-{os.getuid()}"
+        if folder is None:
+            raise FileNotFoundError(errno.ENOENT, "there is no folder for them")
         folder.mkdir(mode=0o700, exist_ok=True)
         found = folder.lstat()
     except OSError as error:
