@@ -190,7 +190,7 @@ def _user() -> Finding:
 
 
 def _project(root: Path) -> Finding:
-    """Whether the pipeline's folders may be written."""
+    """Whether the pipeline can run in this folder."""
     here = root.absolute()
     closed = [folder for folder in (here, *(here / name for name in WRITTEN)) if not may_write(folder)]
     if closed:
@@ -200,6 +200,8 @@ def _project(root: Path) -> Finding:
             f"{closed[0]} may not be written: `tillmap predict` works, the pipeline does not",
             "become its owner, or run the pipeline in a copy of the project of your own",
         )
+    if set("{}") & set(str(here)):
+        return Finding("project", False, f"{here}: DVC fails in a folder with braces in its name", "rename the folder")
     return Finding("project", True, f"{here} may be written")
 
 
