@@ -101,7 +101,8 @@ def temporary_home() -> Path:
     try:
         if folder is None:
             raise FileNotFoundError(errno.ENOENT, "there is no folder for them")
-        folder.mkdir(mode=0o700, exist_ok=True)
+        with suppress(FileExistsError):
+            folder.mkdir(mode=0o700)
         found = folder.lstat()
     except OSError as error:
         raise ResourceError(
