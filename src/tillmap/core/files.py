@@ -130,7 +130,7 @@ def require_writable(path: Path) -> None:
 
 def is_stream(path: Path) -> bool:
     """Whether an output is written through instead of replaced: `-`, an open file, a device or a pipe."""
-    return descriptor_of(path) is not None or (path.exists() and not path.is_file())
+    return descriptor_of(path) is not None or (os.path.exists(path) and not path.is_file())  # noqa: PTH110 - never raises
 
 
 def is_standard_output(path: Path) -> bool:

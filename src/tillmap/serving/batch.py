@@ -87,6 +87,7 @@ def label_feed(labeller: Labeller, feed: Feed, out: Path, format_: Format) -> Su
         confidence, failed = 0.0, 0
         with write_answers(out, format_, feed.columns.id, rows=checked.rows, numbers=checked.numbers) as write:
             for number, batch in enumerate(feed.batches(size)):
+                unchanged()
                 answers = read_table(run / f"{number:06d}.parquet")
                 _require_all(answers, batch, f"{run}: delete this folder; it")
                 answers = answers.assign(key=batch["key"].array)
