@@ -159,9 +159,9 @@ def test_a_file_that_changes_while_it_is_read_is_told(tmp_path, change):
     path.write_bytes(ROWS)
     check = watch(path)
     check()
-    with pytest.raises(InputError, match=r"rows\.jsonl: it changed while it was read; wait until it is complete"):
-        with steady(path):
-            change(path)
+    said = r"rows\.jsonl: it changed while it was read; wait until it is complete"
+    with pytest.raises(InputError, match=said), steady(path):
+        change(path)
     with pytest.raises(InputError, match="changed"):
         check()
 

@@ -325,7 +325,7 @@ def test_stages_write_no_answers_where_rows_are_lost(tmp_path, monkeypatch):
         with monkeypatch.context() as patched:
             found = getattr(postprocess, name)
             patched.setattr(postprocess, name, lambda *a, found=found, **options: found(*a, **options).iloc[:-1])
-            with pytest.raises(TillmapError, match="the predictions of nearest: row|not of the same rows"):
+            with pytest.raises(TillmapError, match=r"the predictions of nearest: row|not of the same rows"):
                 postprocess.main(params)
     predictions = Path("data/predictions/nearest.parquet").read_bytes()
     postprocess.main(params)
@@ -341,7 +341,7 @@ def test_stages_write_no_answers_where_rows_are_lost(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "words", ["<(zcat {0}.gz) --out -", "/dev/stdin --out >(cat) < {0}", "- --out /dev/stdout < {0}"]
+    "words", ["<(zcat {0}.gz) --out -", "/dev/stdin --out >(cat) < {0}", "- --out /proc/self/fd/1 < {0}"]
 )
 def test_what_shells_offer(project, feed, tmp_path, words):
     feed.with_name("feed.jsonl.gz").write_bytes(gzip.compress(ROWS))
