@@ -86,7 +86,10 @@ def stranger(tmp_path, monkeypatch):
     temporary = tmp_path / "tmp"
     temporary.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(temporary))
-    return temporary
+    before = dict(os.environ)
+    yield temporary
+    os.environ.clear()
+    os.environ.update(before)
 
 
 def test_a_stranger_gets_a_name_and_a_home_of_its_own(stranger):

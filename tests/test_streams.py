@@ -24,8 +24,9 @@ from tillmap.config import paths
 from tillmap.config.params import read_params
 from tillmap.core.errors import InputError, LostRowsError, TillmapError
 from tillmap.core.files import write_jsonl
+from tillmap.core.taxonomy import Levels
 from tillmap.serving import batch
-from tillmap.serving.feed import Columns, Feed
+from tillmap.serving.feed import open_feed
 from tillmap.serving.formats import write_answers
 from tillmap.serving.labeller import open_arm
 
@@ -267,7 +268,7 @@ def test_a_feed_that_changes_while_it_is_labelled_gives_no_output(labeller, feed
     name = "_key" if when == "before the labels" else "write_answers"
     monkeypatch.setattr(batch, name, changed(getattr(batch, name)))
     with pytest.raises(InputError, match="it changed while it was read"):
-        batch.label_feed(labeller, Feed(feed, Columns()), out, "jsonl")
+        batch.label_feed(labeller, open_feed(feed, labeller.params.data), out, "jsonl")
     assert not out.exists()
     assert (when == "before the labels") != any((tmp_path / "state").rglob("*.parquet")), (
         "no answers under a wrong name"
@@ -278,7 +279,7 @@ def test_an_arm_that_loses_a_row_gives_no_output(labeller, feed, tmp_path, monke
     label = type(labeller).label
     monkeypatch.setattr(type(labeller), "label", lambda *a, **options: label(*a, **options).iloc[1:])
     with pytest.raises(LostRowsError, match="linear gave 1 answers to 2 rows; nothing was written"):
-        batch.label_feed(labeller, Feed(feed, Columns()), tmp_path / "out.jsonl", "jsonl")
+        batch.label_feed(labeller, open_feed(feed, labeller.params.data), tmp_path / "out.jsonl", "jsonl")
     assert not (tmp_path / "out.jsonl").exists()
     assert not any((tmp_path / "state").rglob("*.parquet"))
 
@@ -287,7 +288,7 @@ def test_a_saved_batch_that_lost_a_row_gives_no_output(labeller, feed, tmp_path,
     read = batch.read_table
     monkeypatch.setattr(batch, "read_table", lambda path: read(path).iloc[1:])
     with pytest.raises(LostRowsError, match=r"state/predict/\w+: delete this folder; it gave 1 answers to 2 rows"):
-        batch.label_feed(labeller, Feed(feed, Columns()), tmp_path / "out.jsonl", "jsonl")
+        batch.label_feed(labeller, open_feed(feed, labeller.params.data), tmp_path / "out.jsonl", "jsonl")
     assert not (tmp_path / "out.jsonl").exists()
 
 
@@ -297,14 +298,15 @@ def test_a_writer_counts_its_rows(tmp_path, ending):
     path.write_text("old")
     row = {"key": "a", "supergroup": "s", "group": "g", "module": "m", "brand": "b", "confidence": 0.5}
     answers = pd.DataFrame([row | {"repair": "none", "in_tree": True, "source": "linear", "status": "ok"}])
+    shape = {"numbers": False, "levels": Levels(("supergroup", "group", "module", "brand"), "brand"), "codes": False}
     for rows in (0, 2):
         with (
             pytest.raises(LostRowsError, match=f"1 rows were to be written, but {rows} were read"),
-            write_answers(path, ending, "id", rows=rows, numbers=False) as write,
+            write_answers(path, ending, "id", rows=rows, **shape) as write,
         ):
             write(answers)
     assert path.read_text() == "old"
-    with write_answers(path, ending, "id", rows=1, numbers=False) as write:
+    with write_answers(path, ending, "id", rows=1, **shape) as write:
         write(answers)
     assert path.read_bytes() != b"old"
 

@@ -15,7 +15,7 @@ from tillmap.arms import ARMS, schema
 from tillmap.config import paths
 from tillmap.config.params import read_params
 from tillmap.core.files import new_folder, read_table, write_table
-from tillmap.core.taxonomy import LEVELS
+from tillmap.core.taxonomy import CONTEST
 from tillmap.retrieval.lexical import LexicalRetriever
 from tillmap.retrieval.neighbours import neighbours_table
 
@@ -44,7 +44,7 @@ def _original():
         params = read_params(paths.PARAMS, schema())
         for stage in (catalogue, ingest, stratify):
             stage.main(params)
-        _index(read_table(paths.ROWS), params.retrieval.k)
+        index_rows(read_table(paths.ROWS), params.retrieval)
         train.main(params, "linear")
         for arm in (arm for arm in ARMS if ARMS[arm].free):
             infer.main(params, arm)
@@ -52,12 +52,13 @@ def _original():
     return folder
 
 
-def _index(rows, k):
+def index_rows(rows, settings):
+    """Write the lexical index of the training rows, and the neighbours of all others."""
     training, asked = rows[rows["subset"] == "train"], rows[rows["subset"] != "train"]
-    lexical = LexicalRetriever.build(training["id"].to_numpy(), training["description"].tolist())
+    lexical = LexicalRetriever.build(training["id"].to_numpy(), training["description"].tolist(), sizes=settings.sizes)
     with new_folder(paths.INDEX) as index:
         lexical.save(index)
-    write_table(neighbours_table(lexical, training, asked, k), paths.NEIGHBOURS / "lexical.parquet")
+    write_table(neighbours_table(lexical, training, asked, settings.k), paths.NEIGHBOURS / "lexical.parquet")
 
 
 def set_params(folder, changes):
@@ -75,4 +76,4 @@ def read_lines(path):
 
 
 def labels_of(record):
-    return tuple(record[level] for level in LEVELS)
+    return tuple(record[level] for level in CONTEST)

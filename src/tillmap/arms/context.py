@@ -11,7 +11,7 @@ import pandas as pd
 from tillmap.config.blocks import Engine, Provider
 from tillmap.core.completions import Question
 from tillmap.core.files import read_json, read_jsonl, read_table
-from tillmap.core.taxonomy import KEY, LabelTree
+from tillmap.core.taxonomy import KEY, LabelTree, Levels
 
 T = TypeVar("T")
 FindNeighbours = Callable[[pd.DataFrame, str], pd.DataFrame]  # rows and a retriever's name to a neighbours table
@@ -55,7 +55,7 @@ class Context:
 
     @cached_property
     def rows(self) -> pd.DataFrame:
-        """All rows of the split: split, id, subset, description, retailer, price, the four labels and product."""
+        """All rows of the split: split, id, subset, description, retailer, price, the levels and product."""
         return read_table(self.rows_file)
 
     @property
@@ -75,6 +75,11 @@ class Context:
     def tree(self) -> LabelTree:
         """The label paths of the training subset."""
         return LabelTree.from_table(read_table(self.tree_file))
+
+    @property
+    def levels(self) -> Levels:
+        """The levels of the taxonomy."""
+        return self.tree.levels
 
     @cached_property
     def job(self) -> dict[str, Any]:

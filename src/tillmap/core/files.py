@@ -40,7 +40,7 @@ _MAX_LINKS = 40  # as in Linux
 # What is said of a file that cannot be exchanged for a new one, though it may be written: its owner would change, or it
 # is mounted by itself, as a container's files often are.
 _NOT_EXCHANGED = {errno.EPERM, errno.EACCES, errno.EINVAL, errno.EBUSY, errno.EXDEV}
-_OF_THE_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EPIPE}
+OF_THE_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EPIPE}  # such errors of writing
 
 
 def _how_to_get(path: Path) -> str:
@@ -129,8 +129,14 @@ def require_writable(path: Path) -> None:
 
 
 def is_stream(path: Path) -> bool:
-    """Whether an output is written through instead of replaced: `-`, an open file, a device or a pipe."""
-    return descriptor_of(path) is not None or (os.path.exists(path) and not path.is_file())  # noqa: PTH110 - never raises
+    """Whether a path is no file or folder of a disk but `-`, an open file, a device or a pipe."""
+    if descriptor_of(path) is not None:
+        return True
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return False
+    return not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)
 
 
 def is_standard_output(path: Path) -> bool:
@@ -283,7 +289,7 @@ def _naming(path: Path, partial: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.filename == str(partial) or (error.filename is None and error.errno in _OF_THE_DISK):
+        if error.filename == str(partial) or (error.filename is None and error.errno in OF_THE_DISK):
             error.filename = str(path)
         raise
 

@@ -65,7 +65,7 @@ def label_feed(labeller: Labeller, feed: Feed, out: Path, format_: Format) -> Su
     Raises InputError for a bad row or a feed that changes, ResourceError if another process labels the same feed or
     writes the same file, LostRowsError if a row would be missing, and what the arm raises.
     """
-    unchanged = watch(feed.path)
+    unchanged = watch(feed.file.path)
     checked, size = feed.check(), labeller.rows_at_once
     run = state_folder() / "predict" / _key(labeller, feed)
     with alone(run):
@@ -85,7 +85,10 @@ def label_feed(labeller: Labeller, feed: Feed, out: Path, format_: Format) -> Su
                     drift.add(batch)
                 bar.update(len(batch))
         confidence, failed = 0.0, 0
-        with write_answers(out, format_, feed.columns.id, rows=checked.rows, numbers=checked.numbers) as write:
+        levels, codes = labeller.tree.levels, bool(labeller.tree.codes)
+        with write_answers(
+            out, format_, feed.id_name, rows=checked.rows, numbers=checked.numbers, levels=levels, codes=codes
+        ) as write:
             for number, batch in enumerate(feed.batches(size)):
                 unchanged()
                 answers = read_table(run / f"{number:06d}.parquet")
@@ -108,14 +111,14 @@ def _require_all(answers: pd.DataFrame, batch: pd.DataFrame, what: str) -> None:
 
 def _key(labeller: Labeller, feed: Feed) -> str:
     """A hash of everything that the labels depend on."""
-    with feed.path.open("rb") as file:
+    with feed.file.path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     settings = {
         "arm": labeller.arm,
         "params": labeller.params.model_dump(include={*_SHAPING, *labeller.free, labeller.arm}),
         "neighbours_vote": labeller.params.neighbours_vote.model_dump(),
         "confidence": labeller.confidence and vars(labeller.confidence),
-        "columns": vars(feed.columns),
+        "reading": feed.reading,
         "feed": digest,
     }
     return run_key(settings, labeller.files())
