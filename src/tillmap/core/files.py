@@ -23,7 +23,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tillmap.core.errors import InputError, LostRowsError, ResourceError, first_line
+from tillmap.core.errors import InputError, LostRowsError, ModelError, ResourceError, first_line
 from tillmap.core.machine import may_write
 
 # Far above anything that the pipeline writes. A larger file is damaged, or was made to fill the memory.
@@ -308,6 +308,18 @@ def require_readable(path: Path) -> None:
         ) from None
     except OSError:
         return
+
+
+@contextmanager
+def of_this_version(path: Path) -> Iterator[None]:
+    """Raise ModelError where a file was read that does not hold what this version of tillmap saves."""
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise ModelError(
+            f"{path}: of another version of tillmap, or damaged ({first_line(error)}); run `dvc repro` to make it "
+            "anew, or use the version that made it"
+        ) from None
 
 
 def write_text(text: str, path: Path) -> None:

@@ -58,13 +58,14 @@ def steady(given: Path) -> Iterator[Input]:
         yield Input(Path(f"/proc/self/fd/{copy.fileno()}"), shown, stream=True)
 
 
-def watch(path: Path) -> Callable[[], None]:
-    """A function that raises InputError if the file is no longer as it is now: longer, newer, or another one."""
-    before = _look(path)
+def watch(*files: Path) -> Callable[[], None]:
+    """A function that raises InputError if a file is no longer as it is now: it is longer, newer, or another one."""
+    before = {path: _look(path) for path in files}
 
     def check() -> None:
-        if _look(path) != before:
-            raise InputError(f"{path}: it changed while it was read; wait until it is complete, then run again")
+        for path, look in before.items():
+            if _look(path) != look:
+                raise InputError(f"{path}: it changed while it was read; wait until it is complete, then run again")
 
     return check
 
