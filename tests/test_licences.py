@@ -8,9 +8,10 @@ LOCKED = re.compile(r"^([A-Za-z0-9._-]+)==", re.MULTILINE)
 ROW = re.compile(r"^\| (\S+) +\| (.+?) +\|$", re.MULTILINE)
 # Words of licences that ask for no more than a notice.
 PERMISSIVE = {
-    "MIT", "MIT-CMU", "MIT-0", "BSD", "BSD-2-Clause", "BSD-3-Clause", "3-Clause BSD", "0BSD", "BSD-derived (http://www.repoze.org/LICENSE.txt)",
-    "Apache-2.0", "Apache 2.0", "Apache License 2.0", "Apache Software", "Apache-2.0 WITH LLVM-exception", "ISC", "ISC (ISCL)", "PSF-2.0",
-    "Python Software Foundation", "CNRI-Python", "BSL-1.0", "CC0-1.0", "The Unlicense (Unlicense)", "Zope Public",
+    "MIT", "MIT-CMU", "MIT-0", "BSD", "BSD-2-Clause", "BSD-3-Clause", "3-Clause BSD", "0BSD",
+    "BSD-derived (http://www.repoze.org/LICENSE.txt)", "Apache-2.0", "Apache 2.0", "Apache License 2.0",
+    "Apache Software", "Apache-2.0 WITH LLVM-exception", "ISC", "ISC (ISCL)", "PSF-2.0", "Python Software Foundation",
+    "CNRI-Python", "BSL-1.0", "CC0-1.0", "The Unlicense (Unlicense)", "Zope Public",
 }  # fmt: skip
 # What docs/licences.md says something about.
 TOLD = {
