@@ -1,6 +1,7 @@
 """Files: whole or not at all, nothing of others is destroyed, the same bytes twice, errors that say what to do."""
 
 import os
+import resource
 import stat
 import subprocess
 import sys
@@ -415,6 +416,20 @@ def test_a_failure_leaves_nothing_beside_the_output(tmp_path):
         with pytest.raises(ZeroDivisionError), call(tmp_path / "out"):
             raise ZeroDivisionError
         assert alone(tmp_path) == []
+
+
+def test_no_room_keeps_the_old_file_and_leaves_nothing(tmp_path):
+    path = tmp_path / "out"
+    path.write_bytes(b"old")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))  # as a full disk: no file may be longer
+    try:
+        with pytest.raises(OSError, match="File too large") as caught:
+            write(path, bytes(2**16))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert caught.value.filename == str(path)
+    assert (alone(tmp_path), path.read_bytes()) == (["out"], b"old")
 
 
 def test_a_private_file_of_a_colleague_is_not_called_missing(reachable):

@@ -114,6 +114,14 @@ def test_a_bad_row_of_a_pipe_is_named_by_the_pipe(tillmap, tmp_path):
     assert (code, f"{pipe}:3: `indoml_id` is missing" in said) == (1, True)
 
 
+def test_bad_rows_that_are_left_out_of_a_stream_are_told(tillmap, tmp_path, caplog):
+    pipe = fed(tmp_path / "pipe", ROWS + b"{}\n")
+    code, out, _ = tillmap("predict", pipe, "--arm", "linear", "--out", "-", "--on-bad-row", "quarantine")
+    assert (code, ids(out)) == (0, [1, 2])
+    assert f"1 bad rows were left out; the first:\n{pipe}:3: `indoml_id` is missing" in caplog.text
+    assert not Path("-.bad.jsonl").exists()
+
+
 def test_an_empty_pipe_is_told(tillmap, tmp_path):
     code, _, said = tillmap("predict", "/dev/null", "--arm", "linear", "--out", tmp_path / "out.jsonl")
     assert (code, "/dev/null: there is no row in it" in said) == (1, True)
