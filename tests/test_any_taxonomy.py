@@ -6,8 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from trained import index_rows, set_params
+from typer.testing import CliRunner
 
 from stages import evaluate, infer, postprocess, stratify, train
+from tillmap import cli
 from tillmap.arms import schema
 from tillmap.config import paths
 from tillmap.config.params import read_params
@@ -147,3 +149,22 @@ def test_new_rows_are_labelled_as_the_test_rows_were(made, arm):
         if tree.codes:
             assert answers["code"].tolist() == [tree.code_of(path) for path in levels.paths(answers)]
             assert answers["code"].ne("").all()
+
+
+def test_predict_writes_the_levels_and_the_users_codes(made, tmp_path):
+    folder, levels = made
+    (tmp_path / "new.csv").write_text("ref;text;amount\nA1;best rye loaf fine;-1,20\nA2;new tonic red;3,00\n")
+    names = ["--id", "ref", "--text", "text", "--price", "amount"]
+    with chdir(folder), pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TILLMAP_STATE", str(tmp_path / "state"))
+        words = ["predict", str(tmp_path / "new.csv"), "--arm", "linear", "--out", str(tmp_path / "out.csv"), *names]
+        done = CliRunner().invoke(cli.app, words)
+        assert done.exit_code == 0, done.output
+        tree = LabelTree.from_table(read_table(paths.TREE))
+    written = pd.read_csv(tmp_path / "out.csv", dtype="str")
+    assert written.columns[: len(levels) + 1].tolist() == ["ref", *levels] and written["ref"].tolist() == ["A1", "A2"]
+    found = levels.paths(written)
+    assert all(path in tree for path in found)
+    assert ("code" in written) == bool(tree.codes)
+    if tree.codes:
+        assert written["code"].tolist() == [tree.code_of(path) for path in found]

@@ -442,6 +442,18 @@ def test_sizes_that_tell_goods_apart_are_used_and_others_are_not_tried() -> None
     assert "with sizes" not in {trial["tried"] for trial in fits.train(plain, tree, fits.Options(), 0).trials}
 
 
+def test_a_brand_of_digits_is_learnt_from_its_name_and_a_code_is_not() -> None:
+    levels = Levels(("kind", "maker"), brand="maker")
+    rows = pd.DataFrame({"description": ["tea one", "tea two"] * 4, "kind": ["1", "2"] * 4, "maker": "acme"})
+    rows = rows.assign(id=range(8), retailer=None, price=1.0)
+    known = LabelTree(
+        levels, tuple(LabelPath(*path) for path in [("1", "365"), ("1", "acme"), ("2", "acme")]), (0, 4, 4)
+    )
+    model = LinearModel.fit(rows, known, Recipe(unseen_penalty=None), 0)
+    scores = model.rank(pd.DataFrame({"description": ["365", "1"], "retailer": None, "price": 1.0})).best
+    assert scores[0, 1] > scores[1, 1] and scores[1, 0] < 0
+
+
 @pytest.mark.parametrize("texts", [["green tea"], ["茶"], ["茶", "ミルク"], ["น้ำ", "ไข่", "🍎"], ["a"] * 10])
 def test_a_handful_of_rows_makes_a_model(texts: list[str]) -> None:
     levels = Levels(("kind",))

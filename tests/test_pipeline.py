@@ -172,7 +172,7 @@ def test_all_arms_off_is_one_line(copy):
 def test_a_missing_source_says_what_to_set(project):
     project.set_params({"data": {"source": "nowhere/shop"}})
     output = project.dvc("repro", ok=False)
-    assert "nowhere/shop: there is no such folder; set `data.source`" in output
+    assert "nowhere/shop: there is no such folder or file; set `data.source`" in output
     assert "Traceback" not in output
 
 

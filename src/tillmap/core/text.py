@@ -6,8 +6,8 @@ import unicodedata
 _NOT_WORD = re.compile(r"[^\w%]+|_+")
 _VOWELS = re.compile(r"(?<=\w)[aeiou]+")
 _FIRST_PICTURE = 0x2600  # from here on, symbols are pictures such as emoji; before, they are signs such as the degree's
-# Letters of words that tills print without their strokes, and that Unicode does not take apart.
-_PLAIN = str.maketrans({"ł": "l", "ø": "o", "đ": "d", "ħ": "h", "ı": "i", "æ": "ae", "œ": "oe", "ð": "d", "þ": "th"})
+# Letters that tills print without their strokes, and that Unicode does not take apart.
+_PLAIN = str.maketrans({"ł": "l", "ø": "o", "đ": "d", "ħ": "h", "ı": "i", "æ": "ae", "œ": "oe", "ð": "d", "þ": "th"})  # noqa: RUF001  # Turkish
 
 
 def normalise(text: str, *, keep_accents: bool = False) -> str:

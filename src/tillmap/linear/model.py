@@ -306,34 +306,36 @@ def _named_labels(tree: LabelTree, columns: Ints) -> tuple[list[str], Ints]:
     """Label names and definitions as training examples, and their columns (texts, heads).
 
     "tata" is an example of that brand and says nothing about the levels above. "green tea" is an example of the chain
-    of that module and says nothing about the brand; so is what the taxonomy says about it. A name without letters,
-    such as a code, is no example.
+    of that module and says nothing about the brand; so is what the taxonomy says about it. A code, which has no letter,
+    is no example of its chain.
     """
-    depth = tree.levels.depth
+    levels = tree.levels
     texts: list[str] = []
     said: list[Ints] = []
 
     def say(text: str, path: int, heads: slice) -> None:
-        if any(map(str.isalpha, text)):
-            texts.append(text)
-            said.append(np.full(columns.shape[1], SILENT, dtype=np.int64))
-            said[-1][heads] = columns[path, heads]
+        texts.append(text)
+        said.append(np.full(columns.shape[1], SILENT, dtype=np.int64))
+        said[-1][heads] = columns[path, heads]
 
-    if tree.levels.brand:
+    if levels.brand:
         for brand, path in _first_with(path[-1] for path in tree).items():
-            say(str(brand), path, slice(depth, depth + 1))
-    chains = _first_with(map(tree.levels.chain_of, tree))
-    for chain, path in chains.items():
-        say(trim(chain)[-1], path, slice(0, depth))
-    for chain, path in chains.items():
-        say(tree.definition_of(chain), path, slice(0, depth))
+            if brand:
+                say(brand, path, slice(levels.depth, levels.depth + 1))
+    chains = _first_with(map(levels.chain_of, tree))
+    for text_of in (lambda chain: trim(chain)[-1], tree.definition_of):
+        for chain, path in chains.items():
+            if any(map(str.isalpha, text_of(chain))):
+                say(text_of(chain), path, slice(0, levels.depth))
     return texts, np.array(said, dtype=np.int64).reshape(len(texts), columns.shape[1])
 
 
 def _texts_without_rows(tree: LabelTree) -> list[str]:
     """What is said of paths that no row may say: their definitions, and the names of paths without rows."""
-    texts = [trim(tree.levels.chain_of(path))[-1] for path in tree if not tree.rows_of(path)]
-    return list(dict.fromkeys([*texts, *filter(None, tree.definitions)]))
+    without_rows = [path for path in tree if not tree.rows_of(path)]
+    names = [trim(tree.levels.chain_of(path))[-1] for path in without_rows]
+    brands = [path[-1] for path in without_rows if tree.levels.brand]
+    return list(dict.fromkeys(filter(None, [*names, *brands, *tree.definitions])))
 
 
 def _first_with(values: Iterable[Any]) -> dict[Any, int]:
