@@ -8,13 +8,19 @@ export DVC_NO_ANALYTICS := 1
 export DO_NOT_TRACK := 1
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: setup servers demo demo-openai share-demo rescore compare faults locks licences test test-slow test-all pytest-pipeline pytest-library lint types clean prune
+.PHONY: setup environment servers demo demo-openai share-demo rescore compare faults locks licences audit test test-slow test-all pytest-pipeline pytest-library lint types clean prune
 
 setup: $(INSTALLED)
 
+# The programs of an environment hold its path, so it does not work once the project was moved or copied.
+environment:
+	@made=$$(sed -n 's/^command = .* -m venv //p' $(VENV)/pyvenv.cfg 2>/dev/null); \
+	if [ -n "$$made" ] && [ ! "$$made" -ef $(VENV) ]; then \
+	  echo "$(VENV) was made as $$made and does not work here; run \`rm -rf $(VENV) && make setup\`" >&2; exit 1; fi
+
 # --no-deps: the locks are complete, and some packages depend on others that would pull in CUDA. pip checks the hashes of
 # the locks. torch has none, because its build depends on the package index.
-$(INSTALLED): requirements/torch.txt requirements/cpu.txt requirements/share.txt pyproject.toml
+$(INSTALLED): requirements/torch.txt requirements/cpu.txt requirements/share.txt pyproject.toml | environment
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --no-deps -r requirements/torch.txt
 	$(BIN)/python -m pip install --quiet --no-deps -r requirements/cpu.txt -r requirements/share.txt
@@ -76,6 +82,15 @@ LOCKED = $(shell sed -n 's/^\([^ \#]*\)==.*/\1/p' requirements/torch.txt require
 licences: setup
 	sed -i '/^|/d' docs/licences.md
 	$(BIN)/pip-licenses --packages $(LOCKED) | grep -v '^|  ' >> docs/licences.md
+
+# Looks up the locked versions among the known vulnerabilities. Needs the network, and an environment of its own, because
+# the auditor's packages are not tillmap's.
+audit:
+	$(PYTHON) -m venv $(VENV)-audit
+	$(VENV)-audit/bin/python -m pip install --quiet pip-audit==2.10.1
+	for lock in torch cpu share gpu; do \
+	  $(VENV)-audit/bin/pip-audit --strict --disable-pip --no-deps -r requirements/$$lock.txt || exit 1; \
+	done
 
 # The fast tests, with one small run of the pipeline. `make test-slow` runs the tests that are marked slow (servers, kills,
 # full disks, SmolLM2, the documented commands), `make test-all` runs both.

@@ -28,7 +28,7 @@ ANSWERS = pd.DataFrame(
 
 
 def written(path, format_, id_name="sku", numbers=False, codes=True):
-    with write_answers(path, format_, id_name, numbers=numbers, levels=LEVELS, codes=codes) as write:
+    with write_answers(path, format_, id_name, rows=3, numbers=numbers, levels=LEVELS, codes=codes) as write:
         write(ANSWERS)
         write(ANSWERS.tail(1).reset_index(drop=True).assign(key="8"))
     return path

@@ -7,6 +7,7 @@ import typer
 
 from tillmap.cli import cancel, doctor, init, predict, private, profile, prune, review, submit, summary
 from tillmap.core.errors import TillmapError
+from tillmap.core.machine import settle
 
 _EXIT = """Exit codes: 0 success, 1 an error that you can fix (the message says how), 2 wrong options or arguments."""
 
@@ -30,6 +31,7 @@ def run() -> None:
     logging.basicConfig(level=logging.ERROR, format="%(message)s", stream=sys.stderr)
     logging.getLogger("tillmap").setLevel(logging.INFO)
     try:
+        settle()
         app()
     except TillmapError as error:
         sys.exit(f"tillmap: {error}")

@@ -23,6 +23,10 @@ class ResourceError(TillmapError):
     """The machine lacks memory, disk space or a device."""
 
 
+class LostRowsError(TillmapError):
+    """The rows of an output are not those of its input. The output is not written."""
+
+
 def first_line(error: BaseException) -> str:
     """The first line of a library's error, cut to 200 characters, for a message of our own.
 

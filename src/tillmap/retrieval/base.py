@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from tillmap.core.errors import InputError, first_line
+from tillmap.core.files import require_readable
 from tillmap.core.quantities import without_quantities
 from tillmap.core.text import normalise
 
@@ -163,7 +164,8 @@ class Retriever(ABC):
 
 
 def read_tensors(path: Path) -> dict[str, NDArray[Any]]:
-    """Read the arrays of a safetensors file. Raises InputError if it is missing or damaged."""
+    """Read the arrays of a safetensors file. Raises InputError if it is missing, private or damaged."""
+    require_readable(path)
     try:
         return dict(load_file(path))
     except FileNotFoundError:

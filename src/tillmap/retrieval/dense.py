@@ -11,6 +11,7 @@ from safetensors.numpy import save_file
 from tqdm import tqdm
 
 from tillmap.core.errors import InputError, ModelError
+from tillmap.core.files import require_readable
 from tillmap.retrieval.base import HOW_TO_GET, MAX_PAIRS, Descriptions, Floats, Ids, Retriever, Texts, read_tensors
 from tillmap.retrieval.embedding import Embedder
 
@@ -99,6 +100,7 @@ class DenseRetriever(Retriever):
         """
         texts = Texts.of_tensors(read_tensors(folder / "dense.safetensors"))
         path = folder / "dense.faiss"
+        require_readable(path)
         try:
             index = faiss.read_index(str(path))
         except RuntimeError as error:

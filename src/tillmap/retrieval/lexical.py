@@ -16,7 +16,7 @@ from sparse_dot_topn import sp_matmul_topn
 from tqdm import tqdm
 
 from tillmap.core.errors import InputError
-from tillmap.core.files import read_json, write_json
+from tillmap.core.files import of_this_version, read_json, write_json
 from tillmap.core.text import without_vowels
 from tillmap.retrieval.base import MAX_PAIRS, Descriptions, Floats, Ids, Retriever, Texts, read_tensors
 
@@ -113,15 +113,20 @@ class LexicalRetriever(Retriever):
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        """Read what `save` wrote. Raises InputError if a file is missing or damaged."""
-        arrays, settings = read_tensors(folder / "lexical.safetensors"), read_json(folder / "lexical.json")
-        vectoriser = _vectoriser(tuple(settings["ngrams"]), settings.pop("grams"))
-        vectoriser.idf_ = arrays["idf"]
-        texts = Texts.of_tensors(arrays)
-        shape = (len(texts.keys), len(arrays["idf"]))
-        return cls(
-            texts, vectoriser, csr_matrix((arrays["data"], arrays["indices"], arrays["indptr"]), shape), settings
-        )
+        """Read what `save` wrote.
+
+        Raises InputError if a file is missing or damaged, ModelError if it is of another version.
+        """
+        arrays, written = read_tensors(folder / "lexical.safetensors"), read_json(folder / "lexical.json")
+        with of_this_version(folder / "lexical.json"):
+            ngrams = tuple(written["ngrams"])
+            settings = {"ngrams": ngrams, "length": float(written["length"]), "flat_up_to": int(written["flat_up_to"])}
+            vectoriser = _vectoriser(ngrams, written["grams"])
+            vectoriser.idf_ = arrays["idf"]
+            texts = Texts.of_tensors(arrays)
+            shape = (len(texts.keys), len(arrays["idf"]))
+            documents = csr_matrix((arrays["data"], arrays["indices"], arrays["indptr"]), shape)
+            return cls(texts, vectoriser, documents, settings)
 
 
 class _Engine:

@@ -6,10 +6,13 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+import pandas as pd
 from tqdm import tqdm
 
 from tillmap.catalogue.formats import Format
+from tillmap.core.errors import LostRowsError
 from tillmap.core.files import read_table, write_table
+from tillmap.core.inputs import watch
 from tillmap.core.run_state import alone, run_key, state_folder
 from tillmap.serving.feed import Feed
 from tillmap.serving.formats import write_answers
@@ -50,7 +53,8 @@ class Summary:
 def label_feed(labeller: Labeller, feed: Feed, out: Path, format_: Format) -> Summary:
     """Label every row of a feed and write them to `out`, in the same order. A killed run resumes with the next batch.
 
-    The whole feed is checked before the first row is labelled, and `out` is written after the last one.
+    The whole feed is checked before the first row is labelled, and `out` is written after the last one. The feed is
+    read several times, so a change of its file in between is an error.
 
     Args:
         labeller: labels the rows.
@@ -58,8 +62,10 @@ def label_feed(labeller: Labeller, feed: Feed, out: Path, format_: Format) -> Su
         out: the file to write; an existing one is replaced.
         format_: the format of `out`.
 
-    Raises InputError for a bad row, ResourceError if another process labels the same feed, and what the arm raises.
+    Raises InputError for a bad row or a feed that changes, ResourceError if another process labels the same feed or
+    writes the same file, LostRowsError if a row would be missing, and what the arm raises.
     """
+    unchanged = watch(feed.file.path)
     checked, size = feed.check(), labeller.rows_at_once
     run = state_folder() / "predict" / _key(labeller, feed)
     with alone(run):
@@ -69,23 +75,38 @@ def label_feed(labeller: Labeller, feed: Feed, out: Path, format_: Format) -> Su
         drift = Drift(labeller.seen) if labeller.seen else None
         with tqdm(total=checked.rows, desc=labeller.arm, unit="row", disable=None) as bar:
             for number, batch in enumerate(feed.batches(size)):
+                unchanged()  # else the answers of other rows would be saved as those of this feed
                 piece = run / f"{number:06d}.parquet"
                 if not piece.is_file():
-                    write_table(labeller.label(batch, first=number * size).drop(columns="key"), piece)
+                    answers = labeller.label(batch, first=number * size).drop(columns="key")
+                    _require_all(answers, batch, labeller.arm)
+                    write_table(answers, piece)
                 if drift is not None:
                     drift.add(batch)
                 bar.update(len(batch))
         confidence, failed = 0.0, 0
         levels, codes = labeller.tree.levels, bool(labeller.tree.codes)
-        with write_answers(out, format_, feed.id_name, numbers=checked.numbers, levels=levels, codes=codes) as write:
+        with write_answers(
+            out, format_, feed.id_name, rows=checked.rows, numbers=checked.numbers, levels=levels, codes=codes
+        ) as write:
             for number, batch in enumerate(feed.batches(size)):
-                answers = read_table(run / f"{number:06d}.parquet").assign(key=batch["key"].array)
+                unchanged()
+                answers = read_table(run / f"{number:06d}.parquet")
+                _require_all(answers, batch, f"{run}: delete this folder; it")
+                answers = answers.assign(key=batch["key"].array)
                 write(answers)
                 confidence += float(answers["confidence"].sum())
                 failed += int((answers["status"] != "ok").sum())
+            unchanged()
         shutil.rmtree(run)
     model = labeller.confidence
     return Summary(checked.rows, failed, model.expected_accuracy([confidence / checked.rows]) if model else None, drift)
+
+
+def _require_all(answers: pd.DataFrame, batch: pd.DataFrame, what: str) -> None:
+    """Raise LostRowsError unless each row of a batch has one answer."""
+    if len(answers) != len(batch):
+        raise LostRowsError(f"{what} gave {len(answers):,} answers to {len(batch):,} rows; nothing was written")
 
 
 def _key(labeller: Labeller, feed: Feed) -> str:

@@ -12,7 +12,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tillmap.catalogue.formats import Format
+from tillmap.catalogue.formats import Format, format_of, unpacked
+from tillmap.core.errors import LostRowsError
 from tillmap.core.files import replacing
 from tillmap.core.taxonomy import Levels
 
@@ -29,9 +30,17 @@ def answer_columns(id_name: str, levels: Levels, *, codes: bool) -> dict[str, st
     return {name: f"answer_{name}" if name == id_name else name for name in names}
 
 
+def format_or_lines(path: Path, stream: bool) -> Format:
+    """The format that a file's name says; JSON Lines for a stream whose name says nothing.
+
+    Raises InputError for an unknown ending.
+    """
+    return "jsonl" if stream and not path.suffix else format_of(unpacked(path))
+
+
 @contextmanager
 def write_answers(
-    path: Path, format_: Format, id_name: str, *, numbers: bool, levels: Levels, codes: bool
+    path: Path, format_: Format, id_name: str, *, rows: int, numbers: bool, levels: Levels, codes: bool
 ) -> Iterator[Write]:
     """Give a function that appends a table of labelled rows to a file.
 
@@ -41,6 +50,7 @@ def write_answers(
         path: the file to write.
         format_: its format.
         id_name: what to call the column of ids.
+        rows: how many rows will be written.
         numbers: whether every id is a whole number, or the text of one. Then the ids are written as numbers. Else a
             Parquet file has them all as text, since a column has one type; JSON Lines keep each as it was.
         levels: the names of the levels.
@@ -48,13 +58,18 @@ def write_answers(
 
     A table has `key` (the id), the levels (null where a path ends), `code` if there are codes, confidence, repair,
     in_tree, source and status.
+
+    Raises LostRowsError, and leaves `path` as it is, if another number of rows was written.
     """
+    written = 0
     writer = {"jsonl": _jsonl_writer, "csv": _csv_writer, "parquet": _parquet_writer}[format_]
     columns = answer_columns(id_name, levels, codes=codes)
     texts = [*levels, *(["code"] if codes else [])]
     with replacing(path) as file, writer(file, id_name, columns, numbers) as write:
 
         def append(answers: pd.DataFrame) -> None:
+            nonlocal written
+            written += len(answers)
             keys = [int(key) for key in answers["key"]] if numbers else list(answers["key"])
             labels = answers[texts].astype(object)
             labels = labels.where(labels.notna() & (labels != ""), None)
@@ -62,6 +77,10 @@ def write_answers(
             write(answers.assign(key=ids, **{name: labels[name] for name in texts})[["key", *columns]])
 
         yield append
+        if written != rows:
+            raise LostRowsError(
+                f"{path}: {written:,} rows were to be written, but {rows:,} were read; nothing was written: run again"
+            )
 
 
 Columns = Mapping[str, str]  # see `answer_columns`

@@ -16,7 +16,7 @@ from tillmap.arms.rules import AnswerRules
 from tillmap.config import paths
 from tillmap.config.params import Params
 from tillmap.core.errors import InputError
-from tillmap.core.files import OFF, read_json, read_table
+from tillmap.core.files import OFF, of_this_version, read_json, read_table
 from tillmap.core.taxonomy import KEY, Key, LabelTree, Levels, RankedPaths
 from tillmap.postprocessing.calibration import CandidateScores, Confidence, candidate_scores, make_signals
 from tillmap.postprocessing.predictions import ALONE, TOGETHER, make_repairer, predict
@@ -132,7 +132,10 @@ class Labeller:
     @cached_property
     def seen(self) -> Seen | None:
         """The retailers and words of the training rows; None if their file is missing."""
-        return Seen.from_json(read_json(paths.SEEN)) if paths.SEEN.is_file() else None
+        if not paths.SEEN.is_file():
+            return None
+        with of_this_version(paths.SEEN):
+            return Seen.from_json(read_json(paths.SEEN))
 
     @cached_property
     def tree(self) -> LabelTree:
