@@ -1,6 +1,7 @@
 """Loads an engine by its name, after checking that the machine has enough memory for the model."""
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -21,11 +22,12 @@ def load_engine(
     Raises ParamsError if there is no such engine, ModelError if the model or adapter is invalid, and ResourceError if
     the machine lacks memory.
     """
+    machine = replace(machine, dtype=usable_dtype(machine.dtype))
     if adapter is not None:
         check_adapter(adapter)
         if machine.lora == "merge":
             with TemporaryDirectory() as merged:  # only needed until the engine has loaded the weights
-                merge_adapter(model, adapter, Path(merged), "fp32")
+                merge_adapter(model, adapter, Path(merged), machine.dtype)
                 return load_engine(name, Path(merged), machine, generation)
     require_memory(model, machine)
     logger.info("%s: %d processor threads", name, use_threads(machine.threads))
@@ -38,6 +40,16 @@ def load_engine(
 
         return TransformersEngine(model, machine, generation, adapter)
     raise ParamsError(f"there is no engine {name!r}; expected vllm or transformers")
+
+
+def usable_dtype(dtype: str) -> str:
+    """The dtype, or float16 instead of bfloat16 on a GPU that cannot compute with that, such as a T4."""
+    import torch
+
+    if dtype != "bfloat16" or not torch.cuda.is_available() or torch.cuda.is_bf16_supported(including_emulation=False):
+        return dtype
+    logger.info("this GPU has no bfloat16: float16 is used instead")
+    return "float16"
 
 
 def require_memory(model: Path, machine: Machine) -> None:

@@ -1,0 +1,105 @@
+"""Merging an adapter into its base, also into one of 4 bit; both engines answer with the result."""
+
+import json
+
+import pytest
+
+from tillmap.core.completions import Question
+from tillmap.core.errors import ModelError
+from tillmap.llm.checkpoints import check_checkpoint
+from tillmap.llm.engines.loading import load_engine
+from tillmap.llm.interface.generation import Generation, Machine
+from tillmap.llm.merging import merge_adapter
+from tiny import make_adapter, make_tiny_4bit
+
+GREEDY = Generation(max_new_tokens=8, temperature=0.0, seed=0)
+MERGING = Machine("float32", 256, 8, kv_cache_gib=0.1, eager=True, lora="merge")
+QUESTIONS = [
+    Question("test", number, [{"role": "user", "content": text}])
+    for number, text in enumerate(("butter", "gldn mdw bttr 250 g", "toothpaste", "cat food"))
+]
+
+
+@pytest.fixture(scope="module")
+def four_bit(tiny, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("four-bit") / "model"
+    make_tiny_4bit(tiny, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def adapter(tiny, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("adapter")
+    make_adapter(tiny, folder)
+    return folder
+
+
+def tensors(folder):
+    from safetensors.torch import load_file
+
+    return {name: weights for file in folder.glob("*.safetensors") for name, weights in load_file(file).items()}
+
+
+def unpacked(four_bit, name):
+    """A weight of the 4-bit checkpoint, read from its file and unpacked without transformers."""
+    from bitsandbytes.functional import QuantState, dequantize_4bit
+
+    found = tensors(four_bit)
+    beside = {key.removeprefix(f"{name}."): value for key, value in found.items() if key.startswith(f"{name}.")}
+    return dequantize_4bit(found[name], QuantState.from_dict(beside, device="cpu"))
+
+
+@pytest.mark.parametrize(("dtype", "rounding"), [("float32", 1e-6), ("bfloat16", 2**-7), ("float16", 2**-10)])
+def test_a_merged_4_bit_base_is_the_unpacked_base_plus_the_adapter(dtype, rounding, four_bit, adapter, tmp_path):
+    import torch
+
+    merge_adapter(four_bit, adapter, tmp_path, dtype)
+    check_checkpoint(tmp_path)
+    assert "quantization_config" not in json.loads((tmp_path / "config.json").read_text())
+    merged, lora = tensors(tmp_path), tensors(adapter)
+    config = json.loads((adapter / "adapter_config.json").read_text())
+    name = "model.layers.1.mlp.down_proj.weight"
+    first, second = (lora[f"base_model.model.{name[:-7]}.lora_{side}.weight"] for side in "AB")
+    base, change = unpacked(four_bit, name), config["lora_alpha"] / config["r"] * second @ first
+    assert merged[name].dtype == getattr(torch, dtype)
+    assert torch.allclose(merged[name].float(), base + change, rtol=0, atol=rounding * float(base.abs().max()))
+    assert float(change.abs().max()) > rounding * float(base.abs().max())
+    assert not [name for name in merged if "quant" in name or "absmax" in name]
+
+
+@pytest.mark.parametrize("name", ["vllm", "transformers"])
+def test_an_engine_that_merges_answers_as_the_merged_model(name, four_bit, adapter, tmp_path):
+    merge_adapter(four_bit, adapter, tmp_path, "float32")
+    engine = load_engine(name, four_bit, MERGING, GREEDY, adapter)
+    answers = [answer.text for answer in engine.answer(QUESTIONS)]
+    engine.close()
+    merged = load_engine("transformers", tmp_path, MERGING, GREEDY)
+    assert answers == [answer.text for answer in merged.answer(QUESTIONS)]
+
+
+def test_transformers_serves_the_adapter_on_4_bit(four_bit, adapter):
+    engine = load_engine("transformers", four_bit, MERGING, GREEDY)
+    plain = [answer.text for answer in engine.answer(QUESTIONS)]
+    served = load_engine("transformers", four_bit, Machine("float32", 256, 8, None, eager=True), GREEDY, adapter)
+    assert [answer.text for answer in served.answer(QUESTIONS)] != plain
+
+
+def test_vllm_says_why_it_does_not_take_4_bit_and_what_to_do(four_bit):
+    with pytest.raises(ModelError) as told:
+        load_engine("vllm", four_bit, MERGING, GREEDY)
+    assert "Unknown quantization method: bitsandbytes" in str(told.value)
+    assert "set the arm's engine to transformers" in str(told.value)
+    assert "kv_cache_gib" not in str(told.value)
+
+
+def test_what_cannot_be_merged_is_an_error_of_one_line(four_bit, adapter, tmp_path):
+    import torch
+    from safetensors.torch import save_file
+
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "adapter_config.json").write_text((adapter / "adapter_config.json").read_text())
+    save_file({name: torch.ones(3, 3) for name in tensors(adapter)}, other / "adapter_model.safetensors")
+    with pytest.raises(ModelError, match="cannot be merged into") as told:
+        merge_adapter(four_bit, other, tmp_path / "merged", "float32")
+    assert "\n" not in str(told.value)
