@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 from tillmap.core.errors import ParamsError, ResourceError
 from tillmap.core.machine import use_threads
 from tillmap.llm.checkpoints import check_adapter
-from tillmap.llm.interface.generation import Engine, Generation, Machine
+from tillmap.llm.interface.generation import Generation, LoadedEngine, Machine
 from tillmap.llm.merging import merge_adapter
 
 logger = logging.getLogger(__name__)
@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 
 def load_engine(
     name: str, model: Path, machine: Machine, generation: Generation, adapter: Path | None = None
-) -> Engine:
+) -> LoadedEngine:
     """Load an engine, `vllm` or `transformers`, with its model and an optional LoRA adapter, used for all questions.
 
     Raises ParamsError if there is no such engine, ModelError if the model or adapter is invalid, and ResourceError if

@@ -77,7 +77,7 @@ class TransformersEngine:
         ]
 
     def close(self) -> None:
-        """See `Engine.close`."""
+        """See `LoadedEngine.close`."""
         import torch
 
         del self._model

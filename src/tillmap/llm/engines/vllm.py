@@ -105,7 +105,7 @@ class VllmEngine:
         ]
 
     def close(self) -> None:
-        """See `Engine.close`."""
+        """See `LoadedEngine.close`. Other engines of vLLM in this process end with it: they share its process group."""
         import torch
 
         self._llm.llm_engine.engine_core.shutdown()
@@ -157,7 +157,7 @@ def _unable(model: Path, error: Exception) -> TillmapError:
         )
     if "quantization" in cause(error):
         return ModelError(
-            f"{said}; set the arm's engine to transformers, or for a tuned arm engine.lora to merge, which unpacks the base"
+            f"{said}; set the arm's engine to transformers or, for a tuned arm, engine.lora to merge (this unpacks it)"
         )
     return ModelError(f"{said}; set the arm's engine to transformers, or remove the cause: docs/gpu.md")
 

@@ -90,10 +90,14 @@ class Machine:
 
 
 class Engine(Protocol):
-    """A loaded model. The same batch gives the same answers, whatever was asked before."""
+    """A model that answers. The same batch gives the same answers, whatever was asked before."""
 
     def answer(self, questions: Sequence[Question]) -> list[Completion]:
         """One completion per question, in order. A question that cannot be answered gets the status `error`."""
+
+
+class LoadedEngine(Engine, Protocol):
+    """A model in this process."""
 
     def close(self) -> None:
         """Free the memory of the model, on the GPU too. The engine cannot answer any more."""

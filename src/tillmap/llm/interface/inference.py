@@ -15,7 +15,7 @@ from tillmap.core.completions import Completion, Question, failed
 from tillmap.core.errors import ResourceError, TillmapError
 from tillmap.core.machine import free_threads
 from tillmap.core.run_state import AnswerLog, alone, read_answers, run_key, state_folder
-from tillmap.llm.interface.generation import Engine, Generation, Machine
+from tillmap.llm.interface.generation import Engine, Generation, LoadedEngine, Machine
 
 logger = logging.getLogger(__name__)
 
@@ -65,13 +65,13 @@ class KeptEngine:
     """Keeps an engine loaded for more questions to the same model. Before another one is loaded, it ends."""
 
     def __init__(self) -> None:
-        self._loaded: tuple[LocalModel, Engine] | None = None
+        self._loaded: tuple[LocalModel, LoadedEngine] | None = None
 
-    def load(self, model: LocalModel, run: Path) -> Engine:
+    def load(self, model: LocalModel, run: Path) -> LoadedEngine:
         """The engine of a model, with the processor threads that the run in this folder began with.
 
-        The sums of more threads differ in their last bits, and a resumed run must repeat an unbroken one. A new run takes
-        the threads of the engine that is loaded, or else those that are free.
+        The sums of more threads differ in their last bits, and a resumed run must repeat an unbroken one. A new run
+        takes the threads of the engine that is loaded, or else those that are free.
         """
         from tillmap.llm.engines.loading import load_engine
 

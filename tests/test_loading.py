@@ -1,19 +1,22 @@
-"""Merging an adapter into its base, also into one of 4 bit; both engines answer with the result."""
+"""How engines load and end: 4-bit bases, adapters that are merged into them, and memory that is free again."""
 
 import json
+import weakref
+from dataclasses import replace
 
 import pytest
 
 from tillmap.core.completions import Question
 from tillmap.core.errors import ModelError
 from tillmap.llm.checkpoints import check_checkpoint
-from tillmap.llm.engines.loading import load_engine
+from tillmap.llm.engines.loading import load_engine, usable_dtype
 from tillmap.llm.interface.generation import Generation, Machine
 from tillmap.llm.merging import merge_adapter
 from tiny import make_adapter, make_tiny_4bit
 
 GREEDY = Generation(max_new_tokens=8, temperature=0.0, seed=0)
-MERGING = Machine("float32", 256, 8, kv_cache_gib=0.1, eager=True, lora="merge")
+SMALL = Machine("float32", 256, 8, kv_cache_gib=0.05, eager=True)
+MERGING = replace(SMALL, lora="merge")
 QUESTIONS = [
     Question("test", number, [{"role": "user", "content": text}])
     for number, text in enumerate(("butter", "gldn mdw bttr 250 g", "toothpaste", "cat food"))
@@ -80,7 +83,7 @@ def test_an_engine_that_merges_answers_as_the_merged_model(name, four_bit, adapt
 def test_transformers_serves_the_adapter_on_4_bit(four_bit, adapter):
     engine = load_engine("transformers", four_bit, MERGING, GREEDY)
     plain = [answer.text for answer in engine.answer(QUESTIONS)]
-    served = load_engine("transformers", four_bit, Machine("float32", 256, 8, None, eager=True), GREEDY, adapter)
+    served = load_engine("transformers", four_bit, SMALL, GREEDY, adapter)
     assert [answer.text for answer in served.answer(QUESTIONS)] != plain
 
 
@@ -103,3 +106,33 @@ def test_what_cannot_be_merged_is_an_error_of_one_line(four_bit, adapter, tmp_pa
     with pytest.raises(ModelError, match="cannot be merged into") as told:
         merge_adapter(four_bit, other, tmp_path / "merged", "float32")
     assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize("name", ["vllm", "transformers"])
+def test_a_closed_engine_is_gone_and_a_second_one_answers_the_same(name, tiny):
+    """More rows at once than the engine takes are no different, either."""
+    texts = []
+    for batch_rows in (8, 2):
+        engine = load_engine(name, tiny, replace(SMALL, batch_rows=batch_rows), GREEDY)
+        texts.append([answer.text for answer in engine.answer(QUESTIONS)])
+        model = weakref.ref(model_of(engine))
+        engine.close()
+        assert model() is None, "something still holds the weights"
+    assert texts[0] == texts[1]
+
+
+def model_of(engine):
+    if hasattr(engine, "_model"):
+        return engine._model
+    return engine._llm.llm_engine.model_executor.driver_worker.worker.model_runner.model
+
+
+@pytest.mark.parametrize(("cuda", "has_it", "used"), [(False, False, "bfloat16"), (True, True, "bfloat16"),
+                                                     (True, False, "float16")])  # fmt: skip
+def test_a_gpu_without_bfloat16_gets_float16(cuda, has_it, used, monkeypatch):
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: has_it and not including_emulation)
+    assert usable_dtype("bfloat16") == used
+    assert usable_dtype("float32") == "float32"
