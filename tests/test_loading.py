@@ -1,10 +1,14 @@
 """How engines load and end: 4-bit bases, adapters that are merged into them, and memory that is free again."""
 
 import json
+import os
+import subprocess
+import sys
 import weakref
 from dataclasses import replace
 
 import pytest
+from hub_server import serve_hub
 
 from tillmap.core.completions import Question
 from tillmap.core.errors import ModelError
@@ -136,3 +140,39 @@ def test_a_gpu_without_bfloat16_gets_float16(cuda, has_it, used, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: has_it and not including_emulation)
     assert usable_dtype("bfloat16") == used
     assert usable_dtype("float32") == "float32"
+
+
+DOWNLOAD = """
+import sys
+from pathlib import Path
+from tillmap.core.errors import ModelError
+from tillmap.llm.checkpoints import fetch_checkpoint
+try:
+    fetch_checkpoint("shop/base", "0" * 40, Path(sys.argv[1]))
+except ModelError as error:
+    sys.exit(str(error))
+"""
+
+
+def test_an_interrupted_download_goes_on_with_the_files_that_are_missing(tiny, tmp_path):
+    with serve_hub(token="") as hub:
+        hub.files["shop/base"] = {file.name: file.read_bytes() for file in tiny.iterdir()}
+        env = {"HF_ENDPOINT": hub.url, "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1"}
+        env |= {"TILLMAP_STATE": str(tmp_path / "state")}
+
+        def download(folder):
+            folder.mkdir()
+            command = [sys.executable, "-c", DOWNLOAD, str(folder)]
+            return subprocess.run(command, env=os.environ | env, text=True, capture_output=True, check=False)
+
+        hub.refused.add("tokenizer.json")
+        done = download(tmp_path / "first")
+        assert done.returncode == 1
+        assert "model shop/base could not be downloaded" in done.stderr
+        assert "model.safetensors" in hub.given
+        hub.refused.clear()
+        done = download(tmp_path / "second")
+        assert done.returncode == 0, done.stderr[-3000:]
+    assert sorted(hub.given) == sorted(hub.files["shop/base"]), "each file once"
+    assert {file.name: file.read_bytes() for file in (tmp_path / "second").iterdir()} == hub.files["shop/base"]
+    assert not list((tmp_path / "state/downloads").iterdir()), "no second copy is kept"
