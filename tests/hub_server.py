@@ -1,6 +1,4 @@
-"""A Hugging Face hub on this machine. It takes a repository and one commit, as `HfApi.upload_folder` sends it, and gives
-its files to whoever downloads them.
-"""
+"""A Hugging Face hub on this machine. It takes a repository in one commit, and gives the files of a repository."""
 
 import base64
 import json

@@ -8,12 +8,13 @@ import weakref
 from dataclasses import replace
 
 import pytest
-from hub_server import serve_hub
 
+from hub_server import serve_hub
 from tillmap.core.completions import Question
 from tillmap.core.errors import ModelError
+from tillmap.core.machine import usable_dtype
 from tillmap.llm.checkpoints import check_checkpoint
-from tillmap.llm.engines.loading import load_engine, usable_dtype
+from tillmap.llm.engines.loading import load_engine
 from tillmap.llm.interface.generation import Generation, Machine
 from tillmap.llm.merging import merge_adapter
 from tiny import make_adapter, make_tiny_4bit

@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import sys
+import sysconfig
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from queue import Empty, Queue
@@ -20,8 +21,10 @@ from tillmap.core.errors import TillmapError
 from tillmap.core.run_state import state_folder
 
 _PYTHON = (3, 11)
-_MIN_DISK_GIB = 2  # for the data and the models; the environment, 4.6 GiB, is installed already
+_MIN_DISK_GIB = 2  # for the data and small models; the environment is installed already
+_BASE_GIB = 16  # of a base from the hub: 8 billion parameters in 16 bit, or in 4 bit and later unpacked
 _MIN_GPU_GIB = 8
+_DRIVER = 580  # the first that runs programs built with CUDA 13, as torch 2.13 is
 _TIMEOUT = 30.0  # seconds for a remote to answer
 _PIN = re.compile(r"^([A-Za-z0-9._-]+)==([^\s;#\\]+)")
 _MAX_PACKAGES = 5  # named in a finding
@@ -60,14 +63,14 @@ def examine(root: Path) -> Iterator[Finding]:
     """Run every check; `root` is the project's folder."""
     yield _python()
     yield _packages(root)
-    yield _gpu()
-    yield from _disk(state_folder())
+    yield from _gpu()
     params = None
     try:
         params = read_params(root / paths.PARAMS, schema())
         yield Finding("params", True, "params.yaml is valid")
     except TillmapError as error:
         yield Finding("params", False, str(error), "correct params.yaml")
+    yield from _disk(state_folder(), _bases_to_fetch(root, params))
     yield _remote(root)
     if params is not None:
         yield from _keys(params)
@@ -114,7 +117,7 @@ def _cuda() -> bool:
         return False
 
 
-def _gpu() -> Finding:
+def _gpu() -> Iterator[Finding]:
     """No GPU is not a problem: the default params are for a CPU."""
     if _cuda():
         import torch
@@ -122,30 +125,59 @@ def _gpu() -> Finding:
         count, device = torch.cuda.device_count(), torch.cuda.get_device_properties(0)
         free = torch.cuda.mem_get_info(0)[0] / 2**30
         more = f", the first of {count}" if count > 1 else ""
-        return Finding(
+        yield Finding(
             "gpu",
             free >= _MIN_GPU_GIB,
             f"{device.name}{more}, {free:.0f} of {device.total_memory / 2**30:.0f} GiB free; see docs/gpu.md",
             f"free at least {_MIN_GPU_GIB} GiB (`nvidia-smi` lists the processes), or choose another GPU with "
             "CUDA_VISIBLE_DEVICES",
         )
-    if shutil.which("nvidia-smi"):
-        remedy = "`pip install -r requirements/gpu.txt`, and check that `nvidia-smi` finds the driver"
-        return Finding("gpu", False, "nvidia-smi is installed, but torch finds no GPU", remedy)
-    return Finding("gpu", True, "none; language models run on the CPU, slowly")
+        yield _compiler()
+    elif shutil.which("nvidia-smi"):
+        remedy = (
+            f"`nvidia-smi` must show a driver of version {_DRIVER} or newer (CUDA 13); "
+            "`rm -r .venv && make setup` installs the packages for a GPU"
+        )
+        yield Finding("gpu", False, "nvidia-smi is installed, but torch finds no GPU", remedy)
+    else:
+        yield Finding("gpu", True, "none; language models run on the CPU, slowly")
 
 
-def _disk(state: Path) -> Iterator[Finding]:
-    places = {"disk": Path(), "disk of resume state": state}
-    for name, place in places.items():
+def _compiler() -> Finding:
+    """Triton, with which torch and Unsloth make kernels while they run, builds a C file on every machine."""
+    lacking = [] if any(map(shutil.which, ("gcc", "cc", "clang"))) else ["a C compiler"]
+    if not Path(sysconfig.get_paths()["include"], "Python.h").is_file():
+        lacking.append("Python.h")
+    remedy = "install gcc and Python's headers: `apt-get install gcc python3.11-dev`"
+    return Finding("compiler", not lacking, f"missing: {', '.join(lacking)}" if lacking else "gcc and Python.h", remedy)
+
+
+def _bases_to_fetch(root: Path, params: Params | None) -> int:
+    """How many bases will be downloaded from a hub."""
+    from tillmap.llm.checkpoints import is_hub_id
+
+    blocks = {arm: params.block(arm) for arm in ARMS if params.needs(arm)} if params is not None else {}
+    return sum(
+        is_hub_id(block.base) and not (root / paths.BASE / arm / "config.json").is_file()
+        for arm, block in blocks.items()
+        if hasattr(block, "base")
+    )
+
+
+def _disk(state: Path, bases: int) -> Iterator[Finding]:
+    """A base takes its size twice, in the workspace and in DVC's cache. While it is fetched, it is in the state."""
+    places = {"disk": (Path(), 2 * bases), "disk of resume state": (state, bases)}
+    for name, (place, times) in places.items():
+        needed = _MIN_DISK_GIB + times * _BASE_GIB
         there = next(folder for folder in (place.absolute(), *place.absolute().parents) if folder.exists())
         free = shutil.disk_usage(there).free / 2**30
-        remedy = f"free {_MIN_DISK_GIB} GiB there" + (
+        remedy = f"free {needed} GiB there" + (
             ", or set TILLMAP_STATE to a folder on another disk"
             if place == state
             else "; `dvc gc --workspace` deletes old data"
         )
-        yield Finding(name, free >= _MIN_DISK_GIB, f"{free:.0f} GiB free at {place.absolute()}", remedy)
+        found = f"{free:.0f} GiB free at {place.absolute()}, {needed} needed"
+        yield Finding(name, free >= needed, found, remedy)
 
 
 def _remote(root: Path) -> Finding:

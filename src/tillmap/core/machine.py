@@ -1,7 +1,12 @@
-"""How many processor threads a computation should use."""
+"""What this machine can do: its processor threads, and the numbers that its GPU computes with."""
 
+import logging
 import os
+from typing import Literal, TypeVar
 
+logger = logging.getLogger(__name__)
+
+_Name = TypeVar("_Name", bound=str)
 _SAMPLE_SECONDS = 0.5  # long enough for a steady figure, short compared with loading a model
 
 
@@ -30,3 +35,13 @@ def free_threads() -> int:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     busy: float = psutil.cpu_percent(interval=_SAMPLE_SECONDS) / 100 * (psutil.cpu_count() or 1)
     return max(1, min(cores, round(cores - busy)))
+
+
+def usable_dtype(dtype: _Name) -> "_Name | Literal['float16']":
+    """The dtype, or float16 instead of bfloat16 on a GPU that cannot compute with that, such as a T4."""
+    import torch
+
+    if dtype != "bfloat16" or not torch.cuda.is_available() or torch.cuda.is_bf16_supported(including_emulation=False):
+        return dtype
+    logger.info("this GPU has no bfloat16: float16 is used instead")
+    return "float16"

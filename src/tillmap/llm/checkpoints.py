@@ -48,11 +48,16 @@ def fetch_checkpoint(source: str, revision: str | None, folder: Path) -> None:
         _convert_smollm2(folder)
     elif Path(source).is_dir():
         _copy(Path(source), folder)
-    elif source.startswith((".", "/", "~")) or source.count("/") != 1:
-        raise ModelError(f"model folder {source} not found; give a folder, a hub id (owner/name) or {SMOLLM2_PACKAGE}")
-    else:
+    elif is_hub_id(source):
         _download(source, revision, folder)
+    else:
+        raise ModelError(f"model folder {source} not found; give a folder, a hub id (owner/name) or {SMOLLM2_PACKAGE}")
     check_checkpoint(folder)
+
+
+def is_hub_id(source: str) -> bool:
+    """Whether a source of `fetch_checkpoint` is a hub id (owner/name)."""
+    return source.count("/") == 1 and not source.startswith((".", "/", "~")) and not Path(source).is_dir()
 
 
 def check_checkpoint(folder: Path) -> None:

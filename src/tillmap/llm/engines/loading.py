@@ -6,7 +6,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from tillmap.core.errors import ParamsError, ResourceError
-from tillmap.core.machine import use_threads
+from tillmap.core.machine import usable_dtype, use_threads
 from tillmap.llm.checkpoints import check_adapter
 from tillmap.llm.interface.generation import Generation, LoadedEngine, Machine
 from tillmap.llm.merging import merge_adapter
@@ -40,16 +40,6 @@ def load_engine(
 
         return TransformersEngine(model, machine, generation, adapter)
     raise ParamsError(f"there is no engine {name!r}; expected vllm or transformers")
-
-
-def usable_dtype(dtype: str) -> str:
-    """The dtype, or float16 instead of bfloat16 on a GPU that cannot compute with that, such as a T4."""
-    import torch
-
-    if dtype != "bfloat16" or not torch.cuda.is_available() or torch.cuda.is_bf16_supported(including_emulation=False):
-        return dtype
-    logger.info("this GPU has no bfloat16: float16 is used instead")
-    return "float16"
 
 
 def require_memory(model: Path, machine: Machine) -> None:
