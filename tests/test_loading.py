@@ -6,14 +6,19 @@ import subprocess
 import sys
 import weakref
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
 from hub_server import serve_hub
+from tillmap.arms import ARMS
+from tillmap.arms.context import Context
+from tillmap.config.blocks import Engine
 from tillmap.core.completions import Question
 from tillmap.core.errors import ModelError
 from tillmap.core.machine import usable_dtype
 from tillmap.llm.checkpoints import check_checkpoint
+from tillmap.llm.engines import loading
 from tillmap.llm.engines.loading import load_engine
 from tillmap.llm.interface.generation import Generation, Machine
 from tillmap.llm.merging import merge_adapter
@@ -141,6 +146,19 @@ def test_a_gpu_without_bfloat16_gets_float16(cuda, has_it, used, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: has_it and not including_emulation)
     assert usable_dtype("bfloat16") == used
     assert usable_dtype("float32") == "float32"
+
+
+def test_what_asks_twice_as_a_cascade_does_loads_once(tiny, tmp_path, monkeypatch):
+    monkeypatch.setenv("TILLMAP_STATE", str(tmp_path / "state"))
+    loads, load = [], loading.load_engine
+    monkeypatch.setattr(loading, "load_engine", lambda *model: loads.append(model) or load(*model))
+    engine = Engine(dtype="float32", max_model_len=256, batch_rows=8, save_rows=8, threads=1, kv_cache_gib=0.05,
+                    gpu_memory_utilization=0.9, eager=True, lora="merge")  # fmt: skip
+    chosen = SimpleNamespace(engine="transformers", max_new_tokens=4, temperature=0.0)
+    context = Context("rag", chosen, 1, tmp_path, tiny, tmp_path, tmp_path, lambda rows, retriever: rows, engine)
+    trial, rest = (ARMS["rag"].ask(context, some, None) for some in (QUESTIONS[:2], QUESTIONS[2:]))
+    assert [answer.id for answer in (*trial, *rest)] == [0, 1, 2, 3]
+    assert len(loads) == 1
 
 
 DOWNLOAD = """
