@@ -21,6 +21,7 @@ from tillmap.llm.checkpoints import SMOLLM2_PACKAGE, check_adapter, check_checkp
 from tillmap.llm.engines.loading import load_engine, require_memory
 from tillmap.llm.interface.answer_formats import make_answer_format
 from tillmap.llm.interface.generation import Generation, Machine
+from tiny import make_adapter
 
 GREEDY = Generation(max_new_tokens=8, temperature=0.0, seed=0)
 SMALL = Machine(dtype="float32", max_model_len=256, batch_rows=8, kv_cache_gib=0.25, eager=True)
@@ -250,22 +251,8 @@ def test_unseen_brands_keep_to_the_chains_of_a_questions_own_answers(name, asked
 
 @pytest.fixture(scope="module")
 def adapter(smollm2, tmp_path_factory):
-    """A LoRA that was never trained, and yet changes what the small model says."""
-    import torch
-    from peft import LoraConfig, get_peft_model
-    from transformers import AutoModelForCausalLM
-
     folder = tmp_path_factory.mktemp("adapter")
-    base = AutoModelForCausalLM.from_pretrained(smollm2, dtype=torch.float32)
-    linear = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-    adapted = get_peft_model(base, LoraConfig(r=4, lora_alpha=8, target_modules=linear, task_type="CAUSAL_LM"))
-    draw = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for name, weights in adapted.named_parameters():
-            if "lora_" in name:
-                scale = 0.02 if "lora_B" in name else weights.shape[1] ** -0.5
-                weights.copy_(torch.randn(weights.shape, generator=draw) * scale)
-    adapted.save_pretrained(folder)
+    make_adapter(smollm2, folder)
     return folder
 
 

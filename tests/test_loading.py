@@ -6,6 +6,7 @@ import subprocess
 import sys
 import weakref
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -15,11 +16,12 @@ from tillmap.arms import ARMS
 from tillmap.arms.context import Context
 from tillmap.config.blocks import Engine
 from tillmap.core.completions import Question
-from tillmap.core.errors import ModelError
+from tillmap.core.errors import ModelError, ResourceError
 from tillmap.core.machine import usable_dtype
 from tillmap.llm.checkpoints import check_checkpoint
 from tillmap.llm.engines import loading
 from tillmap.llm.engines.loading import load_engine
+from tillmap.llm.engines.vllm import _unable
 from tillmap.llm.interface.generation import Generation, Machine
 from tillmap.llm.merging import merge_adapter
 from tiny import make_adapter, make_tiny_4bit
@@ -105,6 +107,25 @@ def test_vllm_says_why_it_does_not_take_4_bit_and_what_to_do(four_bit):
     assert "kv_cache_gib" not in str(told.value)
 
 
+@pytest.mark.parametrize(
+    ("said", "kind", "advice"),
+    [
+        ("No available memory for the cache blocks", ResourceError, "lower engine.max_model_len"),
+        ("Free memory on device cuda:0 is less than desired", ResourceError, "raise engine.gpu_memory_utilization"),
+        (
+            "CUDA driver version is insufficient",
+            ModelError,
+            "set the arm's engine to transformers, or remove the cause",
+        ),
+    ],
+)
+def test_what_to_do_fits_what_vllm_says(said, kind, advice):
+    error = _unable(Path("models/base/rag"), RuntimeError(said))
+    assert type(error) is kind
+    assert str(error).startswith(f"models/base/rag: vLLM could not start ({said}); ")
+    assert advice in str(error)
+
+
 def test_what_cannot_be_merged_is_an_error_of_one_line(four_bit, adapter, tmp_path):
     import torch
     from safetensors.torch import save_file
@@ -164,7 +185,7 @@ def test_what_asks_twice_as_a_cascade_does_loads_once(tiny, tmp_path, monkeypatc
 DOWNLOAD = """
 import sys
 from pathlib import Path
-from tillmap.core.errors import ModelError
+from tillmap.core.errors import ModelError, ResourceError
 from tillmap.llm.checkpoints import fetch_checkpoint
 try:
     fetch_checkpoint("shop/base", "0" * 40, Path(sys.argv[1]))
