@@ -30,6 +30,7 @@ from tillmap.arms import ARMS, schema
 from tillmap.arms.context import Context
 from tillmap.config.params import read_params
 from tillmap.core.files import read_json, read_table, write_json
+from tillmap.core.taxonomy import LabelTree
 from tillmap.evaluation.bootstrap import cluster_codes, mean_interval
 from tillmap.evaluation.metrics import mark
 from tillmap.llm.checkpoints import fetch_checkpoint
@@ -74,6 +75,7 @@ class Catalogue:
         self.training = table[table["subset"] == "train"]
         self.asked = test.sample(min(rows, len(test)), random_state=0).sort_index()
         self.neighbours = read_table(Path("data/neighbours/lexical.parquet"))
+        self.levels = LabelTree.from_table(read_table(Path("data/split/tree.parquet"))).levels
 
     def context(self, arm: str, constrain: str = "off") -> Context:
         """The context of an arm whose answers are constrained in this way."""
@@ -81,13 +83,14 @@ class Catalogue:
         return open_context(arm, self.params.block(arm).model_copy(update=changes))
 
     def votes(self) -> pd.DataFrame:
-        return vote(self.neighbours, self.training, self.asked[["split", "id"]])
+        return vote(self.neighbours, self.training, self.asked[["split", "id"]], self.levels)
 
     def scores(self, context: Context, completions: list[dict[str, Any]]) -> Iterator[tuple[str, Any]]:
         """The accuracy of the answers as they are and repaired, with its interval, and the share of valid answers."""
         answer_format = ARMS[context.arm].format_for(context.settings, context.tree)
         repairer = Repairer(context.tree, answer_format, min_score=0.5)
-        marks = mark(predict(completions, repairer, votes_by_key(self.votes()), context.arm), self.asked, context.arm)
+        answers = predict(completions, repairer, votes_by_key(self.votes(), self.levels), context.arm)
+        marks = mark(answers, self.asked, context.arm, self.levels)
         exact = marks["repair"].eq("none")
         clusters = cluster_codes(marks["product"])
         for name, right in (("exact", marks["right"] & exact), ("repaired", marks["right"])):
@@ -98,7 +101,8 @@ class Catalogue:
 def train(catalogue: Catalogue, base: Path, case: Case, state: Path) -> dict[str, Any]:
     """Tune the base on a sample as the `train` stage does, into a folder of `state`. Returns what training reports."""
     context, how = catalogue.context(case.arm), catalogue.params.train_llama
-    sample = sample_for_training(catalogue.training, case.size, context.settings.sample_policy, case.seed)
+    policy = context.settings.sample_policy
+    sample = sample_for_training(catalogue.training, catalogue.levels, case.size, policy, case.seed)
     conversations = list(ARMS[case.arm].training_examples(context, sample))
     recipe = choose_recipe("ours", how.model_dump(exclude=NOT_OF_THE_RECIPE))
     folder = state / case.name
@@ -208,7 +212,7 @@ def main() -> None:
         return
     for name in args.formats:
         catalogue = Catalogue(name, args.rows)
-        right = mark(catalogue.votes().query("rank == 0"), catalogue.asked, "nearest")["right"]
+        right = mark(catalogue.votes().query("rank == 0"), catalogue.asked, "nearest", catalogue.levels)["right"]
         print(f"{len(right)} rows, answer format {name}; the neighbours' vote: {right.mean():.3f}", flush=True)
         cases = [Case("rag", name, 0, args.seeds[0])] if "rag" in args.arms else []
         if "llama" in args.arms:

@@ -21,7 +21,7 @@ from tempfile import TemporaryDirectory
 
 import pandas as pd
 
-from tillmap.core.taxonomy import LabelTree, right_labels
+from tillmap.core.taxonomy import CONTEST, LabelTree, right_labels
 from tillmap.linear import fits
 from tillmap.retrieval.lexical import LexicalRetriever
 from tillmap.retrieval.neighbours import neighbours_table
@@ -57,10 +57,12 @@ def prepare(system: str, rows: pd.DataFrame, folder: Path) -> Answer:
         index.save(folder)
 
         def answer(asked: pd.DataFrame) -> pd.DataFrame:
-            return vote(neighbours_table(index, labelled, asked, NEIGHBOURS), labelled, asked).query("rank == 0")
+            return vote(neighbours_table(index, labelled, asked, NEIGHBOURS), labelled, asked, CONTEST).query(
+                "rank == 0"
+            )
 
         return answer
-    model = fits.train(rows, LabelTree.from_rows(rows[rows["subset"] == "train"]), fits.Options(), SEED)
+    model = fits.train(rows, LabelTree.from_rows(rows[rows["subset"] == "train"], CONTEST), fits.Options(), SEED)
     if system == "refitted":
         model = fits.refit(model, rows, SEED)
     model.save(folder)
@@ -81,7 +83,7 @@ def measure(system: str, data: Path, by: By, most: int | None) -> dict[str, floa
     answers = answer(asked)
     seconds = time.process_time() - began
     return {
-        "item accuracy": float(right_labels(answers, asked).all(axis=1).mean()),
+        "item accuracy": float(right_labels(answers, asked, CONTEST).all(axis=1).mean()),
         "rows/s": len(asked) / seconds,
         "training CPU s": trained,
         "files MiB": size / 2**20,

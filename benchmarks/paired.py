@@ -14,6 +14,7 @@ from pathlib import Path
 import dvc.api
 import pandas as pd
 
+from tillmap.core.taxonomy import LabelTree
 from tillmap.evaluation.comparison import compare_arms
 from tillmap.evaluation.metrics import mark
 
@@ -31,10 +32,11 @@ def main() -> None:
     parser.add_argument("experiments", nargs="+", metavar="EXPERIMENT")
     args = parser.parse_args()
 
-    rows = read("data/split/rows.parquet", args.experiments[0])
-    truth = rows[(rows["subset"] == "test") & rows["brand"].notna()]
+    rows, tree = (read(f"data/split/{name}.parquet", args.experiments[0]) for name in ("rows", "tree"))
+    levels = LabelTree.from_table(tree).levels
+    truth = rows[(rows["subset"] == "test") & levels.labelled(rows)]
     file = f"data/predictions/{args.arm}.parquet"
-    marks = {name: mark(read(file, name), truth, args.arm) for name in args.experiments}
+    marks = {name: mark(read(file, name), truth, args.arm, levels) for name in args.experiments}
     table = compare_arms(marks, args.experiments[0]).drop(columns=["reference", "rows"])
     table.insert(1, "accuracy", [marks[name]["right"].mean() for name in table["arm"]])
     first = marks[args.experiments[0]]["right"].mean()

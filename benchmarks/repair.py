@@ -29,7 +29,7 @@ import pandas as pd
 from rapidfuzz import process
 from rapidfuzz.distance import OSA
 
-from tillmap.core.taxonomy import LEVELS, LabelPath, LabelTree
+from tillmap.core.taxonomy import CONTEST, LabelPath, LabelTree
 from tillmap.llm.interface.answer_formats import make_answer_format
 from tillmap.postprocessing.matching import LabelMatcher, fold
 from tillmap.postprocessing.repair import Repairer
@@ -116,11 +116,11 @@ def damaged_labels(labels: Sequence[str], rows: int, rng: random.Random, changed
 
 def damaged_paths(tree: LabelTree, rows: int, rng: random.Random) -> list[Row]:
     """`rows` paths, the same number of each kind, with all labels damaged that the damage changes."""
-    known = {level: {fold(label): label for label in tree.labels(level)} for level in LEVELS}
+    known = {level: {fold(label): label for label in tree.labels(level)} for level in CONTEST}
     drawn: list[Row] = []
     while len(drawn) < rows:
         kind, path = KINDS[len(drawn) * len(KINDS) // rows], rng.choice(tree.paths)
-        labels = tuple(damage(kind, label, known[level], rng) for level, label in zip(LEVELS, path, strict=True))
+        labels = tuple(damage(kind, label, known[level], rng) for level, label in zip(CONTEST, path, strict=True))
         if labels != path:
             separator = rng.choice([" | ", " > ", "____", " __ "]) if kind == "separators" else "__"
             drawn.append(Row(kind, separator.join(labels), labels, path))
@@ -131,8 +131,9 @@ def impossible_paths(tree: LabelTree, rows: int, rng: random.Random) -> list[Row
     """`rows` paths with another known label as supergroup, group or module, a third each."""
     drawn: list[Row] = []
     while len(drawn) < rows:
-        level, path = LEVELS[len(drawn) * 3 // rows], rng.choice(tree.paths)
-        wrong = path._replace(**{level: rng.choice(tree.labels(level))})
+        level, path = CONTEST.names[len(drawn) * 3 // rows], rng.choice(tree.paths)
+        other = rng.choice(tree.labels(level))
+        wrong = LabelPath(*(other if name == level else label for name, label in zip(CONTEST, path, strict=True)))
         if wrong not in tree:
             drawn.append(Row(f"wrong {level}", "__".join(wrong), wrong, path))
     return drawn
@@ -159,9 +160,10 @@ def label_rivals(rows: Sequence[Row], labels: Sequence[str]) -> list[int]:
 
 def path_rivals(rows: Sequence[Row], tree: LabelTree) -> list[int]:
     """How many paths differ from each impossible one in one label."""
-    others = Counter((depth, path[:depth] + path[depth + 1 :]) for path in tree for depth in range(len(LEVELS)))
+    others = Counter((depth, path[:depth] + path[depth + 1 :]) for path in tree for depth in range(len(CONTEST)))
     return [
-        sum(others[depth, row.labels[:depth] + row.labels[depth + 1 :]] for depth in range(len(LEVELS))) for row in rows
+        sum(others[depth, row.labels[:depth] + row.labels[depth + 1 :]] for depth in range(len(CONTEST)))
+        for row in rows
     ]
 
 
@@ -174,7 +176,7 @@ class Tillmap:
     def __init__(self, tree: LabelTree, embed: Encode | None = None) -> None:
         self.repairer = Repairer(tree, make_answer_format("joined", tree), embed=embed)
         self.matchers = {
-            level: LabelMatcher(tree.labels(level), embed if level != "brand" else None) for level in LEVELS
+            level: LabelMatcher(tree.labels(level), embed if level != "brand" else None) for level in CONTEST
         }
         # A text like no label, so that the vectors of the labels are computed before the time is measured.
         self.repairer.repair("zq__zq__zq__zq")
@@ -193,7 +195,7 @@ class Batched:
 
     def __init__(self, tree: LabelTree, encode: Encode) -> None:
         self.encode = encode
-        self.known = {level: tree.labels(level) for level in LEVELS}
+        self.known = {level: tree.labels(level) for level in CONTEST}
         self.vectors = {level: encode(labels) for level, labels in self.known.items()}
 
     def labels(self, level: str, texts: Sequence[str]) -> list[str]:
@@ -205,7 +207,7 @@ class Batched:
     def paths(self, rows: Sequence[Row]) -> list[LabelPath]:
         """The paths, from the separate labels of the rows: the text is not parsed."""
         columns = zip(*(row.labels for row in rows), strict=True)
-        levels = [self.labels(level, column) for level, column in zip(LEVELS, columns, strict=True)]
+        levels = [self.labels(level, column) for level, column in zip(CONTEST, columns, strict=True)]
         return [LabelPath(*labels) for labels in zip(*levels, strict=True)]
 
 
@@ -242,7 +244,7 @@ class Outcome(NamedTuple):
 
 
 def make_trials(tree: LabelTree, rows: int, rng: random.Random) -> list[Trial]:
-    trials = [Trial(level, level, damaged_labels(tree.labels(level), rows, rng)) for level in LEVELS[1:]]
+    trials = [Trial(level, level, damaged_labels(tree.labels(level), rows, rng)) for level in CONTEST.names[1:]]
     trials.append(Trial("whole path", None, damaged_paths(tree, PATH_ROWS, rng)))
     trials.append(Trial(IMPOSSIBLE, None, impossible_paths(tree, IMPOSSIBLE_ROWS, rng)))
     for level, labels in json.loads(PARAPHRASES.read_text(encoding="utf-8")).items():
@@ -291,7 +293,7 @@ def print_shares(trials: Sequence[Trial], outcomes: Mapping[str, Mapping[str, Ou
 
 def print_any(tillmap: Tillmap, tree: LabelTree, rows: int, rng: random.Random) -> None:
     shares = []
-    for level in LEVELS[1:]:
+    for level in CONTEST.names[1:]:
         drawn = damaged_labels(tree.labels(level), rows, rng, changed=False)
         right = measure(tillmap, Trial(level, level, drawn), runs=1).right
         shares.append(f"{level} {statistics.mean(right):.3f}")
@@ -320,7 +322,7 @@ def main() -> None:
 
     rng = random.Random(args.seed)
     labels = pd.read_json(args.data / "train.labels", lines=True, dtype=False)
-    tree = LabelTree.from_rows(labels)
+    tree = LabelTree.from_rows(labels, CONTEST)
     trials = make_trials(tree, args.rows, rng)
 
     tillmap = Tillmap(tree)

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from tillmap.core.taxonomy import LEVELS, right_labels
+from tillmap.core.taxonomy import CONTEST, right_labels
 from tillmap.retrieval.base import Retriever
 from tillmap.retrieval.neighbours import neighbours_table
 from tillmap.retrieval.vote import vote
@@ -64,15 +64,15 @@ def measure(name: str, folder: Path, asked: int, model: str) -> dict[str, float]
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     neighbours = pd.concat(tables)
 
-    paths = pd.concat([rows, queries]).groupby(list(LEVELS), sort=False).ngroup().to_numpy()
+    paths = pd.concat([rows, queries]).groupby(list(CONTEST), sort=False).ngroup().to_numpy()
     of_row = pd.Series(paths[: len(rows)], index=rows["id"].to_numpy())
     truth = pd.Series(paths[len(rows) :], index=queries["id"].to_numpy())
     hits = neighbours[of_row[neighbours["neighbour"]].to_numpy() == truth[neighbours["id"]].to_numpy()]
     recall = {f"recall@{depth}": hits["id"][hits["rank"] < depth].nunique() / len(queries) for depth in DEPTHS}
-    answers = vote(neighbours, rows, queries).query("rank == 0")
+    answers = vote(neighbours, rows, queries, CONTEST).query("rank == 0")
     return {
         **recall,
-        "item accuracy": float(right_labels(answers, queries).all(axis=1).mean()),
+        "item accuracy": float(right_labels(answers, queries, CONTEST).all(axis=1).mean()),
         "rows/s": statistics.median(rates),
         "build s": built,
         "peak MiB": peak,

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from tillmap.catalogue.demo import make_demo, write_contest_files
-from tillmap.catalogue.source import check_folder
+from tillmap.catalogue.source import check_source
 from tillmap.cli.stages import Metrics, run_stage
 from tillmap.config import paths
 from tillmap.config.params import Params
@@ -15,7 +15,7 @@ PARAMS = ("seed", "demo", "data.source")
 def main(params: Params) -> Metrics:
     source = Path(params.data.source)
     if source != paths.DEMO:
-        check_folder(source)  # in the first stage, because DVC's own error for a missing dependency gives no advice
+        check_source(source)  # in the first stage, because DVC's own error for a missing dependency gives no advice
     catalogue = make_demo(params.demo.train_rows, params.demo.test_rows, seed=params.seed)
     with new_folder(paths.DEMO) as folder:
         write_contest_files(catalogue, folder)

@@ -9,6 +9,7 @@ from tillmap.config import paths
 from tillmap.config.params import Params
 from tillmap.core.errors import ParamsError
 from tillmap.core.files import new_folder, read_table, write_json, write_text
+from tillmap.core.taxonomy import LabelTree
 from tillmap.evaluation import report as reports
 from tillmap.evaluation.comparison import comparison_table
 from tillmap.evaluation.ledger import bill_arms, estimate_table
@@ -23,27 +24,30 @@ def main(params: Params) -> Metrics:
     rows, arms = read_table(paths.ROWS), params.run.on
     if not arms:
         raise ParamsError(f"{paths.PARAMS}: every arm is off; switch one on, for example with `-S run.nearest=true`")
+    levels = LabelTree.from_table(read_table(paths.TREE)).levels
     predictions = {arm: predictions_of(arm) for arm in arms}
     usage = {arm: usage_of(arm) for arm in arms}
     piloted = any(asks_model(arm, [voter for voter in params.vote.arms if voter in arms]) for arm in arms)
     pilot = draw_pilot(rows, params.run.pilot_rows, params.seed) if piloted else None
-    truth = reports.choose_truth(rows, predictions, pilot)
+    truth = reports.choose_truth(rows, predictions, pilot, levels)
     draws = {"resamples": params.evaluate.resamples, "seed": params.seed}
 
     held_back = {}
     with new_folder(paths.REVIEW) as folder:
-        held_back = review_arms(predictions, free_scores(params), rows, params.review.min_confidence, folder)
+        held_back = review_arms(
+            predictions, free_scores(params), rows, levels, min_confidence=params.review.min_confidence, folder=folder
+        )
     report = reports.make_report(
-        predictions, rows, truth, held_back=held_back, confidences=confidences_of(arms), usage=usage, **draws
+        predictions, rows, truth, levels, held_back=held_back, confidences=confidences_of(arms), usage=usage, **draws
     )
-    recall = reports.recall_of({name: neighbours(name) for name in RETRIEVERS}, rows, truth, **draws)
+    recall = reports.recall_of({name: neighbours(name) for name in RETRIEVERS}, rows, truth, levels, **draws)
     training = {arm: training_usage(arm, usage[arm]) for arm in arms}
     costs = bill_arms(usage, training, params.provider.prices, params.costs, int((rows["subset"] == "test").sum()))
     estimate = estimate_table(costs, usage)
 
     with new_folder(paths.PLOTS) as folder:
         losses = {arm: done["losses"] for arm, done in training.items() if done and "losses" in done}
-        reports.draw(report, recall, losses, folder)
+        reports.draw(report, recall, losses, levels, folder)
         write_text(comparison_table(report.scores) + "\n", folder / paths.TABLE.name)
         write_text(estimate + "\n", folder / paths.ESTIMATE.name)
     found = report.as_json() | {"recall": reports.by_retriever(recall)}

@@ -4,23 +4,25 @@ from tillmap.cli.stages import Metrics, run_stage
 from tillmap.config import paths
 from tillmap.config.params import Params
 from tillmap.core.files import new_folder, read_table
+from tillmap.retrieval.base import read_text
 from tillmap.retrieval.dense import DenseRetriever
 from tillmap.retrieval.embedding import Embedder
 from tillmap.retrieval.lexical import LexicalRetriever
 
-PARAMS = ("embedding",)
+PARAMS = ("embedding", "retrieval.sizes")
 
 
 def main(params: Params) -> Metrics:
     rows = read_table(paths.ROWS, ["id", "subset", "description"])
     training = rows[rows["subset"] == "train"]
-    asked = rows.loc[rows["subset"] != "train", "description"].tolist()
-    chosen = params.embedding
+    chosen, sizes = params.embedding, params.retrieval.sizes
+    read = [read_text(description, sizes) for description in rows["description"]]
+    asked = [text for text, subset in zip(read, rows["subset"], strict=True) if subset != "train"]
     embedder = Embedder(chosen.model, chosen.revision, chosen.batch_size)
-    embedder.encode(rows["description"].tolist())  # all together, so that a text in both is embedded once
+    embedder.encode(read)  # all together, so that a text in both is embedded once
     ids, texts = training["id"].to_numpy(), training["description"].tolist()
-    dense = DenseRetriever.build(ids, texts, embedder, chosen.flat_up_to)
-    lexical = LexicalRetriever.build(ids, texts)
+    dense = DenseRetriever.build(ids, texts, embedder, chosen.flat_up_to, sizes=sizes)
+    lexical = LexicalRetriever.build(ids, texts, sizes=sizes)
     with new_folder(paths.INDEX) as folder:
         dense.save(folder)
         lexical.save(folder)

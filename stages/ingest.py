@@ -1,28 +1,31 @@
-"""Reads the source folder and checks every row. The order of the rows is kept."""
+"""Reads the files of `data.source` and checks every row. The order of the rows is kept."""
 
-from pathlib import Path
-
+from tillmap.catalogue.counts import count_rows, find_contradictions
 from tillmap.catalogue.source import read_source
 from tillmap.cli.stages import Metrics, run_stage
 from tillmap.config import paths
 from tillmap.config.params import Params
-from tillmap.core.files import new_folder, write_table
+from tillmap.core.files import new_folder, write_json, write_table
 
-PARAMS = ("data",)
+PARAMS = ("data", "taxonomy")
 
 
 def main(params: Params) -> Metrics:
-    source = read_source(Path(params.data.source), params.data.on_bad_row)
+    source = read_source(params.data, params.taxonomy)
+    rows, levels = source.rows, source.levels
     with new_folder(paths.RAW) as folder:
-        write_table(source.rows, folder / "rows.parquet")
+        write_table(rows, folder / "rows.parquet")
         write_table(source.quarantined, folder / "quarantined.parquet")
-    counts = source.rows["split"].value_counts()
-    labelled = source.rows["brand"].notna().groupby(source.rows["split"]).sum()
+        write_table(find_contradictions(rows, levels), folder / "contradictions.parquet")
+        write_json({"levels": list(levels), "brand": levels.brand}, folder / "levels.json")
+        if source.declared is not None:
+            write_table(source.declared.to_table(), folder / "declared.parquet")
+    is_test = rows["split"] == "test"
     return {
-        "train_rows": int(counts["train"]),
-        "test_rows": int(counts["test"]),
-        "labelled_test_rows": int(labelled["test"]),
-        "null_prices": int(source.rows["price"].isna().sum()),
+        "train_rows": int((~is_test).sum()),
+        "test_rows": int(is_test.sum()),
+        "labelled_test_rows": int(levels.labelled(rows[is_test]).sum()),
+        **count_rows(rows, levels),
         "quarantined": len(source.quarantined),
     }
 

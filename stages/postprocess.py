@@ -13,7 +13,7 @@ from tillmap.config import paths
 from tillmap.config.blocks import VOTE
 from tillmap.config.params import Params
 from tillmap.core.files import new_folder, read_table, write_json, write_jsonl, write_table
-from tillmap.core.taxonomy import KEY, Key, LabelTree, RankedPaths
+from tillmap.core.taxonomy import KEY, Key, LabelTree, Levels, RankedPaths
 from tillmap.postprocessing.predictions import calibrate_arm, count_repairs, make_repairer, predict, write_off
 from tillmap.postprocessing.voting import choose_voters, hold_election
 from tillmap.retrieval.vote import vote, votes_by_key
@@ -25,13 +25,13 @@ def main(params: Params) -> Metrics:
     rows, training = read_table(paths.ROWS), LabelTree.from_table(read_table(paths.TREE))
     arms = [arm for arm in params.run.on if arm in params.run.own_answers]
     voters = choose_voters(params.vote.arms, arms) if params.run.vote else []
-    free, votes = free_scores(params), neighbours_votes(params, rows)
+    free, votes = free_scores(params), neighbours_votes(params, rows, training.levels)
     tables: dict[str, pd.DataFrame] = {}
     metrics: Metrics = {}
     with new_folder(paths.PREDICTIONS) as answers, new_folder(paths.CONFIDENCE) as confidences:
         for arm in params.run.own_answers:
             if arm not in arms:
-                tables[arm] = write_off(confidences / arm)
+                tables[arm] = write_off(confidences / arm, training.levels)
                 continue
             completions, rules = completions_of(arm), AnswerRules.load(paths.RULES / arm)
             repairer = make_repairer(rules, training, params.postprocess, params.embedding)
@@ -52,11 +52,11 @@ def main(params: Params) -> Metrics:
     return metrics
 
 
-def neighbours_votes(params: Params, rows: pd.DataFrame) -> Mapping[Key, RankedPaths]:
+def neighbours_votes(params: Params, rows: pd.DataFrame, levels: Levels) -> Mapping[Key, RankedPaths]:
     """The label paths of each row's neighbours, best first. They replace answers that name no path."""
     voting, train = params.neighbours_vote, rows["subset"] == "train"
     table = neighbours(voting.retriever)
-    return votes_by_key(vote(table, rows[train], rows.loc[~train, KEY], voting.k, voting.power))
+    return votes_by_key(vote(table, rows[train], rows.loc[~train, KEY], levels, voting.k, voting.power), levels)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ def main(params: Params, name: str) -> Metrics:
     arm, context, settings = ARMS[name], context_of(params, name), params.block(name)
     rows, training = context.rows, context.training
     # Only rows that something is fitted or scored on: each question costs time or money.
-    scored = rows.loc[rows["subset"] == "test", "brand"].notna().any()
+    scored = context.levels.labelled(rows[rows["subset"] == "test"]).any()
     used = rows["subset"].isin(("test", "calibration") if scored else ("test", "calibration", "holdout"))
     asked = rows_to_answer(rows[used], settings.held_out_rows, params.seed, params.run.pilot_rows)
     metrics: Metrics = {"questions": len(asked)}
@@ -27,10 +27,13 @@ def main(params: Params, name: str) -> Metrics:
             write_json(allowed, folder / ALLOWED)
         write_jsonl((question.as_record() for question in arm.questions(context, asked)), folder / QUESTIONS)
         if arm.tuned:
-            sample = sample_for_training(training, settings.sample_rows, settings.sample_policy, params.seed)
+            sample = sample_for_training(
+                training, context.levels, settings.sample_rows, settings.sample_policy, params.seed
+            )
             conversations = arm.training_examples(context, sample)
             write_jsonl(({"messages": messages} for messages in conversations), folder / TRAINING)
-            metrics |= {"sample": sample_report(sample, training), "all": sample_report(training, training)}
+            reports = (("sample", sample), ("all", training))
+            metrics |= {name: sample_report(some, training, context.levels) for name, some in reports}
     return metrics
 
 

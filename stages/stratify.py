@@ -1,36 +1,46 @@
-"""Splits the labelled rows into a training subset and three held-out subsets, and builds the label tree."""
+"""Splits the labelled rows into a training subset and three held-out subsets, and builds the label tree.
+
+Without a test file, some of the labelled rows become the test rows first.
+"""
 
 from tillmap.cli.stages import Metrics, run_stage
 from tillmap.config import paths
 from tillmap.config.params import Params
-from tillmap.core.files import new_folder, read_table, write_json, write_table
-from tillmap.core.taxonomy import LabelTree
+from tillmap.core.files import new_folder, read_json, read_table, write_json, write_table
+from tillmap.core.taxonomy import LabelTree, Levels
 from tillmap.splitting.drift import Seen
 from tillmap.splitting.report import split_report
-from tillmap.splitting.subsets import assign_subsets, calibration_share, product_key
+from tillmap.splitting.subsets import assign_subsets, calibration_share, draw_test, product_key
 
 PARAMS = ("seed", "split")
 
 
 def main(params: Params) -> Metrics:
-    rows = read_table(paths.RAW / "rows.parquet")
-    split = params.split
+    rows, found = read_table(paths.RAW / "rows.parquet"), read_json(paths.RAW / "levels.json")
+    levels, split = Levels(tuple(found["levels"]), found["brand"]), params.split
     products = {text: product_key(text) for text in rows["description"].unique()}
     rows["product"] = rows["description"].map(products).astype("str")
+    draws_test = not (rows["split"] == "test").any()
+    if draws_test:
+        rows = draw_test(rows, split.by, split.test, params.seed)
     calibration = calibration_share(split.calibration, split.calibration_rows, int((rows["split"] == "train").sum()))
     shares = {"dev": split.dev, "calibration": calibration, "holdout": split.holdout}
     rows.insert(2, "subset", assign_subsets(rows, split.by, **shares, seed=params.seed))
-    tree = LabelTree.from_rows(rows[rows["subset"] == "train"])
+    taxonomy = paths.RAW / "declared.parquet"  # only there if the user has a taxonomy file
+    declared = LabelTree.from_table(read_table(taxonomy)) if taxonomy.is_file() else None
+    train = rows[rows["subset"] == "train"]
+    tree = LabelTree.from_rows(train, levels, declared)
     with new_folder(paths.SPLIT) as folder:
         write_table(rows, folder / paths.ROWS.name)
         write_table(tree.to_table(), folder / paths.TREE.name)
-    write_json(Seen.of(rows[rows["subset"] == "train"]).as_json(), paths.SEEN)
+    write_json(Seen.of(train).as_json(), paths.SEEN)
     return {
         "subsets": {str(subset): int(count) for subset, count in rows["subset"].value_counts(sort=False).items()},
+        "test_drawn": draws_test,
         "paths": len(tree),
         "strict_tree": tree.is_strict,
         "split_by": split.by,
-        **split_report(rows, params.seed),
+        **split_report(rows, levels, params.seed),
     }
 
 

@@ -16,6 +16,7 @@ DVC = [sys.executable, "-m", "dvc"]
 SMALL = {
     "run": {"openai": True, "pilot_rows": None},
     "demo": {"train_rows": 300, "test_rows": 40},
+    "rerank": {"folds": 2, "trees": 10, "candidates": 20},
     "rag": {"held_out_rows": 2, "max_new_tokens": 12, "examples": 2},
     "llama": {"held_out_rows": 2, "sample_rows": 24, "engine": "transformers", "constrain": "tree"},
     "train_llama": {"batch_rows": 4, "checkpoint_steps": 2},

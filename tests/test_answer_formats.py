@@ -1,3 +1,4 @@
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -6,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from any_tree import any_trees
 from tillmap.core.errors import ParamsError
-from tillmap.core.taxonomy import LabelPath, LabelTree
+from tillmap.core.taxonomy import CONTEST, LabelPath, LabelTree, Levels
 from tillmap.llm.interface.answer_formats import make_answer_format, unescape
 
 FORMATS = ("json", "joined", "short")
@@ -21,7 +23,7 @@ SOAP = LabelPath("care", "bath", "soap", "lux")
 
 
 def tree_of(paths: Sequence[LabelPath]) -> LabelTree:
-    return LabelTree(tuple(sorted(paths)), (1,) * len(paths))
+    return LabelTree(CONTEST, tuple(sorted(paths)), (1,) * len(paths))
 
 
 labels = st.text(alphabet="ab_|\\\"'/,:{}u05f é\n\u2028你 ", min_size=1, max_size=6).filter(str.strip) | st.text(
@@ -39,7 +41,7 @@ trees = st.lists(
 def contest_tree() -> LabelTree:
     if not CONTEST_LABELS.exists():
         pytest.skip("the contest's label space is not at hand")
-    return LabelTree.from_rows(pd.read_csv(CONTEST_LABELS))
+    return LabelTree.from_rows(pd.read_csv(CONTEST_LABELS), CONTEST)
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -74,7 +76,7 @@ def test_any_path_of_any_tree_comes_back(name: str, tree: LabelTree) -> None:
 def test_an_unseen_brand_comes_back_where_its_chain_is_known(name: str, tree: LabelTree, brand: str) -> None:
     answer_format = make_answer_format(name, tree)
     for path in tree:
-        unseen = path._replace(brand=brand)
+        unseen = LabelPath(*path[:3], brand)
         answer = answer_format.encode(unseen)
         assert answer_format.decode_open(answer) == unseen
         assert answer_format.decode(answer) == (unseen if unseen in tree else None)
@@ -109,9 +111,9 @@ def test_an_opening_stops_where_the_brand_begins() -> None:
     tree = tree_of([TEA, TEA_OTHER, SOAP])
     assert make_answer_format("short", tree).open_answers.openings == ("soap |", "hot | tea |", "hot drinks | tea |")
     assert make_answer_format("joined", tree).opening(tree.chains[0]) == "care__bath__soap__"
-    json = make_answer_format("json", tree)
-    assert json.opening(tree.chains[0]) == '{"supergroup": "care", "group": "bath", "module": "soap", "brand": "'
-    assert json.open_answers.closing == '"}'
+    as_json = make_answer_format("json", tree)
+    assert as_json.opening(tree.chains[0]) == '{"supergroup": "care", "group": "bath", "module": "soap", "brand": "'
+    assert as_json.open_answers.closing == '"}'
 
 
 def test_a_known_path_can_be_read_in_the_way_an_unseen_brand_is_written() -> None:
@@ -164,7 +166,7 @@ def test_an_ordinary_path_is_written_plainly(name: str, answer: str) -> None:
     [("a_b", "a_b"), ("a__b", r"a\u005f\u005fb"), ("_a", r"\u005fa"), ("a|b", r"a\u007cb"), ("a\\b", r"a\u005cb")],
 )
 def test_only_what_could_be_mistaken_is_escaped(brand: str, written: str) -> None:
-    path = TEA._replace(brand=brand)
+    path = LabelPath(*TEA[:3], brand)
     assert make_answer_format("joined", tree_of([path])).encode(path) == f"drinks__hot__tea__{written}"
     assert unescape(written) == brand
 
@@ -180,8 +182,8 @@ def test_short_answers_take_as_many_levels_as_it_takes() -> None:
 
 def test_short_answers_name_the_parents_of_an_unseen_brand_that_could_have_two() -> None:
     short = make_answer_format("short", tree_of([TEA, TEA_OTHER, SOAP]))
-    assert short.encode(SOAP._replace(brand="new")) == "soap | new"
-    assert short.encode(TEA._replace(brand="new")) == "hot | tea | new"
+    assert short.encode(LabelPath(*SOAP[:3], "new")) == "soap | new"
+    assert short.encode(LabelPath(*TEA[:3], "new")) == "hot | tea | new"
     assert short.decode_open("tea | new") is None
 
 
@@ -197,6 +199,81 @@ def test_a_path_with_an_unknown_chain_is_written_whole_and_not_read() -> None:
 def test_what_is_not_exactly_an_answer_is_none(text: str) -> None:
     short = make_answer_format("short", tree_of([SOAP]))
     assert short.decode(text) is None
+
+
+# Any levels
+
+
+def tree_with(levels: Levels, *paths: tuple[str, ...]) -> LabelTree:
+    return LabelTree(levels, tuple(sorted(LabelPath(*path) for path in paths)), (1,) * len(paths))
+
+
+@pytest.mark.parametrize("name", FORMATS)
+@settings(max_examples=100)
+@given(tree=any_trees())
+def test_any_path_of_a_tree_of_any_shape_comes_back(name: str, tree: LabelTree) -> None:
+    answer_format = make_answer_format(name, tree)
+    for path in tree:
+        answer = answer_format.encode(path)
+        assert answer_format.decode(answer) == answer_format.decode_open(answer) == path
+        assert answer == answer.strip() or any(label != label.strip() for label in path)
+        if name == "json":
+            assert tuple(json.loads(answer).items()) == tuple(tree.levels.of(path).items())
+    assert len(answer_format.answers) == len(tree)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+@settings(max_examples=60)
+@given(tree=any_trees(), brand=labels)
+def test_an_unseen_brand_comes_back_whatever_the_shape_of_its_tree(name: str, tree: LabelTree, brand: str) -> None:
+    answer_format = make_answer_format(name, tree)
+    if tree.levels.brand is None:
+        with pytest.raises(ParamsError, match="`unseen_brand` is true, but the taxonomy has no brand level"):
+            _ = answer_format.open_answers
+        return
+    for chain in tree.chains:
+        unseen = LabelPath(*chain, brand)
+        assert answer_format.decode_open(answer_format.encode(unseen)) == unseen
+        form = answer_format.open_answers
+        written = answer_format.opening(chain) + form.lead + brand + form.closing
+        if form.pattern.fullmatch(written):
+            assert answer_format.decode_open(written) == unseen
+
+
+RAGGED = Levels(("division", "group", "class"))
+WITH_MAKER = Levels(("division", "group", "maker"), brand="maker")
+
+
+@pytest.mark.parametrize(
+    ("levels", "path", "answers"),
+    [
+        (RAGGED, ("food", "bread", ""), ('{"division": "food", "group": "bread"}', "food__bread", "bread")),
+        (WITH_MAKER, ("food", "", "tata"), ('{"division": "food", "maker": "tata"}', "food__tata", "food | tata")),
+        (WITH_MAKER, ("food", "tea", ""), ('{"division": "food", "group": "tea"}', "food__tea__", "tea |")),
+        (Levels(("class",)), ("rye",), ('{"class": "rye"}', "rye", "rye")),
+        (Levels(tuple("abcdefgh")), tuple("12345678"),
+         ('{"a": "1", "b": "2", "c": "3", "d": "4", "e": "5", "f": "6", "g": "7", "h": "8"}',
+          "1__2__3__4__5__6__7__8", "8")),
+    ],
+    ids=["ends early", "brand of a short chain", "unknown brand", "one level", "eight levels"],
+)  # fmt: skip
+def test_the_levels_that_a_path_has_are_written(
+    levels: Levels, path: tuple[str, ...], answers: tuple[str, ...]
+) -> None:
+    tree = tree_with(levels, path)
+    assert tuple(make_answer_format(name, tree).encode(tree.paths[0]) for name in FORMATS) == answers
+
+
+def test_a_path_that_another_ends_like_is_told_from_it() -> None:
+    tree = tree_with(RAGGED, ("bread", "", ""), ("food", "bread", ""), ("food", "bread", "rye"))
+    short = make_answer_format("short", tree)
+    assert [short.encode(path) for path in tree] == ["bread", "food | bread", "rye"]
+    makers = tree_with(WITH_MAKER, ("tea", "", "tata"), ("food", "tea", "tata"), ("food", "tea", ""))
+    branded = make_answer_format("short", makers)
+    assert [branded.encode(path) for path in makers] == ["tea |", "food | tea | tata", "tea | tata"]
+    assert branded.open_answers.openings == ("food | tea |", "tea |")
+    assert branded.decode_open("tea | new") == LabelPath("tea", "", "new")
+    assert branded.decode_open("food | tea | new") == LabelPath("food", "tea", "new")
 
 
 def test_an_unknown_format_is_refused() -> None:

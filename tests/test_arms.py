@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from any_tree import any_trees
 from arm_context import make_context
 from tillmap import arms
 from tillmap.arms import ARMS, asks_model
@@ -18,7 +19,7 @@ from tillmap.arms.nearest import Nearest
 from tillmap.arms.rules import AnswerRules
 from tillmap.config.blocks import COMBINED
 from tillmap.core.errors import InputError, ParamsError
-from tillmap.core.taxonomy import LEVELS, LabelPath, LabelTree
+from tillmap.core.taxonomy import CONTEST, LabelPath, LabelTree
 
 SOURCE = Path(arms.__file__).parents[1]
 NAMES = (*ARMS, *COMBINED)
@@ -28,7 +29,7 @@ NAMES = (*ARMS, *COMBINED)
 
 
 def test_free_arms_ask_no_model_and_only_tuned_ones_have_training_examples():
-    rows = pd.DataFrame(columns=["split", "id", *LEVELS])
+    rows = pd.DataFrame(columns=["split", "id", *CONTEST])
     for name, arm in ARMS.items():
         assert asks_model(name) is not arm.free
         assert arm.free or type(arm).questions is not Arm.questions
@@ -59,13 +60,8 @@ def test_a_pilot_holds_back_what_asks_a_model_and_a_vote_with_it():
 # The rules of an arm's answers
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=8).filter(str.strip)
-PATHS = st.lists(st.builds(LabelPath, TEXT, TEXT, TEXT, TEXT), min_size=1, max_size=8, unique=True)
-COUNTS = st.lists(st.integers(0, 1000), min_size=8, max_size=8)
-
-
-TREES = st.builds(lambda paths, counts: LabelTree(tuple(sorted(paths)), tuple(counts[: len(paths)])), PATHS, COUNTS)
 RULES = st.builds(
-    AnswerRules, st.sampled_from(["json", "joined", "short"]), st.booleans(), st.booleans(), st.none() | TREES
+    AnswerRules, st.sampled_from(["json", "joined", "short"]), st.booleans(), st.booleans(), st.none() | any_trees(TEXT)
 )
 
 
@@ -83,7 +79,7 @@ def test_missing_rules_are_told(tmp_path):
 
 
 def test_an_arm_has_paths_of_its_own_or_those_of_the_training_subset(tmp_path):
-    rows = pd.DataFrame([("a", "b", "c", "d")], columns=list(LEVELS)).assign(id=1, retailer="shop")
+    rows = pd.DataFrame([("a", "b", "c", "d")], columns=list(CONTEST)).assign(id=1, retailer="shop")
     context = make_context("nearest", Nearest.Settings(retriever="lexical", k=1, power=1.0), rows)
     rules = AnswerRules.of_arm(Nearest(), context)
     assert rules == AnswerRules("json", unseen=False, free_text=False, paths=None)
@@ -92,7 +88,7 @@ def test_an_arm_has_paths_of_its_own_or_those_of_the_training_subset(tmp_path):
         """An arm that may answer one path only."""
 
         def known_paths(self, context):
-            return LabelTree((LabelPath("x", "y", "z", "q"),), (1,))
+            return LabelTree(CONTEST, (LabelPath("x", "y", "z", "q"),), (1,))
 
     assert AnswerRules.of_arm(Closed(), context).paths.paths == (LabelPath("x", "y", "z", "q"),)
 

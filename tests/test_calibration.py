@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tillmap.core.errors import InputError, ModelError
-from tillmap.core.taxonomy import LEVELS, LabelPath, LabelTree
+from tillmap.core.taxonomy import CONTEST, LabelPath, LabelTree, Levels
 from tillmap.evaluation.calibration_curves import expected_calibration_error
 from tillmap.postprocessing.calibration import Confidence, calibrate, candidate_scores, cross_fit, make_signals
 
@@ -19,7 +19,7 @@ MILK, CREAM, BAGS = (
     LabelPath("food", "dairy", "milk", "purely"),
     LabelPath("home", "bags", "bin bags", "alder"),
 )
-TREE = LabelTree.from_rows(pd.DataFrame([MILK, MILK, CREAM, BAGS], columns=list(LEVELS)).assign(retailer="r"))
+TREE = LabelTree.from_rows(pd.DataFrame([MILK, MILK, CREAM, BAGS], columns=list(CONTEST)).assign(retailer="r"), CONTEST)
 ROWS = pd.DataFrame({"split": ["train", "test", "test"], "id": [0, 0, 1], "description": ["mlk", "BIN bags 5", ""]})
 
 
@@ -35,7 +35,7 @@ def prediction(path: LabelPath, own: float, repair: str = "none", in_tree: bool 
 
 
 def predictions(*answers: tuple) -> pd.DataFrame:
-    table = pd.DataFrame(answers, columns=[*LEVELS, "confidence", "repair", "in_tree"])
+    table = pd.DataFrame(answers, columns=[*CONTEST, "confidence", "repair", "in_tree"])
     return pd.concat([ROWS[["split", "id"]].head(len(answers)), table], axis=1)
 
 
@@ -66,6 +66,25 @@ def test_signals_say_what_speaks_for_an_answer() -> None:
     assert second["repair_snapped"] == 1 and first["repair_snapped"] == 0
     assert third["in_tree"] == 0 and third["letters"] == 0
     assert first["known_rows"] == pytest.approx(log(3))
+
+
+def test_without_a_brand_siblings_speak_for_an_answer_and_no_brand_does() -> None:
+    levels = Levels(("division", "group", "class"))
+    rye, rolls, bread, soap = (
+        LabelPath(*path) for path in (("food", "bread", "rye"), ("food", "bread", "rolls"), ("food", "bread", ""),
+                                      ("home", "soap", "bars"))
+    )  # fmt: skip
+    tree = LabelTree(levels, tuple(sorted([rye, rolls, bread, soap])), (1, 2, 0, 3))
+    answers = levels.columns([rye, bread]).assign(confidence=0.5, repair="none", in_tree=True)
+    table = pd.concat([ROWS[["split", "id"]].head(2), answers], axis=1)
+    said = [completion("train", 0, (rye, 1.0)), completion("test", 0, (bread, 1.0))]
+    shares = ((rolls, 0.4), (bread, 0.3), (rye, 0.2), (soap, 0.1))
+    free = {"nearest": candidate_scores([completion(split, 0, *shares) for split in ("train", "test")])}
+    signals = make_signals(said, table, ROWS, free, tree)
+    assert "nearest_brand" not in signals
+    assert signals["nearest_path"].tolist() == [0.2, 0.3]
+    assert signals["nearest_chain"].tolist() == pytest.approx([0.6, 0.3]), "those with the same parent"
+    assert np.isfinite(signals.to_numpy()).all()
 
 
 def test_rows_that_do_not_fit_are_told() -> None:
@@ -144,16 +163,16 @@ def test_only_answered_calibrate_rows_are_fitted_on() -> None:
     signals, right = drawn(400, 5, "a", "b")
     keys = pd.DataFrame({"split": "train", "id": np.random.default_rng(0).permutation(400)})
     parts = np.where(np.arange(400) < 300, "calibration", "holdout")
-    answers = pd.DataFrame([MILK if ok else CREAM for ok in right], columns=list(LEVELS))
+    answers = pd.DataFrame([MILK if ok else CREAM for ok in right], columns=list(CONTEST))
     table = pd.concat([keys, answers.assign(confidence=0.5)], axis=1)
-    rows = pd.concat([keys, pd.DataFrame([MILK] * 400, columns=list(LEVELS))], axis=1).assign(subset=parts)
-    calibrated, model = calibrate(table.head(350), signals.head(350), rows.sample(frac=1, random_state=0))
+    rows = pd.concat([keys, pd.DataFrame([MILK] * 400, columns=list(CONTEST))], axis=1).assign(subset=parts)
+    calibrated, model = calibrate(table.head(350), signals.head(350), rows.sample(frac=1, random_state=0), CONTEST)
     assert model == Confidence.fit(signals.head(300), right[:300])
     np.testing.assert_array_equal(calibrated["confidence"][300:], model.of(signals.head(350))[300:])
     assert not np.isclose(calibrated["confidence"][:300], model.of(signals.head(300))).all(), "of rows it was fitted on"
     assert calibrated.drop(columns="confidence").equals(table.head(350).drop(columns="confidence"))
     with pytest.raises(InputError, match="calibration subset"):
-        calibrate(table, signals, rows.assign(subset="dev"))
+        calibrate(table, signals, rows.assign(subset="dev"), CONTEST)
 
 
 def test_no_row_has_a_say_in_its_own_confidence() -> None:

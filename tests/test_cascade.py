@@ -18,11 +18,11 @@ from tillmap.config import paths
 from tillmap.config.params import read_params
 from tillmap.core.errors import ParamsError
 from tillmap.core.files import OFF
-from tillmap.core.taxonomy import LEVELS, LabelPath, LabelTree
+from tillmap.core.taxonomy import CONTEST, LabelPath, LabelTree, Levels
 from tillmap.evaluation.metrics import mark
 from tillmap.splitting.subsets import draw_pilot
 
-LABELS = list(LEVELS)
+LABELS = list(CONTEST)
 PATHS = [LabelPath("food", f"group {i // 4}", f"module {i // 2}", f"brand {i}") for i in range(16)]
 LINEAR_ROWS, TEST_ROWS = 300, 300
 MODEL = "gpt-4o-mini-2024-07-18"
@@ -96,14 +96,28 @@ def predictions(paths, confidence=0.5, repair="none", status="ok", source="linea
 def test_an_answer_that_is_none_leaves_the_free_arms():
     free = predictions([PATHS[0]] * 5)
     llm = predictions([PATHS[1]] * 4, 0.9, ["none", "vote", "none", "snapped"], ["ok", "ok", "error", "ok"], "rag")
-    merged = merge(free, llm, None)
+    merged = merge(free, llm, None, CONTEST)
     assert merged["brand"].tolist() == ["brand 1", "brand 0", "brand 0", "brand 1", "brand 0"]
     assert merged["source"].tolist() == ["rag", "linear", "linear", "rag", "linear"]
     assert merged.columns.tolist() == free.columns.tolist()
     assert merged["in_tree"].dtype == free["in_tree"].dtype
     keys = list(llm[["split", "id"]].itertuples(index=False, name=None))
-    bound = merge(free, llm, {key: {PATHS[0]} for key in keys} | {("train", 3): {PATHS[1]}})
+    bound = merge(free, llm, {key: {PATHS[0]} for key in keys} | {("train", 3): {PATHS[1]}}, CONTEST)
     assert bound["source"].tolist() == ["linear", "linear", "linear", "rag", "linear"]
+
+
+def test_paths_that_end_early_are_merged_and_judged():
+    levels = Levels(("division", "group", "class"))
+    bread, rye = LabelPath("food", "bread", ""), LabelPath("food", "bread", "rye")
+    rest = {"split": "train", "confidence": 0.5, "repair": "none", "in_tree": True, "status": "ok"}
+    free, llm = (levels.columns([path] * 40).assign(id=range(40), source=arm, **rest)
+                 for path, arm in ((rye, "linear"), (bread, "rag")))  # fmt: skip
+    keys = list(llm[["split", "id"]].itertuples(index=False, name=None))
+    merged = merge(free, llm, {key: {bread if key[1] else rye} for key in keys}, levels)
+    assert merged["source"].tolist() == ["linear"] + ["rag"] * 39
+    assert merged["class"].isna().tolist() == [False] + [True] * 39
+    judged = judge(free, llm, merged, llm[["split", "id", *levels]], levels=levels, seed=1)
+    assert judged.routes and (judged.free, judged.cascade) == (0.0, 39 / 40)
 
 
 def test_a_gain_that_may_be_chance_is_none():
@@ -111,14 +125,14 @@ def test_a_gain_that_may_be_chance_is_none():
     wrong = predictions([PATHS[1]] * 40)
     little = predictions([PATHS[0]] * 3 + [PATHS[1]] * 37)
     much = predictions([PATHS[0]] * 20 + [PATHS[1]] * 20)
-    refused = judge(wrong, little, little, truth, 1)
+    refused = judge(wrong, little, little, truth, levels=CONTEST, seed=1)
     assert not refused.routes
     assert "can't tell" in refused.reason and "linear answers every row" in refused.reason
     assert (refused.free, refused.llm, refused.rows) == (0.0, pytest.approx(3 / 40), 40)
-    accepted = judge(wrong, much, much, truth, 1)
+    accepted = judge(wrong, much, much, truth, levels=CONTEST, seed=1)
     assert accepted.routes
     assert accepted.low > 0 and accepted.difference == pytest.approx(0.5)
-    assert not judge(much, wrong, wrong, truth, 1).routes
+    assert not judge(much, wrong, wrong, truth, levels=CONTEST, seed=1).routes
 
 
 class Shop:
@@ -127,7 +141,7 @@ class Shop:
     def __init__(self, folder, base_url, pilot_rows=None, **changes):
         self.folder = folder
         folder.mkdir()
-        off = dict.fromkeys(("nearest", "rag", "llama", "openai"), False)
+        off = dict.fromkeys(("nearest", "rerank", "rag", "llama", "openai"), False)
         self.set_params({
             "run": off | {"cascade": True, "pilot_rows": pilot_rows},
             "openai": {"mode": "retrieved", "engine": "openai_server", "examples": 1},
@@ -161,7 +175,7 @@ class Shop:
         for name in ("split", "neighbours", "completions", "predictions"):
             (self.folder / "data" / name).mkdir(parents=True)
         rows.to_parquet(self.folder / "data/split/rows.parquet")
-        tree = LabelTree.from_rows(rows[:32]).to_table()
+        tree = LabelTree.from_rows(rows[:32], CONTEST).to_table()
         tree.to_parquet(self.folder / "data/split/tree.parquet")
         near = asked[["split", "id"]].assign(rank=0, neighbour=np.arange(len(asked)) % 32, score=1.0)
         near.to_parquet(self.folder / "data/neighbours/lexical.parquet")
@@ -212,7 +226,7 @@ def of_accuracy(service, shop, accuracy):
         service.asked.append((item, content))
         path = shop.answers[item]
         place = PATHS.index(path) ^ (int(item.split()[-1]) % 100 >= 100 * accuracy)
-        return f"{PATHS[place].module} | {PATHS[place].brand}"
+        return " | ".join(PATHS[place][2:])
 
     service.answer = answer
 
@@ -304,7 +318,7 @@ def test_a_cascade_that_is_off_says_so(tmp_path):
 def test_kept_and_routed_rows_are_scored_apart():
     truth = predictions([PATHS[0]] * 40)[["split", "id", *LABELS]].assign(product=range(40))
     said = {"linear": [PATHS[0]] * 25 + [PATHS[1]] * 15, "cascade": [PATHS[0]] * 35 + [PATHS[1]] * 5}
-    marks = {arm: mark(predictions(paths), truth, arm) for arm, paths in said.items()}
+    marks = {arm: mark(predictions(paths), truth, arm, CONTEST) for arm, paths in said.items()}
     routes = truth[["split", "id"]].assign(role=[KEPT] * 20 + [ROUTED] * 20)
     found = score_routed(marks, routes, resamples=200, seed=1)
     assert (found["coverage"], found["accuracy_of_answered"], found["routed"]) == (0.5, 1.0, 20)

@@ -38,7 +38,7 @@ COVERAGE = pd.DataFrame({"arm": "linear", "coverage": [0.2, 0.6, 1.0], "accuracy
 DRAWN = {
     "arms": (charts.draw_arms, ARMS),
     "slices": (lambda table: charts.draw_slices(table, "retailer"), SLICES),
-    "confusion": (lambda table: charts.draw_confusion(table, "linear"), CONFUSION),
+    "confusion": (lambda table: charts.draw_confusion(table, "linear", "division"), CONFUSION),
     "recall": (charts.draw_recall, RECALL),
     "calibration": (charts.draw_calibration, CALIBRATION),
     "coverage": (charts.draw_coverage, COVERAGE),
@@ -79,9 +79,17 @@ def test_many_values_are_cut_to_the_largest_and_the_title_says_so():
 
 
 def test_rare_labels_share_a_line_of_the_confusion():
-    axes = charts.draw_confusion(CONFUSION, "linear", most=1).axes[0]
-    assert [label.get_text() for label in axes.get_yticklabels()] == ["larder (100)", "all other supergroups (52)"]
+    axes = charts.draw_confusion(CONFUSION, "linear", "division", most=1).axes[0]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["larder (100)", "all others (52)"]
     assert axes.images[0].get_array().tolist() == [[0.9, 0.1], [pytest.approx(2 / 52), pytest.approx(50 / 52)]]
+
+
+@pytest.mark.filterwarnings("error")
+def test_labels_of_any_script_and_with_signs_are_drawn(tmp_path):
+    names = {"shop 0": "$5 \\and $9", "shop 1": "茶", "shop 2": "x" * 80}
+    table = SLICES.assign(value=SLICES["value"].replace(names))
+    picture, numbers = charts.save(charts.draw_slices(table, "retailer"), table, tmp_path, "by_retailer")
+    assert picture.stat().st_size > 1000 and {"茶", "$5 \\and $9"} <= set(pd.read_csv(numbers)["value"])
 
 
 def test_an_arm_keeps_its_colour_in_every_chart():

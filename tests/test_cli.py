@@ -25,7 +25,7 @@ from tillmap.arms import schema
 from tillmap.config import paths
 from tillmap.config.params import read_params
 from tillmap.core.files import write_json, write_jsonl, write_text
-from tillmap.core.taxonomy import LEVELS
+from tillmap.core.taxonomy import CONTEST
 from tillmap.splitting.subsets import rows_to_answer
 
 DRIFT = r"drift: \d+\.\d% of the rows are from retailers and \d+\.\d% have words that training never showed; "
@@ -71,7 +71,7 @@ def test_new_rows_are_labelled_as_the_pipeline_labels_them(tillmap, trained, fea
     got = read_lines(tmp_path / "out.jsonl")
     pipeline = pd.read_parquet(trained[0] / f"data/predictions/{arm}.parquet").query("split == 'test'")
     assert [(row["indoml_id"], *labels_of(row)) for row in got] == list(
-        pipeline[["id", *LEVELS]].itertuples(index=False, name=None)
+        pipeline[["id", *CONTEST]].itertuples(index=False, name=None)
     )
     assert [row["confidence"] for row in got] == pytest.approx(pipeline["confidence"].tolist(), abs=1e-6)
     assert {(row["repair"], row["in_tree"], row["source"], row["status"]) for row in got} == {("none", True, arm, "ok")}
@@ -188,7 +188,7 @@ def test_the_openai_arm_asks_a_server_within_a_budget(tillmap, trained, tmp_path
         (folder / name).symlink_to(trained[0] / name)
     (folder / "models/openai").mkdir()
     (folder / "models/openai/job.json").write_text(json.dumps({"mode": "tuned", "model": "small", "usd": 0.0}))
-    known = pd.read_parquet(folder / "data/split/tree.parquet")[list(LEVELS)].iloc[0].tolist()
+    known = pd.read_parquet(folder / "data/split/tree.parquet")[list(CONTEST)].iloc[0].tolist()
     (folder / "params.yaml").unlink()
     with LocalOpenAI() as server:
         server.answer = lambda body: f"{known[2]} | {known[3]}" if "milk" in body["messages"][-1]["content"] else ""
@@ -222,7 +222,7 @@ def check_submission(path, name, features):
     assert [line["indoml_id"] for line in lines] == asked
     assert all(type(line["indoml_id"]) is int for line in lines)
     assert all(list(line) == ["indoml_id", "supergroup", "group", "module", "brand"] for line in lines)
-    assert all(type(line[level]) is str and line[level] for line in lines for level in LEVELS)
+    assert all(type(line[level]) is str and line[level] for line in lines for level in CONTEST)
     return lines
 
 
@@ -237,7 +237,7 @@ def test_the_zip_keeps_the_contests_rules(tillmap, trained, features, tmp_path):
     assert tillmap("submit", "--arm", "linear", "--name", "us", "--out", tmp_path / "arm.zip")[0] == 0
     written.append((tmp_path / "arm.zip").read_bytes())
     assert len(set(written)) == 1
-    known = {tuple(path) for path in trained[1].query("split == 'train'")[list(LEVELS)].itertuples(index=False)}
+    known = {tuple(path) for path in trained[1].query("split == 'train'")[list(CONTEST)].itertuples(index=False)}
     assert {labels_of(line) for line in check_submission(tmp_path / "arm.zip", "us", features)} <= known
 
 
@@ -332,7 +332,7 @@ def test_wrong_calls_exit_with_2_and_help_with_0(tillmap, features, tmp_path):
     assert tillmap("predict", features, "--arm", "mine", "--out", tmp_path / "x.csv")[0] == 2
     assert tillmap("submit", "--name", "us", "--out", tmp_path / "x.zip")[0] == 2
     assert tillmap("nonsense")[0] == 2
-    for command in ("predict", "submit", "summary", "doctor", "profile", "cancel", "prune", "private"):
+    for command in ("predict", "review", "submit", "summary", "doctor", "profile", "cancel", "prune", "private"):
         code, said = tillmap(command, "--help")
         assert code == 0
         assert "Exit codes: 0 success, 1 an error that you can fix" in said

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from scipy.stats import chi2
 
 from tillmap.core.errors import InputError, ParamsError
-from tillmap.core.taxonomy import LEVELS
+from tillmap.core.taxonomy import CONTEST
 from tillmap.evaluation.comparison import BETTER, CANNOT_TELL, WORSE, compare_arms, comparison_table
 
 
@@ -90,7 +90,7 @@ def score(accuracy, **more):
         "item_accuracy": accuracy,
         "low": accuracy - 0.01,
         "high": accuracy + 0.01,
-        "accuracy": dict.fromkeys(LEVELS, 0.75),
+        "accuracy": dict.fromkeys(CONTEST, 0.75),
         **more,
     }
 

@@ -6,7 +6,7 @@ import shutil
 import pandas as pd
 from project import ROOT, Project, stages_run
 
-from tillmap.core.taxonomy import LEVELS
+from tillmap.core.taxonomy import CONTEST
 
 STEP = re.compile(r"^\*\*`([^`]+)`\*\*(?:, (after|before) `([^`]+)`)?:\n\n```\w+\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
@@ -36,8 +36,8 @@ def test_an_arm_is_added_as_the_page_says(project, tmp_path):
     assert set(stages_run(copy.dvc("repro"))) == {"infer@commonest", "postprocess", "cascade", "evaluate"}
     predictions = pd.read_parquet(copy.folder / "data/predictions/commonest.parquet")
     tree = pd.read_parquet(copy.folder / "data/split/tree.parquet")
-    known = set(tree[list(LEVELS)].itertuples(index=False, name=None))
-    assert set(predictions[list(LEVELS)].itertuples(index=False, name=None)) <= known
+    known = set(tree[list(CONTEST)].itertuples(index=False, name=None))
+    assert set(predictions[list(CONTEST)].itertuples(index=False, name=None)) <= known
     assert 0 <= copy.read_json("metrics/evaluate.json")["commonest"]["item_accuracy"] < 1
     assert "commonest" in (copy.folder / "plots/table.txt").read_text()
     assert copy.read_json("data/usage/vote.json")["voters"] == ["linear", "commonest"]
@@ -45,7 +45,7 @@ def test_an_arm_is_added_as_the_page_says(project, tmp_path):
     copy.tillmap("predict", "data/demo/test.features", "--arm", "commonest", "--out", "new.csv")
     labelled = pd.read_csv(copy.folder / "new.csv")
     test = predictions[predictions["split"] == "test"]
-    columns = [*LEVELS, "confidence"]
+    columns = [*CONTEST, "confidence"]
     pd.testing.assert_frame_equal(labelled[columns], test[columns].reset_index(drop=True), check_dtype=False)
 
     shutil.rmtree(copy.folder / "data/split")

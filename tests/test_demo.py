@@ -18,10 +18,10 @@ from tillmap.catalogue.demo.labelspace import build_label_space
 from tillmap.catalogue.demo.receipts import print_line
 from tillmap.catalogue.demo.vocabulary import CATCH_ALL_BRAND, RETAILERS
 from tillmap.core.errors import ParamsError
-from tillmap.core.taxonomy import LEVELS
+from tillmap.core.taxonomy import CONTEST
 from tillmap.core.text import without_vowels
 
-LABELS = list(LEVELS)
+LABELS = list(CONTEST)
 COLUMNS = ["indoml_id", "description", "retailer", "price", *LABELS]
 FILES = ["train.features", "train.labels", "test.features", "test.labels"]
 CODE = "import sys; from pathlib import Path; from tillmap.catalogue.demo import make_demo, write_contest_files; "

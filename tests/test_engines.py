@@ -16,7 +16,7 @@ from safetensors.numpy import load_file, save_file
 
 from tillmap.core.completions import Question
 from tillmap.core.errors import ModelError, ParamsError, ResourceError, cause
-from tillmap.core.taxonomy import LabelPath, LabelTree
+from tillmap.core.taxonomy import CONTEST, LabelPath, LabelTree
 from tillmap.llm.checkpoints import SMOLLM2_PACKAGE, check_adapter, check_checkpoint, fetch_checkpoint
 from tillmap.llm.engines.loading import load_engine, require_memory
 from tillmap.llm.interface.answer_formats import make_answer_format
@@ -223,7 +223,7 @@ PATHS = [
     ("care", "bath", "soap", "lux"), ("care", "bath", "soap", 'a|b "c" \\ d__e'), ("drinks", "hot", "tea", "tata"),
     ("gourmet", "hot drinks", "tea", "tata"), ("gourmet", "hot drinks", "tea", "twinings"),
 ]  # fmt: skip
-TREE = LabelTree(tuple(sorted(LabelPath(*path) for path in PATHS)), (1,) * 5)
+TREE = LabelTree(CONTEST, tuple(sorted(LabelPath(*path) for path in PATHS)), (1,) * 5)
 
 
 @pytest.mark.parametrize("name", ["vllm", "transformers"])

@@ -7,7 +7,7 @@ import pytest
 
 from tillmap.core.completions import Question, finished
 from tillmap.core.errors import ResourceError
-from tillmap.core.taxonomy import LabelPath, LabelTree
+from tillmap.core.taxonomy import CONTEST, LabelPath, LabelTree
 from tillmap.llm.engines import loading
 from tillmap.llm.interface import inference
 from tillmap.llm.interface.answer_formats import make_answer_format
@@ -263,7 +263,7 @@ def test_generation_takes_the_answers_that_are_allowed_to_all():
         max_new_tokens, temperature, constrain, unseen_brand = 8, 0.5, "tree", True
 
     assert plan_generation(Settings, 3, None) == Generation(8, 0.5, 3)
-    tree = LabelTree((LabelPath("a", "b", "c", "d"), LabelPath("a", "b", "c", "e")), (1, 1))
+    tree = LabelTree(CONTEST, (LabelPath("a", "b", "c", "d"), LabelPath("a", "b", "c", "e")), (1, 1))
     answer_format = make_answer_format("short", tree)
     allowed = json.loads(json.dumps(answer_format.allowed_to_all(Settings)))
     planned = plan_generation(Settings, 3, allowed)

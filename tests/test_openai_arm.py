@@ -14,23 +14,25 @@ from tillmap.arms.openai import OpenAI
 from tillmap.arms.rag import Rag
 from tillmap.config.params import read_params
 from tillmap.core.files import write_jsonl
-from tillmap.core.taxonomy import LEVELS, LabelPath, LabelTree
+from tillmap.core.taxonomy import CONTEST, LabelPath, LabelTree
 from tillmap.splitting.samples import sample_for_training
 
 BABY = LabelPath("baby care", "baby care detail unknown total", "baby care", "pure baby")
 BUTTER = LabelPath("food", "dairy", "butter", "golden meadow")
 ROWS = pd.DataFrame(
     [(1, "baby disposable bed mats 10 s", "herbgrove", 2.99, *BABY), (2, "gldn bttr", "alder", float("nan"), *BUTTER)],
-    columns=["id", "description", "retailer", "price", *LEVELS],
+    columns=["id", "description", "retailer", "price", *CONTEST],
 ).assign(split="train")
-TREE = LabelTree.from_rows(ROWS)
+TREE = LabelTree.from_rows(ROWS, CONTEST)
 NEIGHBOURS = pd.DataFrame([("train", 1, 0, 2, 0.5)], columns=["split", "id", "rank", "neighbour", "score"])
 
 
 SETTINGS = {
     "mode": "tuned", "model": "gpt-4o-mini-2024-07-18", "recipe": "ours", "sample_rows": 10,
     "sample_policy": "stratified", "retriever": "lexical", "examples": 3, "show_retailer": True, "show_price": True,
-    "show_numbers": True, "answer_format": "short", "constrain": "off", "widen": None, "constraint": "off",
+    "show_numbers": True,
+    "show_sizes": True, "definitions": 3, "answer_format": "short", "constrain": "off", "widen": None,
+    "constraint": "off",
     "unseen_brand": False, "held_out_rows": 0, "engine": "openai_batch", "max_new_tokens": 64, "temperature": 0.0,
     "request": {},
 }  # fmt: skip
@@ -76,7 +78,7 @@ def test_a_training_example_begins_with_exactly_its_question(recipe):
 
 def test_no_answer_holds_what_ends_it():
     tricky = LabelPath("a|b", "c\nd", "e__f", "g | h")
-    tree = LabelTree.from_rows(pd.DataFrame([tricky], columns=list(LEVELS)).assign(retailer="x"))
+    tree = LabelTree.from_rows(pd.DataFrame([tricky], columns=list(CONTEST)).assign(retailer="x"), CONTEST)
     for recipe, name in (("gradientgurus", "joined"), ("ours", "short"), ("ours", "joined"), ("ours", "json")):
         chosen = context(recipe=recipe, answer_format=name).settings
         assert OpenAI().answer_format(chosen) == name
@@ -97,7 +99,7 @@ def test_retrieved_asks_as_the_rag_arm_does(recipe):
 
 def test_a_sample_keeps_every_path():
     rows = pd.concat([ROWS.iloc[[0]]] * 30 + [ROWS.iloc[[1]]]).assign(id=range(31))
-    sample = sample_for_training(rows, 10, "stratified", seed=1)
+    sample = sample_for_training(rows, CONTEST, 10, "stratified", seed=1)
     examples = trained(context(), sample)
     assert len(examples) == 10
     assert {example[-1]["content"] for example in examples} == {

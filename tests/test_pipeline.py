@@ -11,7 +11,7 @@ from dvc.repo import Repo
 from project import Project, kill_when, stages_run
 
 from openai_server import KEY
-from tillmap.core.taxonomy import LEVELS
+from tillmap.core.taxonomy import CONTEST
 
 ARMS = ("nearest", "linear", "rag", "llama", "openai", "vote")
 
@@ -45,7 +45,7 @@ def test_every_stage_runs_and_every_row_is_predicted(project):
     rows = pd.read_parquet(project.folder / "data/split/rows.parquet")
     tree = pd.read_parquet(project.folder / "data/split/tree.parquet")
     labelled = rows[rows["split"] == "train"]  # linear is refitted on all of them, and vote may follow it
-    known, refitted = (set(table[list(LEVELS)].itertuples(index=False, name=None)) for table in (tree, labelled))
+    known, refitted = (set(table[list(CONTEST)].itertuples(index=False, name=None)) for table in (tree, labelled))
     for arm in ARMS:
         completions = "predictions/vote" if arm == "vote" else f"completions/{arm}"
         answers = [json.loads(line) for line in (project.folder / f"data/{completions}.jsonl").open()]
@@ -55,18 +55,18 @@ def test_every_stage_runs_and_every_row_is_predicted(project):
         assert len(set(keys)) == len(keys)
         test = [key for key in keys if key[0] == "test"]
         assert test == [("test", number) for number in rows.loc[rows["split"] == "test", "id"]]
-        answered = set(predictions[list(LEVELS)].itertuples(index=False, name=None))
+        answered = set(predictions[list(CONTEST)].itertuples(index=False, name=None))
         assert answered <= (refitted if arm in ("linear", "vote") else known)
         assert predictions["in_tree"].all()
 
 
 def test_metrics_agree_with_a_scorer_of_its_own(project):
     rows = pd.read_parquet(project.folder / "data/split/rows.parquet").query("split == 'test'")
-    truth = {row.id: tuple(getattr(row, level) for level in LEVELS) for row in rows.itertuples()}
+    truth = {row.id: tuple(getattr(row, level) for level in CONTEST) for row in rows.itertuples()}
     metrics = project.read_json("metrics/evaluate.json")
     for arm in ARMS:
         predictions = pd.read_parquet(project.folder / f"data/predictions/{arm}.parquet").query("split == 'test'")
-        right = [tuple(getattr(row, level) for level in LEVELS) == truth[row.id] for row in predictions.itertuples()]
+        right = [tuple(getattr(row, level) for level in CONTEST) == truth[row.id] for row in predictions.itertuples()]
         assert metrics[arm]["item_accuracy"] == pytest.approx(sum(right) / len(truth))
     recall = project.read_json("metrics/scores.json")["scores"]["recall"]
     assert set(recall) == {"dense", "lexical", "hybrid"}
@@ -172,7 +172,7 @@ def test_all_arms_off_is_one_line(copy):
 def test_a_missing_source_says_what_to_set(project):
     project.set_params({"data": {"source": "nowhere/shop"}})
     output = project.dvc("repro", ok=False)
-    assert "nowhere/shop: there is no such folder; set `data.source`" in output
+    assert "nowhere/shop: there is no such folder or file; set `data.source`" in output
     assert "Traceback" not in output
 
 

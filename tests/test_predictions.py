@@ -9,24 +9,25 @@ from trained import make_trained
 
 from tillmap.arms.rules import AnswerRules
 from tillmap.config.blocks import Embedding, Postprocess
-from tillmap.core.files import OFF, read_table
-from tillmap.core.taxonomy import LEVELS, LabelPath, LabelTree
+from tillmap.core.files import OFF, read_table, write_table
+from tillmap.core.taxonomy import CONTEST, LabelPath, LabelTree, Levels
 from tillmap.llm.interface.answer_formats import make_answer_format
 from tillmap.postprocessing import predictions
 from tillmap.postprocessing.calibration import Confidence
 from tillmap.postprocessing.predictions import (
     ALONE,
-    COLUMNS,
     TOGETHER,
     calibrate_arm,
     count_repairs,
     make_repairer,
     predict,
+    prediction_columns,
+    write_off,
 )
 from tillmap.postprocessing.repair import Repairer
 
 PATHS = [LabelPath("food", "dairy", "butter", "golden meadow"), LabelPath("home", "care", "soap", "velvetto")]
-TREE = LabelTree.from_rows(pd.DataFrame([(*path, "alder") for path in PATHS], columns=[*LEVELS, "retailer"]))
+TREE = LabelTree.from_rows(pd.DataFrame([(*path, "alder") for path in PATHS], columns=[*CONTEST, "retailer"]), CONTEST)
 REPAIRER = Repairer(TREE, make_answer_format("short", TREE))
 
 
@@ -38,7 +39,7 @@ def answer(number, text, status="ok", logprob=None, candidates=None):
 def test_any_texts_become_paths_of_the_tree_in_order(texts):
     table = predict([answer(number, text) for number, text in enumerate(texts)], REPAIRER, {}, "rag")
     assert list(table["id"]) == list(range(len(texts)))
-    assert set(table[list(LEVELS)].itertuples(index=False, name=None)) <= set(PATHS)
+    assert set(table[list(CONTEST)].itertuples(index=False, name=None)) <= set(PATHS)
     assert table["confidence"].between(0, 1).all()
 
 
@@ -47,7 +48,7 @@ def test_a_failed_answer_keeps_its_mark_and_takes_the_neighbours_vote():
     table = predict([answer(0, "butter | golden meadow"), answer(1, "", "error")], REPAIRER, votes, "rag")
     assert list(table["repair"]) == ["none", "vote"]
     assert list(table["status"]) == ["ok", "error"]
-    assert tuple(table.loc[1, list(LEVELS)]) == PATHS[1]
+    assert tuple(table.loc[1, list(CONTEST)]) == PATHS[1]
     assert list(table["confidence"]) == [1.0, 0.75]
 
 
@@ -71,8 +72,23 @@ def test_an_arm_that_is_off_has_every_column(tmp_path):
     make_trained(tmp_path)
     for arm in ("rag", "llama", "openai"):
         table = read_table(tmp_path / f"data/predictions/{arm}.parquet")
-        assert list(table) == COLUMNS
+        assert list(table) == prediction_columns(CONTEST)
         assert table.empty
+
+
+def test_a_level_is_null_from_where_the_path_ends(tmp_path):
+    levels = Levels(("division", "group", "class"))
+    tree = LabelTree(levels, (LabelPath("food", "bread", ""), LabelPath("food", "bread", "rye")), (2, 1))
+    repairer = Repairer(tree, make_answer_format("short", tree))
+    table = predict([answer(0, "bread"), answer(1, "rye"), answer(2, "bred")], repairer, {}, "rag")
+    assert list(table) == prediction_columns(levels)
+    assert list(write_off(tmp_path / "off", levels)) == prediction_columns(levels)
+    assert levels.paths(table)[:2] == list(tree.paths)
+    write_table(table, tmp_path / "table.parquet")
+    assert levels.paths(read_table(tmp_path / "table.parquet")) == levels.paths(table)
+    assert list(table["class"].isna()) == [True, False, True]
+    alone = predict([answer(0, "bread")], repairer, {}, "rag")
+    assert alone.dtypes.equals(table.dtypes), "a level that no answer reaches is text, too"
 
 
 # How an arm's answers are read, and how sure they are
@@ -112,13 +128,13 @@ def test_only_free_text_is_repaired_by_its_meaning(loaded):
 
 def test_answers_are_read_by_the_arms_own_rules():
     other = LabelPath("food", "dairy", "milk", "alder")
-    wider = LabelTree.from_rows(pd.DataFrame([*PATHS, other], columns=list(LEVELS)))
+    wider = LabelTree.from_rows(pd.DataFrame([*PATHS, other], columns=list(CONTEST)), CONTEST)
     said = [answer(0, "milk | alder"), answer(1, "butter | newbrand")]
 
     def read(**rules):
         chosen = AnswerRules(**{"format": "short", "unseen": False, "free_text": False, "paths": None} | rules)
         table = predict(said, make_repairer(chosen, TREE, SETTINGS, EMBEDDING), {}, "rag")
-        return list(table[list(LEVELS)].itertuples(index=False, name=None))
+        return list(table[list(CONTEST)].itertuples(index=False, name=None))
 
     assert set(read()) <= set(PATHS)
     assert read(paths=wider)[0] == other
@@ -130,7 +146,7 @@ def calibrated(subset, folder, rows=200):
     right = [row % 4 > 0 for row in range(rows)]
     texts = ["butter | golden meadow" if ok else "soap | velvetto" for ok in right]
     said = [answer(row, text, logprob=-0.1) for row, text in enumerate(texts)]
-    known = pd.DataFrame([PATHS[0]] * rows, columns=list(LEVELS))
+    known = pd.DataFrame([PATHS[0]] * rows, columns=list(CONTEST))
     known = known.assign(split="test", id=range(rows), subset=subset, description="d")
     free = {"nearest": {("test", row): [(PATHS[0], 0.7)] for row in range(rows)}}
     table = predict(said, REPAIRER, {}, "rag")

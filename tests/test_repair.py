@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tillmap.core.taxonomy import LEVELS, LabelPath, LabelTree
+from any_tree import any_trees
+from tillmap.core.taxonomy import CONTEST, LabelPath, LabelTree, Levels
 from tillmap.llm.interface.answer_formats import make_answer_format
 from tillmap.postprocessing.matching import LabelMatcher, PathMatcher, fold
 from tillmap.postprocessing.repair import Neighbours, Repaired, Repairer
@@ -26,7 +27,7 @@ FORMATS = ("json", "joined", "short")
 
 def tree_of(rows: Mapping[LabelPath, int]) -> LabelTree:
     paths = sorted(rows)
-    return LabelTree(tuple(paths), tuple(rows[path] for path in paths))
+    return LabelTree(CONTEST, tuple(paths), tuple(rows[path] for path in paths))
 
 
 # Labels that hold the formats' own characters, in a tree that is not strict: `milk | cream` has two parents.
@@ -61,7 +62,7 @@ texts = st.one_of(
     st.text(),
     st.text(alphabet="ab _|&{}'\":,.\\\ud83d\u2028tea"),
     st.sampled_from(PATHS).flatmap(lambda path: st.permutations(path).map(" | ".join)),
-    st.lists(st.sampled_from([label for path in PATHS for label in path] + list(LEVELS)), max_size=6).map(" ".join),
+    st.lists(st.sampled_from([label for path in PATHS for label in path] + list(CONTEST)), max_size=6).map(" ".join),
     st.lists(st.sampled_from([label for path in WILD for label in path] + ["__", " | ", "\n", '"']), max_size=9).map(
         "".join
     ),
@@ -126,13 +127,13 @@ def test_a_part_of_a_path_is_not_believed_against_the_rest_of_it() -> None:
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_punctuation_counts_where_nothing_else_tells_two_labels_apart(name: str) -> None:
-    dotted, plain = TATA._replace(brand="dr.oetker's"), TATA._replace(brand="dr oetker's")
+    dotted, plain = LabelPath(*TATA[:3], "dr.oetker's"), LabelPath(*TATA[:3], "dr oetker's")
     tree = tree_of({dotted: 9, plain: 1})
     one = Repairer(tree, make_answer_format(name, tree))
     for path in (dotted, plain):
         assert one.repair("__".join(path).upper()).path == path
-        assert one.repair(f"Module: {path.module}, brand: {path.brand}").path == path
-        assert one.repair(json.dumps(path._asdict())[:-1]).path == path
+        assert one.repair(f"Module: {path[2]}, brand: {path[3]}").path == path
+        assert one.repair(json.dumps(CONTEST.of(path))[:-1]).path == path
     assert one.repair("Leaf & dust tea | Dr-Oetker's") == Repaired(dotted, "snapped", pytest.approx(0.9))
 
 
@@ -141,12 +142,12 @@ def test_punctuation_counts_where_nothing_else_tells_two_labels_apart(name: str)
 def test_a_formats_own_characters_in_labels_do_no_harm(name: str, path: LabelPath) -> None:
     answer_format = make_answer_format(name, WILD)
     one = Repairer(WILD, answer_format)
-    answer, written = answer_format.encode(path), json.dumps(path._asdict(), ensure_ascii=False)
+    answer, written = answer_format.encode(path), json.dumps(CONTEST.of(path), ensure_ascii=False)
     assert one.repair(answer) == Repaired(path, "none", 1.0)
     shouted = answer.upper().replace(r"\U007C", r"\u007c").replace(r"\U005F", r"\u005f")
     assert one.repair(shouted) == Repaired(path, "none" if shouted == answer else "folded", 1.0)
     around = [f"Answer: {answer}", f"{answer}\n\nReceipt: tea", f"{answer}<|im_end|>\n", f"```\n{answer}\n```"]
-    shapes = [written, written[:-1], written[:-2], json.dumps(path._asdict(), indent=1), str(path._asdict())]
+    shapes = [written, written[:-1], written[:-2], json.dumps(CONTEST.of(path), indent=1), str(CONTEST.of(path))]
     separators = ["__", " | ", " > ", "\n", ", "]
     texts = [*around, *shapes, *(separator.join(path) for separator in separators)]
     assert [one.repair(text).path for text in texts] == [path] * len(texts)
@@ -191,7 +192,7 @@ def test_an_answer_that_fits_several_paths_takes_the_one_with_the_most_rows_and_
 
 @pytest.mark.parametrize("text", ["", " \n", "zzz qqq", '{"supergroup": "'])
 def test_an_answer_like_nothing_is_voted_by_the_neighbours(text: str) -> None:
-    neighbours = [(DETTOL, 0.4), (TETLEY, 0.3), (TATA, 0.2), (TETLEY, 0.3), (TATA._replace(brand="unknown"), 9.0)]
+    neighbours = [(DETTOL, 0.4), (TETLEY, 0.3), (TATA, 0.2), (TETLEY, 0.3), (LabelPath(*TATA[:3], "unknown"), 9.0)]
     assert JOINED.repair(text, neighbours) == Repaired(TETLEY, "vote", pytest.approx(0.5))
 
 
@@ -239,7 +240,7 @@ def test_as_many_neighbours_as_texts_are_expected() -> None:
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_an_unseen_brand_gets_through_where_it_may(name: str) -> None:
-    path = TETLEY._replace(brand="organic india")
+    path = LabelPath(*TETLEY[:3], "organic india")
     text = make_answer_format(name, TREE).encode(path)
     assert repairer(name, unseen_brand=True).repair(text) == Repaired(path, "none", 1.0, in_tree=False)
     assert repairer(name).repair(text).path in TREE
@@ -247,13 +248,13 @@ def test_an_unseen_brand_gets_through_where_it_may(name: str) -> None:
 
 def test_an_unseen_brand_is_told_from_one_misspelt_and_from_one_known_elsewhere() -> None:
     lenient = repairer("short", unseen_brand=True)
-    assert lenient.repair("Diapers | MamyPoko") == Repaired(DIAPERS._replace(brand="MamyPoko"), "parsed", 1.0, False)
-    assert lenient.repair("Diapers | Dettol") == Repaired(DIAPERS._replace(brand="dettol"), "parsed", 1.0, False)
+    assert lenient.repair("Diapers | MamyPoko") == Repaired(LabelPath(*DIAPERS[:3], "MamyPoko"), "parsed", 1.0, False)
+    assert lenient.repair("Diapers | Dettol") == Repaired(LabelPath(*DIAPERS[:3], "dettol"), "parsed", 1.0, False)
     assert lenient.repair("Diapers | hugies").path == DIAPERS
     assert lenient.repair("diapers | hugies").path == DIAPERS
     assert lenient.repair("diapers | HUGGIES").path == DIAPERS
-    assert lenient.repair("diapers | Dettol ").path == DIAPERS._replace(brand="dettol")
-    assert lenient.repair("diapers | mamypoko ").path == DIAPERS._replace(brand="mamypoko")
+    assert lenient.repair("diapers | Dettol ").path == LabelPath(*DIAPERS[:3], "dettol")
+    assert lenient.repair("diapers | mamypoko ").path == LabelPath(*DIAPERS[:3], "mamypoko")
     assert lenient.repair("no such module | MamyPoko").path in TREE
 
 
@@ -283,6 +284,105 @@ def test_every_path_of_any_tree_comes_out_unchanged(some: list[LabelPath], name:
     assert repaired == [Repaired(path, "none", 1.0) for path in tree]
 
 
+# Any levels
+
+
+@settings(max_examples=60)
+@given(any_trees(), st.sampled_from(FORMATS), st.booleans(), st.lists(texts, max_size=2))
+def test_every_path_of_a_tree_of_any_shape_comes_out_and_any_text_gives_one(
+    tree: LabelTree, name: str, unseen_brand: bool, some: list[str]
+) -> None:
+    answer_format = make_answer_format(name, tree)
+    one = Repairer(tree, answer_format, unseen_brand=unseen_brand, min_score=0.0)
+    repaired = one.repair_all([answer_format.encode(path) for path in tree])
+    assert repaired == [Repaired(path, "none", 1.0) for path in tree]
+    for found in one.repair_all([*some, *(" ".join(path) for path in tree), *(f"{tree.paths[0][0]}x" for _ in "a")]):
+        assert unseen_brand or found.path in tree
+        assert found.in_tree == (found.path in tree)
+        assert 0 <= found.confidence <= 1
+
+
+FOOD = Levels(("division", "group", "class", "item"))
+BREAD, RYE, ROLLS, BUTTER, SOAP = (
+    LabelPath(*path)
+    for path in (
+        ("foodstuffs", "bread", "", ""),
+        ("foodstuffs", "bread", "rye bread", ""),
+        ("foodstuffs", "bread", "sweet rolls", "cinnamon rolls"),
+        ("foodstuffs", "dairy", "spreads", "butter, salted"),
+        ("household", "cleaning agents", "", ""),
+    )
+)
+RAGGED = LabelTree(FOOD, tuple(sorted([BREAD, RYE, ROLLS, BUTTER, SOAP])), (1, 5, 2, 0, 3))
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "path", "repair"),
+    [
+        ("short", "Rye Bread", RYE, "folded"),
+        ("short", "The answer is: rye bread", RYE, "parsed"),
+        ("short", "foodstuffs | bread", BREAD, "parsed"),
+        ("short", "foodstuffs > dairy > spreads > butter, salted", BUTTER, "parsed"),
+        ("short", "Clening agents", SOAP, "snapped"),
+        ("short", "cinamon rols", ROLLS, "snapped"),
+        ("joined", "foodstuffs__bread__ry bread", RYE, "snapped"),
+        ("joined", "foodstuffs__bread__zzz qqq xxx", RYE, "snapped"),
+        ("json", '{"Division": "foodstuffs", "group": "bread"', BREAD, "folded"),
+        ("json", '{"division": "foodstuffs", "group": "bread", "class": null, "item": null}', BREAD, "parsed"),
+        ("json", '{"group": "cleaning agent"}', SOAP, "snapped"),
+        ("json", '{"division": "foodstuffs", "group": "bread", "class": "ry bread"}', RYE, "snapped"),
+    ],
+)
+def test_an_answer_ends_where_its_path_does(name: str, text: str, path: LabelPath, repair: str) -> None:
+    found = Repairer(RAGGED, make_answer_format(name, RAGGED), min_score=0.5).repair(text)
+    assert (found.path, found.repair) == (path, repair)
+
+
+@pytest.mark.parametrize(
+    "text", ["foodstuffs | tea", "group: tea, maker: tata", "group: tea", '{"division": "foodstuffs", "group": "tea"']
+)
+def test_a_path_without_a_known_brand_is_named_by_its_chain(text: str) -> None:
+    levels = Levels(("division", "group", "maker"), "maker")
+    tea, tata, soap = (LabelPath("foodstuffs", "tea", maker) for maker in ("", "tata", "lux"))
+    tree = LabelTree(levels, (tea, soap, tata), (1, 1, 9))
+    expected = tata if "tata" in text else tea
+    assert Repairer(tree, make_answer_format("short", tree)).repair(text) == Repaired(expected, "parsed", 1.0)
+
+
+def test_a_tree_without_rows_is_answered_all_the_same() -> None:
+    tree = LabelTree(FOOD, RAGGED.paths, (0,) * len(RAGGED))
+    one = Repairer(tree, make_answer_format("short", tree))
+    assert one.repair("") == Repaired(BREAD, "vote", 0.0)
+    found = one.repair("group: bred")
+    assert found.repair == "snapped" and found.path[:2] == BREAD[:2]
+    assert 0.2 < found.confidence < 0.4, "each of three paths with this group is as likely"
+
+
+MARKS = ["\u0301", "\u0308", "\u0327", "\u0303", "\u093c", "\u0e48"]  # an accent, an umlaut ... and of other scripts
+
+
+@given(st.text("aeiounçकข ", min_size=1, max_size=8).filter(str.strip), st.sampled_from(MARKS), st.data())
+def test_two_labels_that_differ_in_a_mark_are_never_one(label: str, mark: str, data: st.DataObject) -> None:
+    at = data.draw(st.sampled_from([place for place, letter in enumerate(label, 1) if letter != " "]))
+    marked = label[:at] + mark + label[at:]
+    assert fold(label) != fold(marked)
+    paths = (LabelPath("food", label), LabelPath("food", marked))
+    tree = LabelTree(Levels(("division", "class")), tuple(sorted(paths)), (1, 9) if paths[0] < paths[1] else (9, 1))
+    for name in FORMATS:
+        answer_format = make_answer_format(name, tree)
+        one = Repairer(tree, answer_format)
+        for path in paths:
+            assert one.repair(answer_format.encode(path).upper()).path == path or path[1].upper().lower() != path[1]
+            assert one.repair(f"Division: food, class: {path[1]}").path == path
+
+
+def test_an_answer_without_accents_finds_its_label() -> None:
+    tree = tree_of({LabelPath("food", "spreads", "crème fraîche", "nestlé"): 1, TETLEY: 9})
+    one = Repairer(tree, make_answer_format("short", tree))
+    assert one.repair("CREME FRAICHE | NESTLE").path == tree.paths[1]
+    assert one.repair("CRÈME FRAÎCHE | NESTLÉ") == Repaired(tree.paths[1], "folded", 1.0)
+
+
 def test_no_texts_are_no_work() -> None:
     assert JOINED.repair_all([]) == []
     assert LabelMatcher(["tea"]).nearest([])[0] == []
@@ -298,7 +398,9 @@ def test_the_nearest_label_is_found_whatever_the_damage() -> None:
     assert (scores > 0.7).all()
 
 
-far_apart = [label for level in LEVELS[:3] for tree in (TREE, WILD) for label in tree.labels(level) if len(label) > 9]
+far_apart = [
+    label for level in CONTEST.chain for tree in (TREE, WILD) for label in tree.labels(level) if len(label) > 9
+]
 FAR_APART = LabelMatcher(sorted(set(far_apart)))
 
 

@@ -208,6 +208,8 @@ def test_what_cannot_be_indexed_or_loaded_says_so(embedder: Embedder, tmp_path: 
         Texts.group([4, 2, 4], ["a", "b", "c"])
     with pytest.raises(InputError, match="letter or a digit"):
         LexicalRetriever.build([1], ["--"])
+    with pytest.raises(InputError, match="has no sizes: it is of another version"):
+        Texts.of_tensors({"rows": np.arange(2), "starts": np.arange(3)})
     with pytest.raises(InputError, match="index file not found"):
         LexicalRetriever.load(tmp_path)
     DenseRetriever.build([1, 2], ["tea", "oil"], embedder).save(tmp_path)
@@ -250,9 +252,10 @@ def brute_force(
             row = known.loc[i]
             if filters.same_retailer and row["retailer"] != query.retailer:
                 return False
-            if filters.price_ratio is None or np.isnan(row["price"]) or np.isnan(query.price):
+            theirs, mine = row["price"], query.price
+            if filters.price_ratio is None or np.isnan(theirs) or np.isnan(mine) or not theirs * mine:
                 return True
-            return bool(max(row["price"], query.price) / min(row["price"], query.price) <= filters.price_ratio)
+            return bool(theirs * mine > 0 and 1 / filters.price_ratio <= theirs / mine <= filters.price_ratio)
 
         ranked = [i for i in found if i >= 0]
         kept = [i for i in ranked if fits(i)][:k]
@@ -267,16 +270,28 @@ def brute_force(
     filters=st.builds(Filters, st.booleans(), st.none() | st.sampled_from([1.001, 1.2, 2.0, 50.0]), st.integers(0, 6)),
     k=st.integers(1, 8),
     outlying=st.sampled_from([2, 200]),
+    refunds=st.integers(1, 5),
 )
 def test_filters_keep_what_passes_and_fill_the_rest(
-    rows: pd.DataFrame, filters: Filters, k: int, outlying: int
+    rows: pd.DataFrame, filters: Filters, k: int, outlying: int, refunds: int
 ) -> None:
+    """A refund finds refunds. Prices of 0 and unknown ones pass."""
+    rows = rows.assign(price=rows["price"].where(rows["id"] % refunds > 0, -rows["price"]))
+    rows.loc[rows["id"] % 11 == 0, "price"] = 0.0
     index = LexicalRetriever.build(rows["id"], rows["description"])
     queries = pd.DataFrame(
         {
-            "description": ["cad creme egg 100", "sunny oil", "purely bin bag", "dog bisc", "grn tea 250 g"],
-            "retailer": ["herbgrove", "producify", "vitalify", "nowhere", "herbgrove"],
-            "price": [1.99, np.nan, 900.0, 4.0, 0.02],
+            "description": [
+                "cad creme egg 100",
+                "sunny oil",
+                "purely bin bag",
+                "dog bisc",
+                "grn tea 250 g",
+                "oj",
+                "egg",
+            ],
+            "retailer": ["herbgrove", "producify", "vitalify", "nowhere", "herbgrove", "herbgrove", "vitalify"],
+            "price": [1.99, np.nan, 900.0, 4.0, 0.02, -2.5, 0.0],
         }
     )
     with pytest.MonkeyPatch.context() as patch:
@@ -293,6 +308,32 @@ def test_filters_with_embeddings(rows: pd.DataFrame, embedder: Embedder) -> None
     for filters in (Filters(True), Filters(False, 1.5), Filters(True, 1.5), Filters(True, 1.05, 4)):
         ids, _ = search_filtered(index, queries, rows, 6, filters)
         assert ids.tolist() == brute_force(index, queries, rows, 6, filters)
+
+
+def test_without_sizes_lines_that_differ_in_them_are_one_text(embedder: Embedder, tmp_path: Path) -> None:
+    lines = ["COLA ZERO 6X33CL", "cola zero 1.5 L", "tea 20 pcs", "500 g"]
+    embedder.save_vectors(["cola zero"], tmp_path)
+    for index in (
+        LexicalRetriever.build(range(4), lines, sizes=False),
+        DenseRetriever.build(range(4), lines, embedder, sizes=False),
+    ):
+        index.save(tmp_path)
+    for index in (LexicalRetriever.load(tmp_path), DenseRetriever.load(tmp_path, embedder)):
+        assert len(index.texts.keys) == 3
+        ids, scores = index.search(["Cola Zero 2 X 0.99€"], 2)
+        assert ids.tolist() == [[0, 1]] and scores == pytest.approx(1, abs=1e-4)
+        assert index.search(["500 g"], 1)[0].tolist() == [[3]], "nothing else is in it"
+    assert len(LexicalRetriever.build(range(4), lines).texts.keys) == 4
+
+
+@pytest.mark.parametrize("lines", [["tea"], ["茶"], ["दाल", "दल"], ["ไข่", "ไข"], ["شاي", "شاى", "🍎", "--"]])
+def test_few_texts_in_any_script_are_told_apart(lines: list[str], embedder: Embedder) -> None:
+    ids = range(len(lines))
+    readable = [i for i, line in enumerate(lines) if normalise(line)]
+    lexical = LexicalRetriever.build(ids, lines, flat_up_to=1)
+    assert lexical.search([lines[i] for i in readable], 1)[0][:, 0].tolist() == readable
+    dense = DenseRetriever.build(ids, lines, embedder, flat_up_to=1)
+    assert dense.search(lines, 1)[0].min() >= 0
 
 
 def test_filters_out_of_range_are_refused() -> None:

@@ -8,22 +8,32 @@ from decimal import Decimal
 
 import pytest
 
-from tillmap.catalogue.rows import BadRowError, parse_digits, read_any_id, read_number_id, read_price, read_text, show
-from tillmap.catalogue.source import read_source
+from shop import data, read_source
+from tillmap.catalogue.rows import (
+    BadRowError,
+    is_blank,
+    parse_digits,
+    read_id,
+    read_price,
+    read_retailer,
+    read_text,
+    same_id,
+    show,
+)
 from tillmap.core.errors import InputError
-from tillmap.core.taxonomy import LEVELS
-from tillmap.serving.feed import Feed
+from tillmap.core.taxonomy import CONTEST
+from tillmap.serving.feed import open_feed
 from tillmap.serving.submission import read_answers
 
-ROW = {"indoml_id": 1, "description": "milk", "retailer": "shop", "price": 1.99} | dict.fromkeys(LEVELS, "food")
+ROW = {"indoml_id": 1, "description": "milk", "retailer": "shop", "price": 1.99} | dict.fromkeys(CONTEST, "food")
 READERS = {
     "train.features": lambda path: read_source(path.parent),
     "train.labels": lambda path: read_source(path.parent),
-    "feed.jsonl": lambda path: Feed(path).check(),
-    "answers.jsonl": read_answers,
+    "feed.jsonl": lambda path: open_feed(path, data()).check(),
+    "answers.jsonl": lambda path: read_answers(path, CONTEST),
 }
 ITEMS, LABELS = {"train.features", "feed.jsonl"}, {"train.labels", "answers.jsonl"}
-PRICE = 'a number from 0 up, such as 1.99 or "1.99", or null'
+PRICE = 'a number, such as 1.99 or "-1,99 €", or null'
 FAULTS = [
     ("not JSON", "milk", ITEMS | LABELS, "not JSON (unexpected character, expected a JSON value at column 1)"),
     ("no object", "[1]", ITEMS | LABELS, "expected a JSON object, found [1]"),
@@ -31,7 +41,7 @@ FAULTS = [
     ("blank description", {"description": " "}, ITEMS, "`description` is empty, expected text"),
     ("list of shops", {"retailer": ["a"]}, ITEMS, '`retailer` is ["a"], expected text'),
     ("price in words", {"price": "cheap"}, ITEMS, f'`price` is "cheap", expected {PRICE}'),
-    ("number for a label", {"group": 5}, LABELS, "`group` is 5, expected text"),
+    ("fraction for a label", {"group": 5.5}, LABELS, "`group` is 5.5, expected text"),
     ("blank label", {"brand": ""}, LABELS, "`brand` is empty, expected text"),
     ("id true", {"indoml_id": True}, ITEMS | LABELS, "`indoml_id` is true, expected"),
     ("id too large", {"indoml_id": 2**63}, ITEMS | LABELS, "`indoml_id` is 9223372036854775808, expected"),
@@ -50,52 +60,73 @@ def test_the_same_fault_has_the_same_words_everywhere(tmp_path, second, files, s
             READERS[file](tmp_path / file)
 
 
-# What the pipeline, a feed and a submission make of an id; None: an error.
 IDS = [
-    (7, 7, 7, 7),
-    (-1, None, -1, -1),
-    ("7", None, "7", 7),
-    ("007", None, "007", None),
-    ("a", None, "a", None),
-    ("", None, None, None),
-    (True, None, None, None),
-    (1.0, None, None, None),
-    (2**63 - 1, 2**63 - 1, 2**63 - 1, 2**63 - 1),
-    (2**63, None, None, None),
+    (7, 7, 7),
+    (-1, -1, -1),
+    ("7", "7", 7),
+    ("-7", "-7", -7),
+    ("007", "007", "007"),
+    ("a", "a", "a"),
+    (" ", None, None),
+    ("", None, None),
+    (True, None, None),
+    (1.0, None, None),
+    ("1.23E+12", None, None),
+    ("4,1e+9", None, None),
+    (2**63 - 1, 2**63 - 1, 2**63 - 1),
+    (2**63, None, None),
+    (str(2**63), str(2**63), str(2**63)),
 ]
 
 
-@pytest.mark.parametrize(("value", "pipeline", "feed", "submission"), IDS)
-def test_ids(value, pipeline, feed, submission):
-    def check(expected, read, **options):
-        if expected is not None:
-            assert read({"indoml_id": value}, **options) == expected
-        else:
-            with pytest.raises(BadRowError, match=r"`indoml_id` is .*, expected"):
-                read({"indoml_id": value}, **options)
-
-    check(pipeline, read_number_id)
-    check(feed, read_any_id)
-    check(submission, read_number_id, negative=True, digits=True)
+@pytest.mark.parametrize(("value", "read", "means"), IDS)
+def test_ids_come_back_as_they_are_and_mean_a_number_if_they_are_one(value, read, means):
+    if read is None:
+        with pytest.raises(BadRowError, match=r"`key` is .*, expected"):
+            read_id({"key": value}, "key")
+    else:
+        assert read_id({"key": value}, "key") == read
+        assert same_id(read) == means
 
 
-def test_options_of_a_text_and_a_price():
-    assert read_text({"a": None}, "a", null=True) == ""
-    assert read_text({"a": " "}, "a") == " "
-    with pytest.raises(BadRowError, match="`a` is missing, expected text or null"):
-        read_text({}, "a", null=True)
-    assert read_price({"price": Decimal("1.50")}) == 1.5
-    assert math.isnan(read_price({"price": ""}, blank=True))
-    assert math.isnan(read_price({"price": math.nan}))
-    with pytest.raises(BadRowError, match='`price` is "", expected a number from 0 up'):
-        read_price({"price": ""})
-    with pytest.raises(BadRowError, match="`price` is Infinity, expected"):
-        read_price({"price": math.inf})
+def test_texts_of_several_fields_are_joined():
+    record = {"a": "milk", "b": None, "c": 500, "d": "\u200b", "e": 2.0, "f": 1.5}
+    assert read_text(record, ["a", "b", "c", "d", "e"]) == "milk 500 2"
+    with pytest.raises(BadRowError, match="`b` and `d` are empty, expected text"):
+        read_text(record, ["b", "d"])
+    with pytest.raises(BadRowError, match=r"`f` is 1\.5, expected text or null"):
+        read_text(record, ["a", "f"])
+    with pytest.raises(BadRowError, match="`g` is missing, expected text or null"):
+        read_text(record, ["a", "g"])
+
+
+def test_a_retailer_may_be_missing_or_a_number():
+    assert [read_retailer({"shop": shop}, "shop") for shop in ("a ", None, " ", 12, 12.0, math.nan)] == [
+        "a ", "", "", "12", "12", "",
+    ]  # fmt: skip
+    assert read_retailer({}, None) == ""
+
+
+def test_prices_of_every_type():
+    assert read_price({"price": Decimal("1.50")}, "price") == 1.5
+    assert read_price({"price": "-1,50 €"}, "price") == -1.5
+    assert read_price({"price": "1,500"}, "price", ",") == 1.5
+    for nothing in ("", " ", math.nan, None):
+        assert math.isnan(read_price({"price": nothing}, "price"))
+    assert math.isnan(read_price({}, None))
+    for wrong in (math.inf, True, [1], 10**400):
+        with pytest.raises(BadRowError, match=r"`price` is .*, expected a number"):
+            read_price({"price": wrong}, "price")
+
+
+def test_a_text_is_blank_if_nothing_of_it_can_be_seen():
+    assert all(map(is_blank, ("", " \t\n", "\u00a0", "\u200b\ufeff", "\x00\x07")))
+    assert not any(map(is_blank, ("a", "\u200ba", "-", "\x00.", "🥖", "\ue000")))
 
 
 def test_digits_are_a_number_only_if_they_come_back_unchanged():
-    assert [parse_digits(text) for text in ("0", "12", str(2**63 - 1))] == [0, 12, 2**63 - 1]
-    for text in ("", "-1", "+1", "01", " 1", "1.0", "1_0", "\u0661", str(2**63), "9" * 30):
+    assert [parse_digits(text) for text in ("0", "12", "-1", str(2**63 - 1))] == [0, 12, -1, 2**63 - 1]
+    for text in ("", "-0", "+1", "01", " 1", "1.0", "1_0", "\u0661", str(2**63), "9" * 30):
         assert parse_digits(text) is None
 
 

@@ -1,14 +1,23 @@
 """Subsets, samples and the split report hold what they promise, whatever the rows."""
 
+from contextlib import chdir
+
 import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from project import ROOT
 
+from stages import stratify
+from tillmap.arms import schema
+from tillmap.config import paths
+from tillmap.config.params import read_params
 from tillmap.core.errors import InputError, ParamsError
-from tillmap.core.taxonomy import LEVELS
+from tillmap.core.files import read_table, write_json, write_table
+from tillmap.core.taxonomy import CONTEST, LabelPath, LabelTree, Levels
 from tillmap.core.text import normalise
+from tillmap.splitting.drift import Drift, Seen, words_of
 from tillmap.splitting.report import split_report
 from tillmap.splitting.samples import sample_for_training, sample_report
 from tillmap.splitting.subsets import (
@@ -17,6 +26,7 @@ from tillmap.splitting.subsets import (
     assign_subsets,
     calibration_share,
     draw_pilot,
+    draw_test,
     product_key,
     rows_to_answer,
 )
@@ -35,7 +45,7 @@ def table(products, paths=None, retailers=None, split="train"):
         "retailer": "shop" if retailers is None else [f"shop {number}" for number in retailers],
         "product": products,
         **{level: [f"{level} {number // 2 if level == 'supergroup' else number}" for number in paths]
-           for level in LEVELS},
+           for level in CONTEST},
     })  # fmt: skip
 
 
@@ -61,6 +71,22 @@ def test_unlike_products_differ_in_their_key(other):
 
 def test_a_product_key_is_the_same_in_every_process():
     assert product_key("Eggs, Cadbury creme 5 x 40 g") == "cd cr eg"
+
+
+@pytest.mark.parametrize(
+    ("description", "key"),
+    [
+        ("可口可乐500ml", "可口可乐"),
+        ("康师傅 红烧牛肉面 5包", "包 康师傅 红烧牛肉面"),
+        ("น้ำตาลทราย 1กก", "กก น้ําตาลทราย"),  # NFKC takes the vowel apart
+        ("दाल चावल 500 g", "चावल दाल"),
+        ("خبز عربي", "خبز عربي"),
+        ("МОЛОКО топленое 1л", "л мо то"),
+        ("Crème brûlée 2 x 100g", "br cr"),
+    ],
+)
+def test_words_of_scripts_without_capitals_are_kept_whole(description, key):
+    assert product_key(description) == key
 
 
 def test_a_description_without_words_is_its_own_key():
@@ -193,7 +219,7 @@ def test_a_sample_has_the_size_keeps_every_path_and_the_order(items, size, polic
     labels = list(range(100, 100 + len(rows)))
     random.shuffle(labels)
     rows.index = labels  # the order is the rows' own, not that of their index
-    sample = sample_for_training(rows, size, policy, seed)
+    sample = sample_for_training(rows, CONTEST, size, policy, seed)
     assert len(sample) == min(size, len(rows)) and not sample.index.has_duplicates
     assert sample.index.tolist() == [name for name in rows.index if name in set(sample.index)]
     counts, kept = rows["brand"].value_counts(), set(sample["brand"])
@@ -202,9 +228,9 @@ def test_a_sample_has_the_size_keeps_every_path_and_the_order(items, size, polic
     else:
         assert len(kept) == size
         assert min(counts[list(kept)]) >= max(counts.drop(list(kept)))  # the most frequent paths are kept
-    report = sample_report(sample, rows)
+    report = sample_report(sample, rows, CONTEST)
     assert report["paths"] == len(kept) and report["paths_left_out"] == len(counts) - len(kept)
-    assert sample.equals(sample_for_training(rows, size, policy, seed))
+    assert sample.equals(sample_for_training(rows, CONTEST, size, policy, seed))
 
 
 @pytest.fixture
@@ -215,7 +241,7 @@ def long_tail():
 
 
 def test_stratified_keeps_the_proportions_beyond_the_first_row(long_tail):
-    sample = sample_for_training(long_tail, 3000, "stratified", 0)
+    sample = sample_for_training(long_tail, CONTEST, 3000, "stratified", 0)
     further = long_tail["brand"].value_counts() - 1
     share = (3000 - 200) / further.sum()
     off = sample["brand"].value_counts() - 1 - further * share
@@ -224,33 +250,33 @@ def test_stratified_keeps_the_proportions_beyond_the_first_row(long_tail):
 
 
 def test_per_path_is_as_even_as_the_paths_allow(long_tail):
-    counts = sample_for_training(long_tail, 3000, "per_path", 0)["brand"].value_counts()
+    counts = sample_for_training(long_tail, CONTEST, 3000, "per_path", 0)["brand"].value_counts()
     whole = long_tail["brand"].value_counts()
     assert counts.max() - counts[counts < whole].min() <= 1
     assert (counts == np.minimum(whole, counts)).all()
 
 
 def test_by_retailer_is_as_even_as_the_retailers_allow(long_tail):
-    sample = sample_for_training(long_tail, 1200, "by_retailer", 0)
+    sample = sample_for_training(long_tail, CONTEST, 1200, "by_retailer", 0)
     counts, whole = sample["retailer"].value_counts(), long_tail["retailer"].value_counts()
     assert counts.max() - counts[counts < whole].min() <= 1
 
 
 def test_by_retailer_keeps_the_paths_of_a_retailer_that_sells_most_of_them():
     rows = table(["x"] * 70, [*range(20), *[20] * 50], [0] * 20 + [1] * 50)
-    assert sample_for_training(rows, 21, "by_retailer", 0)["brand"].nunique() == 21
+    assert sample_for_training(rows, CONTEST, 21, "by_retailer", 0)["brand"].nunique() == 21
 
 
 def test_all_rows_and_no_rows(long_tail):
-    assert sample_for_training(long_tail, 5, "all", 0).equals(long_tail)
-    assert sample_for_training(long_tail, 10**6, "stratified", 0).equals(long_tail)
+    assert sample_for_training(long_tail, CONTEST, 5, "all", 0).equals(long_tail)
+    assert sample_for_training(long_tail, CONTEST, 10**6, "stratified", 0).equals(long_tail)
     with pytest.raises(ParamsError, match="the size is 0 rows; expected 1 or more"):
-        sample_for_training(long_tail, 0, "stratified", 0)
+        sample_for_training(long_tail, CONTEST, 0, "stratified", 0)
 
 
 def test_sample_report_by_hand():
     rows = table(["aa", "aaaa", "a", "a"], [0, 0, 2, 4], [0, 1, 1, 1])
-    assert sample_report(rows[:3], rows) == {
+    assert sample_report(rows[:3], rows, CONTEST) == {
         "rows": 3,
         "paths": 2,
         "paths_left_out": 1,
@@ -258,7 +284,7 @@ def test_sample_report_by_hand():
         "head_share": 1.0,
         "retailers": 2,
         "description_length": 2.33,
-        "supergroup_shift": 0.25,
+        "top_level_shift": 0.25,
     }
 
 
@@ -289,7 +315,7 @@ def catalogue(split_by, seed):
 def test_split_report_finds_how_the_test_rows_were_drawn(split_by):
     rows = catalogue(split_by, 7)
     rows["subset"] = assign_subsets(rows, split_by, **SHARES, seed=1)
-    report = split_report(rows, seed=1)
+    report = split_report(rows, CONTEST, seed=1)
     assert report["fits"] == split_by == min(report["distance_to_test"], key=report["distance_to_test"].get)
     other = {"product": "row", "row": "product"}[split_by]
     left_out = report["left_out"]
@@ -300,16 +326,16 @@ def test_split_report_finds_how_the_test_rows_were_drawn(split_by):
     assert abs(drawn["held_out"]["mean"] - drawn["test"]["mean"]) < gap[other]
     for entry in (*left_out.values(), *drawn.values()):
         assert 0 <= entry["p10"] <= entry["p50"] <= entry["p90"] <= 1
-    assert report == split_report(rows, seed=1)
+    assert report == split_report(rows, CONTEST, seed=1)
 
 
 def test_split_report_by_hand():
     lines = ["apple pie", "apple pie", "apple  PIE", "melon tart", "quince jelly"]
     rows = pd.concat([table(lines, [0, 0, 1, 2, 2]), table(["melon tart"], split="test")], ignore_index=True)
-    rows.loc[5, list(LEVELS)] = None
+    rows.loc[5, list(CONTEST)] = None
     rows["subset"] = ["train", "train", "dev", "holdout", "train", "test"]
     rows["product"] = rows["description"].map(product_key)
-    report = split_report(rows, seed=0)
+    report = split_report(rows, CONTEST, seed=0)
     assert report["compared_rows"] == {"labelled": 5, "held_out": 2, "test": 1}
     assert report["left_out"]["row"]["p50"] == 1.0  # the three pies are each other's copies
     assert report["left_out"]["product"]["p90"] < 0.5
@@ -323,7 +349,7 @@ def test_split_report_by_hand():
 def test_words_that_only_test_rows_have_make_them_less_similar():
     rows = pd.concat([table(["apple pie", "melon tart"]), table(["apple pie wxyz"], split="test")], ignore_index=True)
     rows["subset"] = ["train", "train", "test"]
-    assert 0.3 < split_report(rows, seed=0)["left_out"]["test"]["mean"] < 0.9
+    assert 0.3 < split_report(rows, CONTEST, seed=0)["left_out"]["test"]["mean"] < 0.9
 
 
 @settings(max_examples=10)
@@ -331,7 +357,7 @@ def test_words_that_only_test_rows_have_make_them_less_similar():
 def test_split_report_bears_any_rows(products, seed):
     rows = pd.concat([table(products), table(products[:3], split="test")], ignore_index=True)
     rows["subset"] = assign_subsets(rows, "product", **SHARES, seed=seed)
-    report = split_report(rows, seed, sample=5)
+    report = split_report(rows, CONTEST, seed, sample=5)
     assert report["fits"] in ("product", "row") and report["left_out"]["test"]["mean"] == pytest.approx(1.0)
 
 
@@ -341,3 +367,113 @@ def test_split_report_bears_any_rows(products, seed):
 )
 def test_few_rows_give_more_of_them_to_calibration(share, labelled, expected):
     assert calibration_share(share, 600, labelled) == pytest.approx(expected)
+
+
+# Without a test file
+
+
+@pytest.mark.parametrize("by", ["product", "row"])
+def test_without_test_rows_some_of_the_labelled_rows_become_them(by):
+    rows = table([f"p{number // 3}" for number in range(900)])
+    drawn = draw_test(rows, by, 0.2, seed=1)
+    assert drawn.drop(columns="split").equals(rows.drop(columns="split"))
+    assert (drawn["split"] == "test").sum() == 180
+    if by == "product":
+        assert drawn.groupby("product")["split"].nunique().eq(1).all()
+    assert drawn.equals(draw_test(rows, by, 0.2, seed=1)) and not drawn.equals(draw_test(rows, by, 0.2, seed=2))
+    larger = draw_test(rows, by, 0.3, seed=1)
+    assert ((drawn["split"] == "test") <= (larger["split"] == "test")).all()
+
+
+def test_too_few_rows_to_hold_out_a_test():
+    with pytest.raises(
+        InputError, match=r"3 labelled rows are of 1 products, too few .* `split.by: row`, or name a test"
+    ):
+        draw_test(table(["a"] * 3), "product", 0.2, seed=1)
+    assert (draw_test(table(["a"] * 3), "row", 0.2, seed=1)["split"] == "test").sum() == 1
+
+
+RAGGED = Levels(("division", "group", "class"))
+BREADS = [LabelPath("food", "", ""), LabelPath("food", "bread", ""), LabelPath("food", "bread", "rye")]
+
+
+def raw_rows(count, split="train"):
+    products = [f"{first}{last} loaf" for first in ("ba", "ce", "di", "fo", "gu") for last in "bcdfghjklm"]
+    labels = RAGGED.columns(BREADS[number % 3] for number in range(count))
+    rows = pd.DataFrame({"split": split, "id": range(count)})
+    rows["description"] = [f"{products[number % 50]} {number} g" for number in range(count)]
+    return pd.concat([rows.assign(retailer="hill", price=1.0), labels], axis=1)
+
+
+@pytest.fixture
+def stratified(tmp_path):
+    """Run the stage on some rows, and give what it writes and returns."""
+
+    def run(rows, declared=None):
+        with chdir(tmp_path):
+            write_table(rows, paths.RAW / "rows.parquet")
+            write_json({"levels": list(RAGGED), "brand": None}, paths.RAW / "levels.json")
+            if declared is not None:
+                write_table(declared.to_table(), paths.RAW / "declared.parquet")
+            found = stratify.main(params)
+            return read_table(paths.ROWS), LabelTree.from_table(read_table(paths.TREE)), found
+
+    params = read_params(ROOT / paths.PARAMS, schema(), stratify.PARAMS)
+    return run
+
+
+def test_one_file_of_labelled_rows_is_enough(stratified):
+    rows, tree, found = stratified(raw_rows(600))
+    test = rows[rows["subset"] == "test"]
+    assert 100 <= len(test) <= 120 and (test["split"] == "test").all() and test["division"].notna().all()
+    assert not set(test["product"]) & set(rows.loc[rows["subset"] != "test", "product"])
+    assert set(rows["subset"]) == {"test", *SUBSETS} and (rows.loc[rows["subset"] != "test", "split"] == "train").all()
+    assert not rows.duplicated(["split", "id"]).any()
+    assert tree.levels == RAGGED and tree.paths == tuple(BREADS)
+    assert sum(tree.rows) == (rows["subset"] == "train").sum()
+    assert found["test_drawn"] is True and found["paths"] == 3
+
+
+def test_test_rows_stay_and_no_others_are_drawn(stratified):
+    rows = pd.concat([raw_rows(600), raw_rows(30, split="test")], ignore_index=True)
+    split, _, found = stratified(rows)
+    assert split["split"].equals(rows["split"]) and found["test_drawn"] is False
+    assert (split["subset"] == "test").equals(rows["split"] == "test")
+    alone = assign_subsets(split.drop(columns="subset"), "product", dev=0.04, calibration=0.2, holdout=0.04, seed=3407)
+    assert alone.equals(split["subset"])
+
+
+def test_paths_of_a_taxonomy_file_are_in_the_tree_without_rows(stratified):
+    spelt = LabelPath("food", "bread", "spelt")
+    declared = LabelTree(RAGGED, tuple(sorted([*BREADS, spelt])), (0,) * 4, ("1", "1.1", "1.1.1", "1.1.2"))
+    _, tree, found = stratified(raw_rows(600), declared)
+    assert spelt in tree and tree.rows_of(spelt) == 0 and tree.code_of(spelt) == "1.1.2"
+    assert found["paths"] == 4
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_a_sample_of_a_ragged_tree_keeps_every_path(policy):
+    rows = raw_rows(90).assign(retailer=[None, "hill", "vale"] * 30)
+    sample = sample_for_training(rows, RAGGED, 10, policy, 1)
+    assert len(sample) == 10 and set(RAGGED.paths(sample)) == set(BREADS)
+    assert sample_report(sample, rows, RAGGED)["paths_left_out"] == 0
+
+
+def test_the_split_report_counts_paths_that_end_early(stratified):
+    rows, _, found = stratified(raw_rows(600))
+    assert found["left_out"]["test"]["unseen_paths"] == 0.0
+    rows.loc[rows["subset"] == "test", list(RAGGED)] = None
+    assert split_report(rows, RAGGED, 1)["left_out"]["test"]["unseen_paths"] is None
+
+
+# Drift
+
+
+def test_words_of_scripts_without_spaces_are_letters():
+    assert words_of("Tea 绿茶 500") == ["tea", "绿", "茶", "500"]
+    assert words_of("दाल चावल") == ["दाल", "चावल"]
+    seen = Seen.of(pd.DataFrame({"description": ["绿茶", "red TEA"], "retailer": ["hill", None]}))
+    assert Seen.from_json(seen.as_json()) == seen
+    drift = Drift(seen)
+    drift.add(pd.DataFrame({"description": ["茶绿 tea", "红茶", "tea"], "retailer": ["vale", "", None]}))
+    assert (drift.rows, drift.new_retailers, drift.new_words) == (3, 1, 1)

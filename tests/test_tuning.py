@@ -10,7 +10,7 @@ from project import ROOT
 
 from hub_server import serve_hub
 from tillmap.core.errors import InputError, ModelError
-from tillmap.core.taxonomy import LabelPath, LabelTree
+from tillmap.core.taxonomy import CONTEST, LabelPath, LabelTree
 from tillmap.llm.interface.answer_formats import make_answer_format
 from tillmap.llm.interface.prompting import GRADIENTGURUS_LLAMA, Item, Renderer, our_recipe
 from tillmap.tuning.examples import IGNORED, describe, tokenise, tokenise_all
@@ -19,7 +19,7 @@ from tillmap.tuning.lora import PROGRESS, Progress, last_checkpoint, lora_target
 from tillmap.tuning.recipes import GRADIENTGURUS, choose_recipe, fit_to_machine
 
 PATH = LabelPath("food & drink", "dairy", "butter", "golden | meadow")
-TREE = LabelTree((PATH,), (1,))
+TREE = LabelTree(CONTEST, (PATH,), (1,))
 ITEM = Item("gldn mdw bttr 250 g", "alder", 1.99)
 # One template opens with a BOS, as Llama 3's does; one ends turns without eos; one adds a thought to the question.
 TEMPLATES = {

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tillmap.core.taxonomy import LabelPath, LabelTree
+from tillmap.core.taxonomy import CONTEST, LabelPath, LabelTree
 from tillmap.llm.engines import vllm_requests
 from tillmap.llm.engines.vllm_requests import grammar_of, grammars_parsed_once, max_bytes
 from tillmap.llm.interface.answer_formats import make_answer_format
@@ -43,7 +43,7 @@ def test_a_grammar_allows_its_answers_and_nothing_else(answers: list[str], other
 
 
 PATHS = [("care", "bath", "soap", "lux"), ("care", "bath", "soap", 'a|b"c\\\\_d'), ("hot", "teas", "tea é", "_t")]
-TREE = LabelTree(tuple(LabelPath(*path) for path in sorted(PATHS)), (1,) * 3)
+TREE = LabelTree(CONTEST, tuple(LabelPath(*path) for path in sorted(PATHS)), (1,) * 3)
 
 
 @pytest.mark.parametrize("name", ["short", "joined", "json"])

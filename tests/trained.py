@@ -1,4 +1,4 @@
-"""A project folder with the nearest and the linear arm trained, made in seconds by the stages' own code without DVC."""
+"""A project folder with the free arms trained, made in seconds by the stages' own code without DVC."""
 
 import json
 import shutil
@@ -15,7 +15,7 @@ from tillmap.arms import ARMS, schema
 from tillmap.config import paths
 from tillmap.config.params import read_params
 from tillmap.core.files import new_folder, read_table, write_table
-from tillmap.core.taxonomy import LEVELS
+from tillmap.core.taxonomy import CONTEST
 from tillmap.retrieval.lexical import LexicalRetriever
 from tillmap.retrieval.neighbours import neighbours_table
 
@@ -26,6 +26,9 @@ def make_trained(folder):
     """Write params.yaml and what the stages write of the free arms into `folder`; gives the rows table."""
     shutil.copytree(_original().name, folder, dirs_exist_ok=True)
     return read_table(folder / paths.ROWS)
+
+
+QUICK_RERANK = {"folds": 2, "trees": 10, "candidates": 20}
 
 
 @cache
@@ -39,25 +42,27 @@ def _original():
     shutil.copytree(ROOT / "requirements", Path(folder.name) / "requirements")
     demo = {"train_rows": TRAIN, "test_rows": TEST}
     off = {"rag": False, "llama": False, "pilot_rows": None}
-    set_params(Path(folder.name), {"run": off, "demo": demo, "linear": {"epochs": 2}})
+    set_params(Path(folder.name), {"run": off, "demo": demo, "linear": {"epochs": 2}, "rerank": QUICK_RERANK})
     with chdir(folder.name):
         params = read_params(paths.PARAMS, schema())
         for stage in (catalogue, ingest, stratify):
             stage.main(params)
-        _index(read_table(paths.ROWS), params.retrieval.k)
+        index_rows(read_table(paths.ROWS), params.retrieval)
         train.main(params, "linear")
+        train.main(params, "rerank")
         for arm in (arm for arm in ARMS if ARMS[arm].free):
             infer.main(params, arm)
         postprocess.main(params)
     return folder
 
 
-def _index(rows, k):
+def index_rows(rows, settings):
+    """Write the lexical index of the training rows, and the neighbours of all others."""
     training, asked = rows[rows["subset"] == "train"], rows[rows["subset"] != "train"]
-    lexical = LexicalRetriever.build(training["id"].to_numpy(), training["description"].tolist())
+    lexical = LexicalRetriever.build(training["id"].to_numpy(), training["description"].tolist(), sizes=settings.sizes)
     with new_folder(paths.INDEX) as index:
         lexical.save(index)
-    write_table(neighbours_table(lexical, training, asked, k), paths.NEIGHBOURS / "lexical.parquet")
+    write_table(neighbours_table(lexical, training, asked, settings.k), paths.NEIGHBOURS / "lexical.parquet")
 
 
 def set_params(folder, changes):
@@ -75,4 +80,4 @@ def read_lines(path):
 
 
 def labels_of(record):
-    return tuple(record[level] for level in LEVELS)
+    return tuple(record[level] for level in CONTEST)

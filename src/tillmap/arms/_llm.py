@@ -11,8 +11,9 @@ from tillmap.arms.base import Arm
 from tillmap.arms.context import ALLOWED, Context
 from tillmap.config.blocks import Questions
 from tillmap.core.completions import Completion, Message, Question
+from tillmap.core.errors import ParamsError
 from tillmap.core.files import read_json
-from tillmap.core.taxonomy import LabelTree
+from tillmap.core.taxonomy import LabelTree, Levels
 from tillmap.llm.interface.answer_formats import AnswerFormat, make_answer_format
 from tillmap.llm.interface.few_shot import ITEM_COLUMNS, FewShotExamples, labelled_items, make_item, widen_paths
 from tillmap.llm.interface.prompting import Recipe, Renderer, our_recipe
@@ -30,6 +31,10 @@ class LanguageModelArm(Arm):
     def examples_shown(self, settings: Any) -> int:
         """The number of few-shot examples in a prompt."""
         return 0 if self.is_tuned(settings) else int(settings.examples)
+
+    def definitions_shown(self, settings: Any) -> int:
+        """The number of labels that a prompt defines; none for a tuned model, which saw no definitions in training."""
+        return 0 if self.is_tuned(settings) else int(settings.definitions)
 
     @abstractmethod
     def gradientgurus(self, settings: Any) -> tuple[Recipe, str]:
@@ -63,16 +68,29 @@ class LanguageModelArm(Arm):
 
     def renderer(self, settings: Any, tree: LabelTree) -> Renderer:
         """Makes the messages, the same in training and inference."""
-        recipe = our_recipe(settings.show_retailer, settings.show_price, settings.show_numbers)
+        recipe = our_recipe(settings.show_retailer, settings.show_price, settings.show_numbers, settings.show_sizes)
         if settings.recipe == "gradientgurus":
             recipe = self.gradientgurus(settings)[0]
-        return Renderer(recipe, self.format_for(settings, tree))
+        return Renderer(recipe, self.format_for(settings, tree), self.definitions_shown(settings))
+
+    def check_levels(self, settings: Questions, levels: Levels) -> None:
+        """Raise ParamsError if a param names a level that there is not, or needs a brand level where there is none."""
+        if settings.widen is not None and settings.widen not in levels.chain:
+            known = ", ".join(levels.chain)
+            raise ParamsError(f"{self.name}.widen is {settings.widen!r}; expected null or one of the levels {known}")
+        if settings.unseen_brand and levels.brand is None:
+            raise ParamsError(
+                f"{self.name}.unseen_brand is true, but the taxonomy has no brand level; set it to false, or name the "
+                "level in `taxonomy.brand`"
+            )
 
     def allowed(self, context: Context) -> dict[str, Any] | None:
         settings = context.settings
         if settings.constrain == "off":
             return None
-        return self.format_for(settings, self.known_paths(context)).allowed_to_all(settings)
+        tree = self.known_paths(context)
+        self.check_levels(settings, tree.levels)
+        return self.format_for(settings, tree).allowed_to_all(settings)
 
     def questions(self, context: Context, rows: pd.DataFrame) -> Iterator[Question]:
         """One question for each of `rows`, in order.
@@ -81,11 +99,12 @@ class LanguageModelArm(Arm):
         row without neighbours any text is allowed.
         """
         settings, tree = context.settings, self.known_paths(context)
+        self.check_levels(settings, tree.levels)
         renderer, shown = self.renderer(settings, tree), self.examples_shown(settings)
         bound = settings.constrain == "retrieved"
         few_shot = None
         if shown or bound:
-            few_shot = FewShotExamples(context.training, context.neighbours(rows, settings.retriever))
+            few_shot = FewShotExamples(context.training, context.neighbours(rows, settings.retriever), tree.levels)
         for split, row_id, *item in rows[["split", "id", *ITEM_COLUMNS]].itertuples(index=False, name=None):
             near = few_shot.examples(split, row_id) if few_shot else []
             found = widen_paths((example.path for example in near), tree, settings.widen) if bound else []
@@ -93,8 +112,9 @@ class LanguageModelArm(Arm):
             yield Question(split, row_id, renderer.question(make_item(*item), near[:shown]), answers or None)
 
     def training_examples(self, context: Context, sample: pd.DataFrame) -> Iterator[list[Message]]:
-        renderer = self.renderer(context.settings, self.known_paths(context))
-        for _, example in labelled_items(sample):
+        tree = self.known_paths(context)
+        renderer = self.renderer(context.settings, tree)
+        for _, example in labelled_items(sample, tree.levels):
             yield renderer.training_example(example.item, example.path)
 
 

@@ -12,11 +12,12 @@ from tillmap.arms.context import Context
 from tillmap.config.blocks import Section
 from tillmap.core.completions import Completion, Message, Question
 from tillmap.core.errors import ParamsError
-from tillmap.core.taxonomy import LabelPath, LabelTree
+from tillmap.core.taxonomy import LabelPath, LabelTree, Levels
 
 # What an arm can need to label new rows. rows: data/split. index: the retrievers' indexes. model: the arm's own model,
-# models/ARM. base: the checkpoint that it asks, or that its model was tuned from, models/base/ARM.
-Need = Literal["rows", "index", "model", "base"]
+# models/ARM. fits: the linear model. base: the checkpoint that it asks, or that its model was tuned from,
+# models/base/ARM.
+Need = Literal["rows", "index", "model", "fits", "base"]
 
 
 class Arm(ABC):
@@ -102,6 +103,6 @@ class Arm(ABC):
         return None
 
 
-def answer_of(path: LabelPath) -> str:
+def answer_of(path: LabelPath, levels: Levels) -> str:
     """A path in the answer format `json`, which arms without a language model use."""
-    return json.dumps(path._asdict(), ensure_ascii=False)
+    return json.dumps(levels.of(path), ensure_ascii=False)

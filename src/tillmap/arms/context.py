@@ -11,7 +11,7 @@ import pandas as pd
 from tillmap.config.blocks import Engine, Provider
 from tillmap.core.completions import Question
 from tillmap.core.files import read_json, read_jsonl, read_table
-from tillmap.core.taxonomy import KEY, LabelTree
+from tillmap.core.taxonomy import KEY, LabelTree, Levels
 
 T = TypeVar("T")
 FindNeighbours = Callable[[pd.DataFrame, str], pd.DataFrame]  # rows and a retriever's name to a neighbours table
@@ -32,6 +32,7 @@ class Context:
         seed: the random seed.
         engine, provider: these blocks of params.yaml; None in a stage that does not declare them.
         model, base: the folders of the arm's own model, and of the checkpoint that it asks or was tuned from.
+        linear: the folder of the linear arm's model, for arms that build on it.
         rows_file, tree_file: the files with the split's rows, and with the label tree of the training subset.
         prompts: the folder with the questions that the `prompts` stage wrote; None if the arm writes them itself.
         neighbours: gives the neighbours table of some rows, by the name of a retriever.
@@ -44,6 +45,7 @@ class Context:
     seed: int
     model: Path
     base: Path
+    linear: Path
     rows_file: Path
     tree_file: Path
     neighbours: FindNeighbours
@@ -55,7 +57,7 @@ class Context:
 
     @cached_property
     def rows(self) -> pd.DataFrame:
-        """All rows of the split: split, id, subset, description, retailer, price, the four labels and product."""
+        """All rows of the split: split, id, subset, description, retailer, price, the levels and product."""
         return read_table(self.rows_file)
 
     @property
@@ -75,6 +77,11 @@ class Context:
     def tree(self) -> LabelTree:
         """The label paths of the training subset."""
         return LabelTree.from_table(read_table(self.tree_file))
+
+    @property
+    def levels(self) -> Levels:
+        """The levels of the taxonomy."""
+        return self.tree.levels
 
     @cached_property
     def job(self) -> dict[str, Any]:

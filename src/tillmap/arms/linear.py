@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 import pandas as pd
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from tillmap.arms.base import Arm, Need, answer_of
 from tillmap.arms.context import Context
@@ -20,10 +20,18 @@ class LinearSettings(Section):
     ngrams: Annotated[list[Annotated[int, Field(ge=1, le=8)]], Field(min_length=2, max_length=2)]
     price: bool | Literal["auto"]
     retailer: bool | Literal["auto"]
+    sizes: bool | Literal["auto"]
     trial_rows: Annotated[int, Field(ge=100)]
     weights_mib: Annotated[float, Field(gt=0)]
     unseen_paths: bool
     refit_up_to: Annotated[int, Field(ge=0)]
+
+    @field_validator("ngrams")
+    @classmethod
+    def _shortest_first(cls, ngrams: list[int]) -> list[int]:
+        if ngrams[0] > ngrams[1]:
+            raise ValueError("expected the shortest n-gram before the longest")
+        return ngrams
 
 
 class Linear(Arm):
@@ -57,7 +65,7 @@ class Linear(Arm):
 
         settings, rows = context.settings, context.rows
         chosen = settings.model_dump(exclude={"refit_up_to"}) | {"ngrams": tuple(settings.ngrams)}
-        chosen |= {block: None for block in ("price", "retailer") if chosen[block] == "auto"}
+        chosen |= {block: None for block in ("price", "retailer", "sizes") if chosen[block] == "auto"}
         model = fits.train(rows, context.tree, fits.Options(**chosen), context.seed)
         others = whole = None
         if (rows["split"] == "train").sum() <= settings.refit_up_to:
@@ -77,7 +85,7 @@ class Linear(Arm):
     def answer(self, context: Context, rows: pd.DataFrame) -> Iterator[Completion]:
         """Answer each subset with the fit that was trained on the most rows outside it.
 
-        `logprob` is the sum of the log probabilities of the four labels, as if they were independent.
+        `logprob` is the sum of the log probabilities of the levels' labels, as if they were independent.
         """
         from tillmap.linear import fits
 
@@ -87,8 +95,9 @@ class Linear(Arm):
             model = context.load_once(str(fit), partial(fits.load, context.model, str(fit)))
             parts.append(model.predict(some))
         answers = pd.concat(parts).loc[rows.index]
+        levels = model.tree.levels
         columns = [rows["split"], rows["id"], answers["evidence"], answers["candidates"]]
         for split, row_id, evidence, candidates in zip(*columns, strict=True):
             shown = [[list(path), round(share, 6)] for path, share in candidates]
-            text = answer_of(candidates[0][0])
+            text = answer_of(candidates[0][0], levels)
             yield Completion(split, row_id, text, "ok", logprob=round(evidence, 6), candidates=shown)

@@ -10,6 +10,7 @@ from tillmap.arms.base import Arm, Need, answer_of
 from tillmap.arms.context import Context
 from tillmap.config.blocks import Count, RetrieverName, Section
 from tillmap.core.completions import Completion
+from tillmap.core.taxonomy import KEY
 from tillmap.retrieval.vote import vote, votes_by_key
 
 MAX_CANDIDATES = 10
@@ -29,9 +30,9 @@ class Nearest(Arm):
     reads: ClassVar[tuple[Need, ...]] = ("rows", "index")
 
     def answer(self, context: Context, rows: pd.DataFrame) -> Iterator[Completion]:
-        settings = context.settings
+        settings, levels = context.settings, context.levels
         neighbours = context.neighbours(rows, settings.retriever)
-        votes = vote(neighbours, context.training, rows[["split", "id"]], settings.k, settings.power)
-        for (split, row_id), ranked in votes_by_key(votes).items():
+        votes = vote(neighbours, context.training, rows[KEY], levels, settings.k, settings.power)
+        for (split, row_id), ranked in votes_by_key(votes, levels).items():
             candidates = [[list(path), round(share, 6)] for path, share in ranked[:MAX_CANDIDATES]]
-            yield Completion(split, row_id, answer_of(ranked[0][0]), "ok", candidates=candidates)
+            yield Completion(split, row_id, answer_of(ranked[0][0], levels), "ok", candidates=candidates)

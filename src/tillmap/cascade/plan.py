@@ -17,7 +17,7 @@ from tillmap.cascade.roles import FREE_ARM, KEPT, ROUTED, TRIAL
 from tillmap.config.blocks import Cascade
 from tillmap.core.completions import Question
 from tillmap.core.errors import ParamsError
-from tillmap.core.taxonomy import KEY, LEVELS, Key, LabelPath, LabelTree, right_labels
+from tillmap.core.taxonomy import KEY, Key, LabelPath, LabelTree, Levels, right_labels
 from tillmap.evaluation.calibration_curves import threshold_for_use
 from tillmap.llm.interface.few_shot import FewShotExamples
 from tillmap.postprocessing.calibration import CandidateScores
@@ -46,6 +46,10 @@ class CascadeInputs:
     trees: tuple[LabelTree, LabelTree]
     voting: Any
     pilot: pd.DataFrame | None
+
+    @property
+    def levels(self) -> Levels:
+        return self.trees[0].levels
 
 
 @dataclass(frozen=True)
@@ -127,15 +131,16 @@ def make_plan(settings: Cascade, context: Context, inputs: CascadeInputs, budget
 
 
 def _free_predictions(rows: pd.DataFrame, inputs: CascadeInputs) -> pd.DataFrame:
-    """The free arm's predictions joined with their rows, and two columns: `labelled`, and `right` (all four labels).
+    """The free arm's predictions joined with their rows, and two columns: `labelled`, and `right` (the whole path).
 
     In a pilot only the piloted test rows are there, because no others can be routed.
     """
-    answers = inputs.predictions[[*KEY, *LEVELS, "confidence"]]
+    levels = inputs.levels
+    answers = inputs.predictions[[*KEY, *levels, "confidence"]]
     table = answers.merge(rows, on=KEY, suffixes=("", "_true"))
-    true = table[[f"{level}_true" for level in LEVELS]].set_axis(list(LEVELS), axis=1)
-    right = np.asarray(right_labels(table, true).all(axis=1))
-    table = table.assign(right=right, labelled=table["brand_true"].notna())
+    true = table[[f"{level}_true" for level in levels]].set_axis(list(levels), axis=1)
+    right = np.asarray(right_labels(table, true, levels).all(axis=1))
+    table = table.assign(right=right, labelled=levels.labelled(true))
     if inputs.pilot is not None:
         piloted = table[KEY].merge(inputs.pilot, on=KEY, how="left", indicator="_in")["_in"].eq("both").to_numpy()
         table = table[piloted | (table["subset"] != "test")].reset_index(drop=True)
@@ -179,7 +184,9 @@ class QuestionWriter:
         candidates = self._candidates(asked)
         few_shot = None
         if not self._tuned:
-            few_shot = FewShotExamples(self._context.training, self._context.neighbours(asked, chosen.retriever))
+            few_shot = FewShotExamples(
+                self._context.training, self._context.neighbours(asked, chosen.retriever), self._inputs.levels
+            )
         questions: list[Question] = []
         for new in (False, True):
             questions += trial.write_questions(
@@ -209,8 +216,8 @@ class QuestionWriter:
         }
 
     def _candidates(self, asked: pd.DataFrame) -> dict[Key, Sequence[LabelPath]]:
-        voting, training = self._inputs.voting, self._context.training
+        voting, training, levels = self._inputs.voting, self._context.training, self._inputs.levels
         neighbours = self._context.neighbours(asked, voting.retriever)
-        votes = votes_by_key(vote(neighbours, training, asked[KEY], voting.k, voting.power))
+        votes = votes_by_key(vote(neighbours, training, asked[KEY], levels, voting.k, voting.power), levels)
         scores, count = self._inputs.scores[FREE_ARM], self._settings.candidates
         return {key: trial.fuse(scores[key], ranked, count) for key, ranked in votes.items()}

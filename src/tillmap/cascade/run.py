@@ -17,7 +17,7 @@ from tillmap.config.blocks import Cascade
 from tillmap.core.completions import Question
 from tillmap.core.taxonomy import KEY, Key, LabelPath
 from tillmap.postprocessing.calibration import calibrate, make_signals
-from tillmap.postprocessing.predictions import COLUMNS, predict
+from tillmap.postprocessing.predictions import predict
 from tillmap.postprocessing.repair import Repairer
 from tillmap.providers.inference import prices_of
 
@@ -55,8 +55,9 @@ def run_cascade(settings: Cascade, context: Context, inputs: CascadeInputs, plan
     Where it shows none, the result has the free arm's predictions alone. Raises what the language model's arm raises.
     """
     routes = plan.routes
-    linear = inputs.predictions.merge(routes[[*KEY, "role"]], on=KEY)
-    free, tried = linear[COLUMNS], linear.loc[linear["role"] == TRIAL, COLUMNS]
+    free = inputs.predictions.merge(routes[[*KEY, "role"]], on=KEY)
+    role = free.pop("role")
+    tried = free[role == TRIAL]
     reader, rounds = AnswerReader(settings, context, inputs), []
     judged = trial.Trial(False, _why_idle(routes), 0)
     if len(tried) and (routes["role"] == ROUTED).any():
@@ -64,7 +65,7 @@ def run_cascade(settings: Cascade, context: Context, inputs: CascadeInputs, plan
         rounds.append(first)
         truth = tried[KEY].merge(context.rows, on=KEY)
         merged = reader.merge(tried, first.predictions)
-        judged = trial.judge(tried, first.predictions, merged, truth, context.seed)
+        judged = trial.judge(tried, first.predictions, merged, truth, levels=inputs.levels, seed=context.seed)
     logger.info("cascade: %s", judged.reason)
     if judged.routes:
         rounds.append(reader.ask(plan.questions[ROUTED]))
@@ -113,7 +114,7 @@ class AnswerReader:
 
     def merge(self, free: pd.DataFrame, answered: pd.DataFrame) -> pd.DataFrame:
         """`trial.merge` with the paths that the questions allowed."""
-        return trial.merge(free, answered, self._allowed or None)
+        return trial.merge(free, answered, self._allowed or None, self._inputs.levels)
 
     def calibrate(self, rounds: Sequence[Round]) -> pd.DataFrame:
         """The predictions of all rounds, with confidences calibrated on the trial's rows."""
@@ -124,7 +125,7 @@ class AnswerReader:
         # The tree of the training subset: the other one may hold a path only because of the row that is scored.
         training = self._inputs.trees[0]
         signals = make_signals(ordered, table, rows, self._inputs.scores, training)
-        return calibrate(table, signals, rows)[0]
+        return calibrate(table, signals, rows, training.levels)[0]
 
 
 def _bill(settings: Cascade, context: Context, routes: pd.DataFrame, rounds: Sequence[Round]) -> dict[str, Any]:

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from tillmap.cascade.roles import FREE_ARM
 from tillmap.core.completions import Question
-from tillmap.core.taxonomy import KEY, LEVELS, Key, LabelPath, RankedPaths
+from tillmap.core.taxonomy import KEY, Key, LabelPath, Levels, RankedPaths
 from tillmap.evaluation.comparison import BETTER, compare_arms
 from tillmap.evaluation.metrics import mark
 from tillmap.llm.interface.few_shot import ITEM_COLUMNS, FewShotExamples, make_item
@@ -60,7 +61,7 @@ def write_questions(
 
 
 def merge(
-    free: pd.DataFrame, answered: pd.DataFrame, allowed: Mapping[Key, Container[LabelPath]] | None
+    free: pd.DataFrame, answered: pd.DataFrame, allowed: Mapping[Key, Container[LabelPath]] | None, levels: Levels
 ) -> pd.DataFrame:
     """Replace predictions of the free arm by usable ones of the language model. `source` tells which a row has.
 
@@ -71,10 +72,12 @@ def merge(
         free: the free arm's predictions table.
         answered: the language model's predictions table, of some of the same rows.
         allowed: the paths allowed to each answered row, by (split, id); None allows any.
+        levels: the names of the levels.
     """
     keys = list(answered[KEY].itertuples(index=False, name=None))
-    paths = [LabelPath(*labels) for labels in answered[list(LEVELS)].itertuples(index=False, name=None)]
-    is_allowed = [allowed is None or path in allowed[key] for key, path in zip(keys, paths, strict=True)]
+    is_allowed = [
+        allowed is None or path in allowed[key] for key, path in zip(keys, levels.paths(answered), strict=True)
+    ]
     # The repair "vote" means that the answer named no path, so the row has its neighbours' labels.
     usable = answered[(answered["status"] == "ok") & (answered["repair"] != "vote") & np.array(is_allowed, dtype=bool)]
     merged = free.set_index(KEY)
@@ -113,7 +116,9 @@ class Trial:
         return {name: round(value, 6) if isinstance(value, float) else value for name, value in asdict(self).items()}
 
 
-def judge(free: pd.DataFrame, llm: pd.DataFrame, merged: pd.DataFrame, truth: pd.DataFrame, seed: int) -> Trial:
+def judge(
+    free: pd.DataFrame, llm: pd.DataFrame, merged: pd.DataFrame, truth: pd.DataFrame, *, levels: Levels, seed: int
+) -> Trial:
     """Decide from the trial rows whether the routed rows are asked.
 
     They are asked only if the merged answers are better than the free arm's by `compare_arms`. A difference that may
@@ -124,9 +129,10 @@ def judge(free: pd.DataFrame, llm: pd.DataFrame, merged: pd.DataFrame, truth: pd
         llm: the language model's.
         merged: the result of `merge` for both.
         truth: the trial rows with their true labels.
+        levels: the names of the levels.
         seed: of the bootstrap.
     """
-    marks = {"free": mark(free, truth, "linear"), "cascade": mark(merged, truth, "cascade")}
+    marks = {"free": mark(free, truth, FREE_ARM, levels), "cascade": mark(merged, truth, "cascade", levels)}
     found = compare_arms(marks, "free", seed=seed).iloc[0]
     gains = str(found["verdict"]) == BETTER
     right = {name: float(table["right"].mean()) for name, table in marks.items()}
@@ -139,7 +145,7 @@ def judge(free: pd.DataFrame, llm: pd.DataFrame, merged: pd.DataFrame, truth: pd
         reason if gains else f"{reason}; no gain is shown, so linear answers every row",
         len(truth),
         right["free"],
-        float(mark(llm, truth, "llm")["right"].mean()),
+        float(mark(llm, truth, "llm", levels)["right"].mean()),
         right["cascade"],
         *(float(found[name]) for name in ("difference", "low", "high", "p_value")),
     )

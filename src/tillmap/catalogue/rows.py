@@ -2,25 +2,28 @@
 
 A check takes a record (field name to value, as `formats` reads it) and the name of a field. It returns the field's
 value, or raises BadRowError, which says what was found and what was expected. The caller adds the file, the line and
-what to do. The options of a check say how strict a caller is.
+what to do.
 """
 
 import json
 import math
 import re
-from collections.abc import Mapping
-from contextlib import suppress
+import unicodedata
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
-from tillmap.core.taxonomy import LEVELS, LabelPath
+from tillmap.catalogue.amounts import Mark, parse_amount
+from tillmap.core.taxonomy import LabelPath, Levels, fault_of
 
-ID = "indoml_id"
+ID = "indoml_id"  # of the contest's files
 MAX_ID = 2**63 - 1  # ids are stored as int64
 MAX_SHOWN = 60  # characters of a value in an error message
 
 # Digits that come back unchanged as a number: "7", but not "007", which would come back as 7, the id of another row.
-_DIGITS = re.compile(r"0|[1-9][0-9]{0,18}")
+_DIGITS = re.compile(r"0|-?[1-9][0-9]{0,18}")
+_SHORTENED = re.compile(r"[+-]?\d+(?:[.,]\d+)?[eE]\+\d+")
+_INVISIBLE = ("Cc", "Cf", "Zs", "Zl", "Zp")  # control and format characters, and spaces
 
 Record = Mapping[str, Any]
 
@@ -29,84 +32,113 @@ class BadRowError(Exception):
     """What is wrong with one row, without the file and the line."""
 
 
-def read_number_id(record: Record, name: str = ID, *, negative: bool = False, digits: bool = False) -> int:
-    """The row's id, a whole number from 0 to 2^63 - 1.
-
-    Args:
-        record: the row.
-        name: the field of the id.
-        negative: accept numbers from -2^63.
-        digits: accept the number as text, since all values of a CSV are text: "7", but not "007".
-    """
+def read_id(record: Record, name: str) -> int | str:
+    """The row's id, unchanged: any text but a blank one, or a whole number from -2^63 to 2^63 - 1."""
     key = record.get(name)
-    if digits and type(key) is str:
-        key = parse_digits(key)
-    if type(key) is int and (-MAX_ID - 1 if negative else 0) <= key <= MAX_ID:  # not isinstance: True is an int, too
+    if type(key) is str and not is_blank(key):
+        if _SHORTENED.fullmatch(key):
+            raise _fault(record, name, "the whole number, which a spreadsheet has shortened; save that column as text")
         return key
-    expected = "a whole number of at most 64 bits" if negative else "a whole number from 0 to 2^63 - 1"
-    raise _fault(record, name, expected + (', such as 7 or "7", not "007"' if digits else ""))
-
-
-def read_any_id(record: Record, name: str = ID) -> int | str:
-    """The row's id: any text but the empty one, or a whole number from -2^63 to 2^63 - 1."""
-    key = record.get(name)
-    if type(key) is str and key:
-        return key
-    if type(key) is int and -MAX_ID - 1 <= key <= MAX_ID:
+    if type(key) is int and -MAX_ID - 1 <= key <= MAX_ID:  # not isinstance: True is an int, too
         return key
     raise _fault(record, name, "text or a whole number of at most 64 bits")
 
 
-def read_text(record: Record, name: str, *, blank: bool = True, null: bool = False) -> str:
-    """A text, unchanged.
+def same_id(key: int | str) -> int | str:
+    """The one form of ids that mean the same row: the number for "7" and 7, since all values of a CSV are text."""
+    number = parse_digits(key) if isinstance(key, str) else None
+    return key if number is None else number
 
-    Args:
-        record: the row.
-        name: the field of the text.
-        blank: accept text that is empty or white space.
-        null: accept null, and return "" for it.
+
+def read_text(record: Record, names: Sequence[str]) -> str:
+    """The text of one field, unchanged; or of several, joined by a space, without the blank ones.
+
+    Raises BadRowError if it has no visible character. Among several fields, numbers and null may be texts, too.
     """
-    value = record.get(name)
-    if null and value is None and name in record:
-        return ""
-    if type(value) is not str:
-        raise _fault(record, name, "text or null" if null else "text")
-    if not blank and not value.strip():
-        raise BadRowError(f"`{name}` is empty, expected text")
+    if len(names) == 1:
+        value = record.get(names[0])
+        if type(value) is not str:
+            raise _fault(record, names[0], "text")
+    else:
+        value = " ".join(filter(None, (_read_optional(record, name) for name in names)))
+    if is_blank(value):
+        raise BadRowError(f"{' and '.join(f'`{name}`' for name in names)} {_are(names)} empty, expected text")
     return value
 
 
-def read_price(record: Record, name: str = "price", *, blank: bool = False) -> float:
-    """A price from 0 up, given as a number or as text: 1.99 or "1.99". NaN for null or NaN.
+def read_retailer(record: Record, name: str | None) -> str:
+    """The retailer, unchanged, "" for null or blank text. A whole number is the text of its digits."""
+    return "" if name is None else _read_optional(record, name)
 
-    `blank`: accept empty text as null, since a CSV has no other null.
+
+def read_price(record: Record, name: str | None, mark: Mark = ".") -> float:
+    """A price, given as a number or as text, see `parse_amount`. NaN for null, NaN and blank text.
+
+    `mark` is how to read a text such as 1,234.
     """
+    if name is None:
+        return math.nan
     given: Any = record.get(name)
     is_null = (given is None and name in record) or (type(given) is float and math.isnan(given))
-    if is_null or (blank and given == ""):
+    if is_null or (type(given) is str and is_blank(given)):
         return math.nan
-    price = math.nan
-    if type(given) in (int, float, str, Decimal) and "_" not in str(given):  # float("1_000") is 1000
-        with suppress(ValueError):
-            price = float(given)
-    if math.isfinite(price) and price >= 0:
-        return price
-    raise _fault(record, name, 'a number from 0 up, such as 1.99 or "1.99", or null')
+    price: float | None = None
+    if type(given) is str:
+        price = parse_amount(given, mark)
+    elif type(given) in (int, float, Decimal) and abs(given) < _MAX_PRICE:
+        price = float(given)
+    if price is None:
+        raise _fault(record, name, 'a number, such as 1.99 or "-1,99 €", or null')
+    return price
 
 
-def read_labels(record: Record) -> LabelPath:
-    """The row's four labels, none of them blank."""
-    return LabelPath(*(read_text(record, level, blank=False) for level in LEVELS))
+def read_label(record: Record, name: str) -> str:
+    """A label, unchanged, "" for null or blank text. A whole number is the text of its digits."""
+    return _read_optional(record, name)
+
+
+def read_labels(record: Record, columns: Sequence[str], levels: Levels, *, ragged: bool, hint: str = "") -> LabelPath:
+    """The path of a row with a field for each level.
+
+    Args:
+        record: the row.
+        columns: the fields, one for each level.
+        levels: the names of the levels.
+        ragged: whether a path may end early. If not, a blank label is an error.
+        hint: what the error says then, beside what was expected.
+    """
+    path = LabelPath(*(read_label(record, column) for column in columns))
+    if not ragged:
+        for column, label in zip(columns, path, strict=True):
+            if not label:
+                raise BadRowError(f"{missing_label(record, column)}{hint}")
+    if fault := fault_of(path, levels):
+        shown = " > ".join(label or "(empty)" for label in path)
+        raise BadRowError(f"the path {show(shown)} {fault}")
+    return path
+
+
+def missing_label(record: Record, column: str) -> BadRowError:
+    """The error of a row without a label that it must have."""
+    if isinstance(record.get(column), str):
+        return BadRowError(f"`{column}` is empty, expected text")
+    return _fault(record, column, "text")
+
+
+def is_blank(text: str) -> bool:
+    """Whether a text has no visible character: it is empty, or all spaces, control and zero-width characters."""
+    text = text.strip()
+    return not (text and text[0].isprintable()) and all(unicodedata.category(letter) in _INVISIBLE for letter in text)
 
 
 def parse_digits(text: str) -> int | None:
-    """The whole number from 0 to 2^63 - 1 that a text is; None if the number would be written back in another way.
+    """The whole number of at most 64 bits that a text is; None if the number would be written back in another way.
 
     >>> parse_digits("7"), parse_digits("007")
     (7, None)
     """
     number = int(text) if _DIGITS.fullmatch(text) else None
-    return number if number is not None and number <= MAX_ID else None
+    return number if number is not None and -MAX_ID - 1 <= number <= MAX_ID else None
 
 
 def repeated_id(name: str, key: int | str, first: str) -> BadRowError:
@@ -122,6 +154,30 @@ def show(value: Any) -> str:
     except RecursionError:
         text = "a value that is nested too deep"
     return text if len(text) <= MAX_SHOWN else f"{text[: MAX_SHOWN - 3]}..."
+
+
+_MAX_PRICE = 1e300  # float() of a larger whole number raises
+
+
+def _read_optional(record: Record, name: str) -> str:
+    """A text that may be blank or null, for which it is "", or a whole number."""
+    value = record.get(name)
+    if type(value) is str:
+        return "" if is_blank(value) else value
+    if type(value) is int:
+        return str(value)
+    if type(value) is float:  # a column of whole numbers with nulls in a Parquet file of pandas
+        if math.isnan(value):
+            return ""
+        if value.is_integer():
+            return str(int(value))
+    if value is None and name in record:
+        return ""
+    raise _fault(record, name, "text or null")
+
+
+def _are(names: Sequence[str]) -> str:
+    return "is" if len(names) == 1 else "are"
 
 
 def _fault(record: Record, name: str, expected: str) -> BadRowError:

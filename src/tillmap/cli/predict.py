@@ -30,13 +30,43 @@ def predict(  # noqa: PLR0917 - the options of a command line
         typer.Option("--format", help="The format of INPUT. [default: from its name; jsonl for standard input]"),
     ] = None,
     out_format: Annotated[Format | None, typer.Option(help="The format of FILE. [default: from its name]")] = None,
-    id_: Annotated[str, typer.Option("--id", help="The column with the ids.")] = "indoml_id",
-    description: Annotated[str, typer.Option(help="The column with the descriptions.")] = "description",
+    id_: Annotated[
+        str | None,
+        typer.Option("--id", help='The column with the ids; "" numbers the rows. [default: data.columns.id]'),
+    ] = None,
+    text: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--text",
+            "--description",
+            help="The column with the texts; more than one are joined. [default: data.columns.text]",
+        ),
+    ] = None,
     retailer: Annotated[
-        str | None, typer.Option(help="The column with the retailers. [default: retailer, if there is one]")
+        str | None,
+        typer.Option(
+            help='The column with the retailers; "" for none. [default: data.columns.retailer, if it is there]'
+        ),
     ] = None,
     price: Annotated[
-        str | None, typer.Option(help="The column with the prices. [default: price, if there is one]")
+        str | None,
+        typer.Option(help='The column with the prices; "" for none. [default: data.columns.price, if it is there]'),
+    ] = None,
+    encoding: Annotated[
+        str | None, typer.Option(help="The encoding of CSV and JSON Lines. [default: data.encoding]")
+    ] = None,
+    delimiter: Annotated[
+        Literal[",", ";", "|", "tab"] | None,
+        typer.Option(help="What is between the fields of a CSV. [default: data.delimiter]"),
+    ] = None,
+    decimal: Annotated[
+        Literal[".", ","] | None, typer.Option(help="The decimal mark of prices. [default: data.decimal]")
+    ] = None,
+    on_bad_row: Annotated[
+        Literal["stop", "quarantine"] | None,
+        typer.Option(
+            help="stop at a bad row, or leave bad rows out and list them in FILE.bad.jsonl. [default: data.on_bad_row]"
+        ),
     ] = None,
     confidence: Annotated[
         Literal["own", "all"] | None,
@@ -55,26 +85,29 @@ def predict(  # noqa: PLR0917 - the options of a command line
 
     The output has one row for each input row, in the same order.
 
-    INPUT and FILE can be JSON Lines (.jsonl, .json, .ndjson, .features), CSV with a header (.csv) or Parquet
-    (.parquet). Ids are whole numbers or texts, and each must be unique. They are written back unchanged. Retailers and
-    prices may be missing.
+    INPUT and FILE can be JSON Lines (.jsonl, .json, .ndjson, .features), CSV with a header (.csv, .tsv) or Parquet
+    (.parquet). INPUT may be packed (.gz, .zst), and is read as the `data` block of params.yaml says, unless an option
+    says otherwise. Ids are whole numbers or texts, and each must be unique. They are written back unchanged. Retailers
+    and prices may be missing.
 
-    All of INPUT is checked before the first row is labelled. A bad row stops the command. The error names the line,
-    what was expected and what to do. If the command is killed, run it again: it continues after the last finished
-    batch, and writes the same bytes as an uninterrupted run. FILE appears only when it is complete.
+    All of INPUT is checked before the first row is labelled. A bad row stops the command, or is left out with
+    --on-bad-row quarantine. The error names the line, what was expected and what to do. If the command is killed,
+    run it again: it continues after the last finished batch, and writes the same bytes as an uninterrupted run.
+    FILE appears only when it is complete.
 
     The command reads params.yaml and the arm's files, and changes nothing of the pipeline. If files are missing, the
     error names the `dvc pull` that fetches them. A paid arm is not asked if the cost may exceed the budget.
 
-    FILE has these columns: the id; supergroup, group, module and brand; confidence (the probability that all four
-    labels are right); repair (how the answer became a label path: none, folded, parsed, snapped or vote); in_tree
-    (whether a training row has this path); source (the arm); and status (ok, or empty or error if the arm gave no
-    answer; such a row gets the labels of its neighbours). The last line of the output shows how far the rows are from
-    the training rows, and the expected accuracy.
+    FILE has these columns: the id; the levels, empty where a path ends; code, with a taxonomy file that has codes;
+    confidence (the probability that the whole path is right); repair (how the answer became a label path: none,
+    folded, parsed, snapped or vote); in_tree (whether a training row has this path); source (the arm); and status
+    (ok, or empty or error if the arm gave no answer; such a row gets the labels of its neighbours). The last line
+    of the output shows how far the rows are from the training rows, and the expected accuracy.
     """
     from tillmap.catalogue.formats import format_of
     from tillmap.serving.batch import label_feed
-    from tillmap.serving.feed import Columns, Feed
+    from tillmap.serving.feed import open_feed
+    from tillmap.serving.formats import answer_columns
     from tillmap.serving.labeller import open_arm
 
     target = out_format or format_of(out)
@@ -83,9 +116,27 @@ def predict(  # noqa: PLR0917 - the options of a command line
     if budget is not None:
         params = params.model_copy(update={"provider": params.provider.model_copy(update={"budget_usd": budget})})
     with _as_file(feed) as path:
-        piped = {"format": format_ or "jsonl", "name": "standard input"} if feed == "-" else {"format": format_}
-        source = Feed(path, Columns(id_, description, retailer, price), **piped)
-        done = label_feed(open_arm(arm.value, params, confidence), source, out, target)
+        source = open_feed(
+            path,
+            params.data,
+            id=id_,
+            text=text,
+            retailer=retailer,
+            price=price,
+            format=(format_ or "jsonl") if feed == "-" else format_,
+            encoding=encoding,
+            delimiter="\t" if delimiter == "tab" else delimiter,
+            decimal=decimal,
+            on_bad_row=on_bad_row,
+            name="standard input" if feed == "-" else None,
+        )
+        labeller = open_arm(arm.value, params, confidence)
+        done = label_feed(labeller, source, out, target)
+        source.list_bad(out)
+    columns = answer_columns(source.id_name, labeller.tree.levels, codes=bool(labeller.tree.codes))
+    for name, written in columns.items():
+        if name != written:
+            typer.echo(f"the column {name} has your ids, so the arm's own is called {written}")
     failed = f", {done.failed:,} of them by the neighbours' vote, because the arm gave no answer" if done.failed else ""
     typer.echo(f"{done.rows:,} rows labelled by {arm.value}{failed}: {out}")
     typer.echo(str(done))

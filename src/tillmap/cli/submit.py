@@ -1,15 +1,16 @@
-"""`tillmap submit`: write a submission for the contest."""
+"""`tillmap submit`: write a submission, as the contest wants it."""
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import pandas as pd
 import typer
 
-from tillmap.arms import ARMS
+from tillmap.arms import ARMS, schema
 from tillmap.config import paths
 from tillmap.config.blocks import CASCADE, COMBINED
+from tillmap.config.params import read_params
 from tillmap.core.errors import InputError
 from tillmap.core.files import read_table
 
@@ -34,32 +35,46 @@ def submit(  # noqa: PLR0917 - the options of a command line
     unseen: Annotated[
         bool, typer.Option("--unseen", help="Allow label paths that no labelled row has, for example with a new brand.")
     ] = False,
+    on_bad_row: Annotated[
+        Literal["stop", "quarantine"] | None,
+        typer.Option(
+            help="stop at a bad row of the test file, or leave bad rows out, as `tillmap predict` does, and list "
+            "them in FILE.zip.bad.jsonl. [default: data.on_bad_row]"
+        ),
+    ] = None,
 ) -> None:
-    """Write a submission for the contest.
+    """Write a submission, as the contest wants it.
 
-    The zip contains one file, with a JSON line for each test row, in the order of the test file.
+    The zip contains one file, with a JSON line for each test row, in the order of the test file: the id as your files
+    have it, the labels, and the code of the path if there is a taxonomy file with codes.
 
-    The command stops, and names the row, if a test row is missing, repeated or out of order, if an id is not a whole
-    number, or if no labelled row has the label path. It needs data/split (`dvc pull data/split`). The same rows always
-    give the same bytes.
+    The command stops, and names the row, if a test row is missing, repeated or out of order, if an id is neither a
+    whole number nor text, or if no labelled row has the label path. It needs data/split (`dvc pull data/split`). The
+    test file is read as the `data` block of params.yaml says. The same rows always give the same bytes.
     """
-    from tillmap.core.taxonomy import LabelTree
-    from tillmap.serving.feed import Feed
+    from tillmap.core.taxonomy import KEY, LabelTree
+    from tillmap.serving.feed import open_feed
     from tillmap.serving.submission import read_answers, write_submission
 
     if (predictions is None) == (arm is None):
         raise typer.BadParameter("expected either a PREDICTIONS file or --arm")
-    rows = read_table(paths.ROWS)
+    data = read_params(paths.PARAMS, schema(), ["data"]).data
+    rows, tree = read_table(paths.ROWS), LabelTree.from_table(read_table(paths.TREE))
+    tree = LabelTree.from_rows(rows[rows["split"] == "train"], tree.levels, declared=tree)
+    id_name, given = data.columns.id or "id", "given_id" if "given_id" in rows else "id"
     if predictions is not None:
-        answers = read_answers(predictions)
+        answers = read_answers(predictions, tree.levels, id_name, ragged=not all(map(all, tree)))
     elif arm is not None:
         answers = _pipeline_answers(arm.value, rows)
+        if given != "id":
+            answers["id"] = answers[KEY].merge(rows[[*KEY, given]], how="left")[given].to_numpy()
     if test is None:
-        asked = rows.loc[rows["split"] == "test", "id"]
+        asked = rows.loc[rows["split"] == "test", given]
     else:
-        asked = pd.concat([batch["key"] for batch in Feed(test).batches(100_000)], ignore_index=True)
-    tree = None if unseen else LabelTree.from_rows(rows[rows["split"] == "train"])
-    written = write_submission(answers, asked, tree, name, out)
+        feed = open_feed(test, data, on_bad_row=on_bad_row)
+        asked = pd.concat([batch["key"] for batch in feed.batches(100_000)], ignore_index=True)
+        feed.list_bad(out)
+    written = write_submission(answers, asked, tree, name, out, id_name=id_name, unseen=unseen)
     typer.echo(f"{written:,} rows in test_{name}.predict: {out}")
 
 

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 
 Share = Annotated[float, Field(gt=0, lt=0.5)]
 Count = Annotated[int, Field(ge=1)]
+Name = Annotated[str, Field(min_length=1)]
 Price = Annotated[float, Field(ge=0)]
 Policy = Literal["stratified", "per_path", "by_retailer", "all"]
 RetrieverName = Literal["lexical", "dense", "hybrid"]
@@ -58,9 +59,36 @@ class Run(Section):
         return tuple(name for name in self._order if getattr(self, name))
 
 
+class Columns(Section):
+    """Which columns of a user's files have what."""
+
+    id: Name | None
+    text: Name | Annotated[list[Name], Field(min_length=1)]
+    retailer: Name | None
+    price: Name | None
+    levels: Name | Annotated[list[Name], Field(min_length=1)] | None
+
+
 class Data(Section):
-    source: Annotated[str, Field(min_length=1)]
+    source: Name
+    train: Name | None
+    test: Name | None
+    encoding: Name
+    delimiter: Literal[",", ";", "\t", "|"] | None
+    decimal: Literal[".", ","] | None
+    columns: Columns
     on_bad_row: Literal["stop", "quarantine"]
+
+
+class Taxonomy(Section):
+    """`core.taxonomy.Levels` checks the names."""
+
+    levels: Annotated[list[Name], Field(min_length=1)] | None
+    brand: Name | None
+    ragged: bool
+    separator: Name | None
+    labels: Literal["auto", "parts", "prefixes"]
+    file: Name | None
 
 
 class Demo(Section):
@@ -70,6 +98,7 @@ class Demo(Section):
 
 class Split(Section):
     by: Literal["product", "row"]
+    test: Share
     dev: Share
     calibration: Share
     calibration_rows: Annotated[int, Field(ge=0)]
@@ -89,6 +118,7 @@ class Retrieval(Section):
     price_ratio: Annotated[float, Field(gt=1)] | None
     hybrid_weights: Annotated[list[Annotated[float, Field(ge=0)]], Field(min_length=2, max_length=2)]
     min_kept: Annotated[int, Field(ge=0)]
+    sizes: bool
 
 
 class Questions(Section):
@@ -99,9 +129,10 @@ class Questions(Section):
     show_retailer: bool
     show_price: bool
     show_numbers: bool
+    show_sizes: bool
     answer_format: Literal["short", "joined", "json"]
     constrain: Literal["off", "tree", "retrieved"]
-    widen: Literal["module", "group"] | None
+    widen: Name | None
     unseen_brand: bool
     held_out_rows: Annotated[int, Field(ge=0)]
     max_new_tokens: Annotated[int, Field(ge=1, le=4096)]

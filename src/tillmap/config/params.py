@@ -20,6 +20,7 @@ class Params(Section):
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     run: blocks.Run
     data: blocks.Data
+    taxonomy: blocks.Taxonomy
     demo: blocks.Demo
     split: blocks.Split
     embedding: blocks.Embedding

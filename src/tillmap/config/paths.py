@@ -19,6 +19,7 @@ CASCADE = Path("data/cascade")
 REVIEW = Path("data/review")
 MODELS = Path("models")
 BASE = MODELS / "base"
+LINEAR = MODELS / "linear"
 SEEN = MODELS / "seen.json"  # the retailers and words of the training subset
 CONFIDENCE = MODELS / "confidence"
 METRICS = Path("metrics")

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedSeq
 from ruamel.yaml.error import YAMLError
 
 from tillmap.config.params import Params, check_params
@@ -29,27 +30,59 @@ def apply_profiles(
     Returns the changed values, as {key: (old, new)}. Raises ParamsError if a profile is missing, is not valid YAML, or
     sets an unknown or invalid parameter. Then params.yaml is not changed.
     """
+    values: dict[str, dict[str, Any]] = {}
+    for name in names:
+        for block, settings in _read(name, folder).items():
+            if not isinstance(settings, Mapping):
+                raise ParamsError(
+                    f"{folder / name}.yaml: {block} is not a block of params; expected `{block}:` and values"
+                )
+            values.setdefault(block, {}).update(settings)
+    return write_values(values, params, schema)
+
+
+def write_values(
+    values: Mapping[str, Mapping[str, Any]], params: Path, schema: type[Params]
+) -> dict[str, tuple[Any, Any]]:
+    """Write values into params.yaml, as {block: {key: value}}. Comments are kept.
+
+    Returns the changed values, as {key: (old, new)}. Raises ParamsError if a key is unknown or a value invalid. Then
+    params.yaml is not changed.
+    """
     yaml = YAML()
     yaml.preserve_quotes = True
     yaml.width = 1000  # do not wrap lines that end in a comment
     yaml.representer.add_representer(type(None), lambda plain, _: plain.represent_scalar(_NULL, "null"))
     tree = yaml.load(params.read_text(encoding="utf-8"))
-    before: dict[str, Any] = {}
-    for name in names:
-        for block, values in _read(name, folder).items():
-            if not isinstance(values, Mapping) or block not in tree:
-                raise ParamsError(
-                    f"{folder / name}.yaml: {block} is not a block of {params}; expected one of {', '.join(tree)}"
-                )
-            for key, value in values.items():
-                before.setdefault(f"{block}.{key}", tree[block].get(key))
-                tree[block][key] = value
+    changed: dict[str, tuple[Any, Any]] = {}
+    for block, settings in values.items():
+        if block not in tree:
+            raise ParamsError(f"{block} is not a block of {params}; expected one of {', '.join(tree)}")
+        _update(tree[block], settings, block, changed)
     text = StringIO()
     yaml.dump(tree, text)
     check_params(text.getvalue(), params, schema)
     write_text(text.getvalue(), params)
-    after = {name: tree[name.partition(".")[0]][name.partition(".")[2]] for name in before}
-    return {name: (old, after[name]) for name, old in before.items() if old != after[name]}
+    return changed
+
+
+def _update(node: Any, values: Mapping[str, Any], where: str, changed: dict[str, tuple[Any, Any]]) -> None:
+    for key, value in values.items():
+        name, old = f"{where}.{key}", node.get(key)
+        if isinstance(value, Mapping) and isinstance(old, Mapping):
+            _update(old, value, name, changed)
+        elif value != old:
+            changed[name] = (old, value)
+            node[key] = _in_one_line(value)
+
+
+def _in_one_line(value: Any) -> Any:
+    """A list as `[a, b]`, as params.yaml has them."""
+    if not isinstance(value, list):
+        return value
+    line = CommentedSeq(value)
+    line.fa.set_flow_style()
+    return line
 
 
 def _read(name: str, folder: Path) -> dict[str, Any]:

@@ -4,6 +4,7 @@ Arms get their colour and marker by their order of appearance in a table. Charts
 order.
 """
 
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -21,7 +22,9 @@ _WAYS = {  # titles of slices whose names are not enough
     "brand_shown": "whether the text shows the brand",
     "catch_all": "catch-all path or other",
     "description_length": "characters of the description",
+    "path_depth": "levels of the true path",
     "path_frequency": "training rows of the true path",
+    "refund": "refund or not",
     "repair": "kind of repair of the answer",
 }
 _GREY = "0.45"
@@ -32,12 +35,15 @@ _ROW_INCHES = 0.3
 def save(figure: Figure, table: pd.DataFrame, folder: Path, name: str) -> tuple[Path, Path]:
     """Write the figure as NAME.png and its table as NAME.csv to `folder`. Files are replaced once they are complete.
 
-    The same figure gives the same bytes with the same version of matplotlib.
+    The same figure gives the same bytes with the same version of matplotlib. Letters that its font lacks, such as
+    Chinese ones, are boxes in the picture; the table has them.
     """
     folder.mkdir(parents=True, exist_ok=True)
     picture, numbers = folder / f"{name}.png", folder / f"{name}.csv"
     partial = folder / f".{name}.partial"
-    figure.savefig(partial, format="png", dpi=_DPI, metadata={"Software": None})
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")
+        figure.savefig(partial, format="png", dpi=_DPI, metadata={"Software": None})
     partial.replace(picture)
     table.to_csv(partial, index=False, lineterminator="\n")
     partial.replace(numbers)
@@ -58,7 +64,7 @@ def draw_arms(table: pd.DataFrame) -> Figure:
         axes.annotate(figures, (1.02, place), xycoords=("axes fraction", "data"), va="center", fontsize=9)
     axes.set_yticks(range(len(best_last)), best_last["arm"])
     axes.set_ylim(-0.6, len(best_last) - 0.4)
-    axes.set_xlabel("share of rows with all four labels right")
+    axes.set_xlabel("share of rows with all labels right")
     _as_share(axes, "x", upper=min(1.0, table["high"].max() * 1.05))
     return figure
 
@@ -95,7 +101,7 @@ def draw_slices(table: pd.DataFrame, way: str, most: int = 15) -> Figure:
     return figure
 
 
-def draw_confusion(table: pd.DataFrame, arm: str, level: str = "supergroup", most: int = 20) -> Figure:
+def draw_confusion(table: pd.DataFrame, arm: str, level: str, most: int = 20) -> Figure:
     """Draw which labels an arm predicts for each true label, from the table of `slices.confusion`.
 
     A line shows the shares of one true label's rows. The `most` labels with the most rows have a line each; all others
@@ -103,7 +109,7 @@ def draw_confusion(table: pd.DataFrame, arm: str, level: str = "supergroup", mos
     """
     totals = table.groupby("true")["rows"].sum().sort_values(ascending=False, kind="stable")
     own = list(totals.index[:most])
-    rest = f"all other {level}s"
+    rest = "all others"
     folded = table.assign(**{side: table[side].where(table[side].isin(own), rest) for side in ("true", "predicted")})
     names = [*own, rest] if (folded[["true", "predicted"]] == rest).to_numpy().any() else own
     counts = folded.pivot_table(index="true", columns="predicted", values="rows", aggfunc="sum", fill_value=0)
@@ -237,4 +243,5 @@ def _with_rows(table: pd.DataFrame, value: str) -> str:
 
 
 def _shortened(name: str, most: int = 34) -> str:
-    return name if len(name) <= most else f"{name[: most - 1].rstrip()}…"
+    short = name if len(name) <= most else f"{name[: most - 1].rstrip()}…"
+    return short.replace("$", r"\$")  # two would enclose a formula

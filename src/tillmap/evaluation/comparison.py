@@ -8,7 +8,7 @@ import pandas as pd
 from scipy.stats import binomtest
 
 from tillmap.core.errors import InputError, ParamsError
-from tillmap.core.taxonomy import KEY, LEVELS
+from tillmap.core.taxonomy import KEY
 from tillmap.evaluation.bootstrap import mean_interval
 from tillmap.evaluation.metrics import clusters_of
 
@@ -80,7 +80,7 @@ def comparison_table(scores: Mapping[str, Mapping[str, Any]]) -> str:
             "arm": arm,
             "item\naccuracy": f"{score['item_accuracy']:.4f}",
             "95% interval": f"{score['low']:.4f} to {score['high']:.4f}",
-            **{level: f"{score['accuracy'][level]:.4f}" for level in LEVELS},
+            **{level: f"{accuracy:.4f}" for level, accuracy in score["accuracy"].items()},
             **{title: _shown(score, key, spec) for title, (key, spec) in shown.items()},
         }
         lines.append(line)

@@ -9,45 +9,47 @@ import pandas as pd
 from sklearn.metrics import precision_recall_fscore_support
 
 from tillmap.core.errors import InputError
-from tillmap.core.taxonomy import KEY, LEVELS, right_labels
+from tillmap.core.taxonomy import KEY, Levels, right_labels
 from tillmap.evaluation.bootstrap import IntArray, cluster_codes, mean_interval
 
-PREDICTED = {level: f"predicted_{level}" for level in LEVELS}
+PREDICTED, RIGHT = "predicted_{}", "right_{}"  # columns of a marked table, to be filled in with a level's name
 UNREPAIRED = "none"
-RIGHT = {level: f"right_{level}" for level in LEVELS}
 _DIGITS = 6  # after the point, in metrics files
 
 
-def mark(predictions: pd.DataFrame, truth: pd.DataFrame, arm: str) -> pd.DataFrame:
+def mark(predictions: pd.DataFrame, truth: pd.DataFrame, arm: str, levels: Levels) -> pd.DataFrame:
     """Join one arm's predictions to the truth by key, in the truth's order, and mark what is right.
 
     Args:
-        predictions: split, id, the four labels and, where known, confidence, repair, in_tree and source. A null label
-            is one that was held back, and wrong. Rows that are not in `truth` are ignored.
-        truth: split, id, the four labels and other columns to keep; `product`, if present, makes the clusters.
+        predictions: split, id, the levels and, where known, confidence, repair, in_tree and source. A label is null
+            from where the path ends, and where it was held back. Rows that are not in `truth` are ignored.
+        truth: split, id, the levels and other columns to keep; `product`, if present, makes the clusters.
         arm: for error messages.
+        levels: the names of the levels.
 
-    Returns: the columns of `truth`, `predicted_LEVEL`, `right_LEVEL` (that label alone), `right` (all four labels) and
-    the other columns of `predictions` named above.
+    Returns: the columns of `truth`, `predicted_LEVEL`, `right_LEVEL` (that label alone; where the true path has none,
+    an answer is right that has none either), `right` (the whole path) and the other columns of `predictions` named
+    above.
 
-    Raises InputError if a table lacks a column, the truth is empty or has a null label or a repeated key, or a row of
-    the truth has no prediction or more than one.
+    Raises InputError if a table lacks a column, the truth is empty or has a row without labels or a repeated key, or a
+    row of the truth has no prediction or more than one.
     """
-    _require(predictions, [*KEY, *LEVELS], f"the predictions of arm {arm}")
-    _require_truth(truth)
+    _require(predictions, [*KEY, *levels], f"the predictions of arm {arm}")
+    _require_truth(truth, levels)
     extra = [name for name in ("confidence", "repair", "in_tree", "source") if name in predictions]
-    answers = predictions[[*KEY, *LEVELS, *extra]].rename(columns=PREDICTED)
+    named = {level: PREDICTED.format(level) for level in levels}
+    answers = predictions[[*KEY, *levels, *extra]].rename(columns=named)
     marks = truth.merge(answers, on=KEY, how="left", indicator="_found")
     again = "expected one prediction per row; run this arm's infer and postprocess again"
     _refuse(marks, marks["_found"] == "left_only", f"arm {arm}: no prediction for", again)
     _refuse(marks, marks.duplicated(KEY), f"arm {arm}: more than one prediction for", again)
     marks = marks.drop(columns="_found")
-    for level in LEVELS:
-        marks[PREDICTED[level]] = marks[PREDICTED[level]].astype("str")
-    right = right_labels(marks[list(PREDICTED.values())].set_axis(LEVELS, axis=1), marks)
-    for i, level in enumerate(LEVELS):
-        marks[RIGHT[level]] = right[:, i]
-    marks["right"] = marks[list(RIGHT.values())].all(axis=1)
+    for name in named.values():
+        marks[name] = marks[name].astype("str")
+    right = right_labels(marks[list(named.values())].set_axis(list(levels), axis=1), marks, levels)
+    for i, level in enumerate(levels):
+        marks[RIGHT.format(level)] = right[:, i]
+    marks["right"] = np.asarray(right.all(axis=1))
     return marks
 
 
@@ -57,28 +59,37 @@ def clusters_of(marks: pd.DataFrame) -> IntArray | None:
 
 
 def score_arm(
-    predictions: pd.DataFrame, truth: pd.DataFrame, arm: str, *, resamples: int = 2000, seed: int = 0
+    predictions: pd.DataFrame,
+    truth: pd.DataFrame,
+    arm: str,
+    levels: Levels,
+    *,
+    resamples: int = 2000,
+    seed: int = 0,
 ) -> dict[str, Any]:
     """Score one arm, as numbers for a metrics file. See `mark` for the inputs and errors.
 
-    Keys: rows; item_accuracy and its 95% interval low, high; by level, accuracy (that label), path_accuracy (that label
-    and all above it), f1_macro and f1_weighted; hierarchical (precision, recall, f1); and repair (see `repair_gain`) if
-    an answer was repaired.
+    Keys: rows; item_accuracy (the whole path, where it ends too) and its 95% interval low, high; by level, accuracy
+    (that label), path_accuracy (that label and all above it), f1_macro and f1_weighted; hierarchical (precision,
+    recall, f1); and repair (see `repair_gain`) if an answer was repaired.
+
+    A level is scored on the rows whose true path reaches it, and left out if there are none.
     """
-    marks = mark(predictions, truth, arm)
+    marks = mark(predictions, truth, arm, levels)
     low, high = mean_interval(marks["right"], clusters_of(marks), resamples=resamples, seed=seed)
-    f1 = {level: f1_scores(marks[level], marks[PREDICTED[level]]) for level in LEVELS}
-    depths = _right_depths(marks)
+    reached = {level: table for level in levels if len(table := marks[marks[level].notna()])}
+    f1 = {level: f1_scores(table[level], table[PREDICTED.format(level)]) for level, table in reached.items()}
+    above = _right_above(marks, levels)
     score = {
         "rows": len(marks),
         "item_accuracy": marks["right"].mean(),
         "low": low,
         "high": high,
-        "accuracy": {level: marks[RIGHT[level]].mean() for level in LEVELS},
-        "path_accuracy": {level: np.mean(depths > i) for i, level in enumerate(LEVELS)},
+        "accuracy": {level: table[RIGHT.format(level)].mean() for level, table in reached.items()},
+        "path_accuracy": {level: above.loc[table.index, level].mean() for level, table in reached.items()},
         "f1_macro": {level: macro for level, (macro, _) in f1.items()},
         "f1_weighted": {level: weighted for level, (_, weighted) in f1.items()},
-        "hierarchical": hierarchical_scores(marks),
+        "hierarchical": hierarchical_scores(marks, levels),
     }
     if "repair" in marks and (marks["repair"] != UNREPAIRED).any():
         score["repair"] = repair_gain(marks)
@@ -114,35 +125,36 @@ def f1_scores(true: pd.Series, predicted: pd.Series) -> tuple[float, float]:
     return float(np.mean(scores)), float(np.average(scores, weights=rows))
 
 
-def hierarchical_scores(marks: pd.DataFrame) -> dict[str, float]:
+def hierarchical_scores(marks: pd.DataFrame, levels: Levels) -> dict[str, float]:
     """Hierarchical precision, recall and F1 over label sets that include all ancestors.
 
     Kiritchenko, Matwin and Famili (2005): hP = sum |P & T| / sum |P| and hR = sum |P & T| / sum |T| over all rows; F1
-    is their harmonic mean. A node is a path down to its level, so a brand under another module is another node. For
-    whole paths, which have four nodes each, the three are equal. They differ if lower levels are held back.
+    is their harmonic mean. A node is a path down to its level, so a brand under another module is another node. A path
+    has as many nodes as it has labels. Where answers and true paths all have the same number, the three are equal.
+    They differ if paths end at different levels, or lower levels are held back.
     """
-    answered = marks[list(PREDICTED.values())].notna().to_numpy().cumprod(axis=1).sum()
-    shared = _right_depths(marks).sum()
+    answered = marks[[PREDICTED.format(level) for level in levels]].notna().to_numpy().sum()
+    true = marks[list(levels)].notna().to_numpy()
+    shared = (_right_above(marks, levels).to_numpy() & true).sum()
     precision = float(shared / answered) if answered else 0.0
-    recall = float(shared / (len(marks) * len(LEVELS)))
+    recall = float(shared / true.sum())
     f1 = 2 * precision * recall / (precision + recall) if shared else 0.0
     return {"precision": precision, "recall": recall, "f1": f1}
 
 
-def score_held_back(marks: pd.DataFrame) -> dict[str, Any]:
+def score_held_back(marks: pd.DataFrame, levels: Levels) -> dict[str, Any]:
     """Score answers whose lower levels may be held back (null), as numbers for a metrics file.
 
-    Keys: hierarchical (precision, recall, f1); by level, answered, the share of rows with an answer down to it, and
-    accuracy, the share of these that are right down to it (None if there are none).
+    Keys: hierarchical (precision, recall, f1); by level, answered, the share of rows with a label there, and accuracy,
+    the share of these that are right down to it (None if there are none).
     """
-    answered = marks[list(PREDICTED.values())].notna().to_numpy().cumprod(axis=1).astype(bool)
-    right = marks[list(RIGHT.values())].to_numpy().cumprod(axis=1)
+    answered = {level: marks[PREDICTED.format(level)].notna() for level in levels}
+    right = _right_above(marks, levels)
     return {
-        "hierarchical": rounded(hierarchical_scores(marks)),
-        "answered": {level: rounded(answered[:, i].mean()) for i, level in enumerate(LEVELS)},
+        "hierarchical": rounded(hierarchical_scores(marks, levels)),
+        "answered": {level: rounded(some.mean()) for level, some in answered.items()},
         "accuracy": {
-            level: rounded(right[answered[:, i], i].mean()) if answered[:, i].any() else None
-            for i, level in enumerate(LEVELS)
+            level: rounded(right.loc[some, level].mean()) if some.any() else None for level, some in answered.items()
         },
     }
 
@@ -151,8 +163,9 @@ def recall_table(
     neighbours: pd.DataFrame,
     truth: pd.DataFrame,
     training: pd.DataFrame,
-    ks: Sequence[int] = (1, 5, 10, 20),
+    levels: Levels,
     *,
+    ks: Sequence[int] = (1, 5, 10, 20),
     resamples: int = 2000,
     seed: int = 0,
 ) -> pd.DataFrame:
@@ -161,7 +174,8 @@ def recall_table(
     Args:
         neighbours: split, id (the query), rank (from 0) and neighbour (an id of `training`).
         truth: see `mark`. A row without neighbours counts as not found.
-        training: id and the four labels.
+        training: id and the levels.
+        levels: their names.
         ks: the values of K. Those larger than the number of neighbours are left out.
 
     Returns: k, rows, found, recall, low, high (95% interval, clustered by the truth's product).
@@ -169,9 +183,9 @@ def recall_table(
     Raises InputError if a table lacks a column or a neighbour is not a training row.
     """
     _require(neighbours, [*KEY, "rank", "neighbour"], "the neighbours")
-    _require(training, ["id", *LEVELS], "the training rows")
-    _require_truth(truth)
-    true_paths, training_paths = path_codes(truth, training)
+    _require(training, ["id", *levels], "the training rows")
+    _require_truth(truth, levels)
+    true_paths, training_paths = path_codes(levels, truth, training)
     first = np.full(len(truth), np.iinfo(np.int64).max)
     places = pd.Index(training["id"]).get_indexer(pd.Index(neighbours["neighbour"]))
     unknown = places < 0
@@ -197,10 +211,11 @@ def recall_table(
     return pd.DataFrame(table, columns=["k", "rows", "found", "recall", "low", "high"])
 
 
-def path_codes(*tables: pd.DataFrame) -> list[npt.NDArray[np.int64]]:
+def path_codes(levels: Levels, *tables: pd.DataFrame) -> list[npt.NDArray[np.int64]]:
     """A number for each row's label path, equal for equal paths across the tables. One array (rows,) per table."""
-    labels = pd.concat([table[list(LEVELS)].astype("str") for table in tables], ignore_index=True)
-    codes = labels.groupby(list(LEVELS), sort=False, dropna=False, observed=True).ngroup().to_numpy(np.int64)
+    names = list(levels)
+    labels = pd.concat([table[names].astype("str") for table in tables], ignore_index=True)
+    codes = labels.groupby(names, sort=False, dropna=False, observed=True).ngroup().to_numpy(np.int64)
     return np.split(codes, np.cumsum([len(table) for table in tables])[:-1])
 
 
@@ -211,9 +226,10 @@ def rounded(value: Any) -> Any:
     return value if value is None or isinstance(value, int) else round(float(value), _DIGITS)
 
 
-def _right_depths(marks: pd.DataFrame) -> npt.NDArray[np.int64]:
-    """How many levels of each row are right, counted from the top to the first wrong one (rows,)."""
-    return np.asarray(marks[list(RIGHT.values())].to_numpy().cumprod(axis=1).sum(axis=1))
+def _right_above(marks: pd.DataFrame, levels: Levels) -> pd.DataFrame:
+    """For each row and level, whether that label and all above it are right: a table with the levels as columns."""
+    right = marks[[RIGHT.format(level) for level in levels]].to_numpy(bool)
+    return pd.DataFrame(np.logical_and.accumulate(right, axis=1), index=marks.index, columns=list(levels))
 
 
 def _require(table: pd.DataFrame, columns: Sequence[str], what: str) -> None:
@@ -222,12 +238,11 @@ def _require(table: pd.DataFrame, columns: Sequence[str], what: str) -> None:
         raise InputError(f"{what}: no column {', '.join(missing)}; expected {', '.join(columns)}")
 
 
-def _require_truth(truth: pd.DataFrame) -> None:
-    _require(truth, [*KEY, *LEVELS], "the truth")
+def _require_truth(truth: pd.DataFrame, levels: Levels) -> None:
+    _require(truth, [*KEY, *levels], "the truth")
     if truth.empty:
         raise InputError("the truth: no labelled rows to score against; give rows of a subset that has labels")
-    unlabelled = truth[list(LEVELS)].isna().any(axis=1)
-    _refuse(truth, unlabelled, "the truth: a label is missing in", "give rows that have all four")
+    _refuse(truth, ~levels.labelled(truth), "the truth: there is no label in", "give labelled rows")
     _refuse(truth, truth.duplicated(KEY), "the truth: a repeated (split, id) in", "give each row once")
 
 

@@ -1,5 +1,6 @@
 """The evaluation of all arms: scores, slices, the expected accuracy of new rows, and charts."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from tillmap.core.taxonomy import KEY
+from tillmap.core.taxonomy import KEY, Levels
 from tillmap.evaluation import charts
 from tillmap.evaluation.calibration_curves import (
     answered_from,
@@ -48,12 +49,12 @@ class Report:
         }
 
 
-def choose_truth(rows: pd.DataFrame, predictions: Tables, pilot: pd.DataFrame | None) -> pd.DataFrame:
+def choose_truth(rows: pd.DataFrame, predictions: Tables, pilot: pd.DataFrame | None, levels: Levels) -> pd.DataFrame:
     """The rows to score: the labelled test rows, or if there are none, the holdout rows that all arms answered.
 
     `pilot` has the split and id of the test rows that every arm answered; None if these are all test rows.
     """
-    test = rows[(rows["subset"] == "test") & rows["brand"].notna()]
+    test = rows[(rows["subset"] == "test") & levels.labelled(rows)]
     if len(test):
         return test if pilot is None else test.merge(pilot, on=KEY)
     holdout = rows[rows["subset"] == "holdout"]
@@ -66,6 +67,7 @@ def make_report(
     predictions: Tables,
     rows: pd.DataFrame,
     truth: pd.DataFrame,
+    levels: Levels,
     *,
     held_back: Tables,
     confidences: Mapping[str, Confidence],
@@ -79,6 +81,7 @@ def make_report(
         predictions: each arm's predictions table.
         rows: all rows of the split.
         truth: the rows to score, see `choose_truth`.
+        levels: the names of the levels.
         held_back: each arm's answers without the levels that are not confident enough (`review.hold_back`); empty if
             review is off.
         confidences: the confidence model of each arm that has one.
@@ -87,19 +90,24 @@ def make_report(
     """
     draws = {"resamples": resamples, "seed": seed}
     training = rows[rows["subset"] == "train"]
-    marks = {arm: mark(table, truth, arm) for arm, table in predictions.items()}
-    scores = {arm: score_arm(table, truth, arm, **draws) | _speed(usage[arm]) for arm, table in predictions.items()}
+    marks = {arm: mark(table, truth, arm, levels) for arm, table in predictions.items()}
+    scores = {
+        arm: score_arm(table, truth, arm, levels, **draws) | _speed(usage[arm]) for arm, table in predictions.items()
+    }
+    new = rows.loc[(rows["subset"] == "test") & ~levels.labelled(rows), KEY]
     for arm, table in predictions.items():
-        scores[arm]["confidence"] = _calibration(arm, table, marks[arm], rows)
+        held_out = rows[rows["subset"] == "calibration"].merge(table[KEY], on=KEY)
+        known = mark(table, held_out, arm, levels) if len(held_out) else None
+        scores[arm]["confidence"] = _calibration(marks[arm], known)
         if arm in confidences:
-            scores[arm] |= _expect(table, rows, confidences[arm])
+            scores[arm] |= _expect(table, new, confidences[arm])
     versus = compare_arms(marks, next(iter(marks)), **draws)
     for line in versus.itertuples():
         scores[str(line.arm)]["verdict"] = line.verdict
-    kinds = slice_rows(truth, training, catch_all_paths(training))
-    slices = pd.concat(score_slices(table, kinds, arm, **draws) for arm, table in marks.items())
+    kinds = slice_rows(truth, training, levels, catch_all_paths(training, levels))
+    slices = pd.concat(score_slices(table, kinds, arm, levels, **draws) for arm, table in marks.items())
     for arm, held in held_back.items():
-        scores[arm]["held_back"] = score_held_back(mark(held, truth, arm))
+        scores[arm]["held_back"] = score_held_back(mark(held, truth, arm, levels), levels)
     for line in slices[(slices["slice"] == "catch_all") & (slices["value"] == OTHER)].itertuples():
         scores[str(line.arm)]["without_catch_all"] = rounded(
             {"rows": line.rows, "item_accuracy": line.accuracy, "low": line.low, "high": line.high}
@@ -107,16 +115,14 @@ def make_report(
     return Report(scores, versus, slices, marks)
 
 
-def _calibration(arm: str, predictions: pd.DataFrame, marks: pd.DataFrame, rows: pd.DataFrame) -> dict[str, Any]:
+def _calibration(marks: pd.DataFrame, known: pd.DataFrame | None) -> dict[str, Any]:
     """The calibration error of an arm on the scored rows, and for each target accuracy a threshold and what it gives.
 
-    The threshold is chosen on the calibration subset; coverage (the share of rows answered) and accuracy are those of
-    the scored rows. There is no threshold if the arm answered no row of the calibration subset.
+    The threshold is chosen on the rows of the calibration subset, `known`; coverage (the share of rows answered) and
+    accuracy are those of the scored rows. There is no threshold if `known` is None.
     """
-    held_out = rows[rows["subset"] == "calibration"].merge(predictions[KEY], on=KEY)
     found: dict[str, Any] = {"ece": expected_calibration_error(marks["confidence"], marks["right"])}
-    if len(held_out):
-        known = mark(predictions, held_out, arm)
+    if known is not None:
         for target in TARGETS:
             threshold = threshold_for_use(known["confidence"], known["right"], target)
             coverage, accuracy = answered_from(marks["confidence"], marks["right"], threshold)
@@ -125,9 +131,8 @@ def _calibration(arm: str, predictions: pd.DataFrame, marks: pd.DataFrame, rows:
     return dict(rounded(found))
 
 
-def _expect(predictions: pd.DataFrame, rows: pd.DataFrame, confidence: Confidence) -> dict[str, Any]:
-    """The expected accuracy of the test rows without labels, and its interval; empty if there are no such rows."""
-    new = rows.loc[(rows["subset"] == "test") & rows["brand"].isna(), KEY]
+def _expect(predictions: pd.DataFrame, new: pd.DataFrame, confidence: Confidence) -> dict[str, Any]:
+    """The expected accuracy of the test rows without labels (split, id), with its interval; empty if there are none."""
     asked = predictions.merge(new, on=KEY)
     if asked.empty:
         return {}
@@ -142,12 +147,12 @@ def _speed(usage: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def recall_of(
-    neighbours: Tables, rows: pd.DataFrame, truth: pd.DataFrame, *, resamples: int, seed: int
+    neighbours: Tables, rows: pd.DataFrame, truth: pd.DataFrame, levels: Levels, *, resamples: int, seed: int
 ) -> pd.DataFrame:
     """How often each retriever finds the true path: `metrics.recall_table` for each, with its name."""
     train = rows[rows["subset"] == "train"]
     return pd.concat(
-        recall_table(table, truth, train, resamples=resamples, seed=seed).assign(retriever=name)
+        recall_table(table, truth, train, levels, resamples=resamples, seed=seed).assign(retriever=name)
         for name, table in neighbours.items()
     )
 
@@ -160,8 +165,15 @@ def by_retriever(recall: pd.DataFrame) -> dict[str, dict[str, float]]:
     }
 
 
-def draw(report: Report, recall: pd.DataFrame, losses: Mapping[str, Sequence[Sequence[float]]], folder: Path) -> None:
+def draw(
+    report: Report,
+    recall: pd.DataFrame,
+    losses: Mapping[str, Sequence[Sequence[float]]],
+    levels: Levels,
+    folder: Path,
+) -> None:
     """Draw all charts into a folder, as PNG and CSV. `losses` has (step, loss, learning rate) of each tuned arm."""
+    first, last = levels.chain[0], levels.chain[-1]
     marks, slices = report.marks, report.slices
     arms = pd.DataFrame(
         [
@@ -181,11 +193,11 @@ def draw(report: Report, recall: pd.DataFrame, losses: Mapping[str, Sequence[Seq
     for way in slices["slice"].unique():
         if way not in NOT_DRAWN:
             table = slices[slices["slice"] == way]
-            charts.save(charts.draw_slices(table, way), table, folder, f"by_{way}")
+            charts.save(charts.draw_slices(table, way), table, folder, "by_" + re.sub(r"[^\w-]+", "_", way))
     for arm, own in marks.items():
-        matrix = confusion(own)
-        charts.save(charts.draw_confusion(matrix, arm), matrix, folder, f"confusion_{arm}")
-        costliest_confusions(own).to_csv(folder / f"costliest_{arm}.csv", index=False, lineterminator="\n")
+        matrix = confusion(own, first)
+        charts.save(charts.draw_confusion(matrix, arm, first), matrix, folder, f"confusion_{arm}")
+        costliest_confusions(own, last).to_csv(folder / f"costliest_{arm}.csv", index=False, lineterminator="\n")
     for arm, steps in losses.items():
         table = pd.DataFrame(steps, columns=["step", "loss", "learning_rate"])
         charts.save(charts.draw_loss(table), table, folder, f"loss_{arm}")

@@ -8,49 +8,53 @@ import numpy.typing as npt
 import pandas as pd
 
 from tillmap.core.files import OFF, write_json, write_table, write_text
-from tillmap.core.taxonomy import KEY, LEVELS, right_labels
+from tillmap.core.taxonomy import KEY, Levels, right_labels
 from tillmap.postprocessing.calibration import CandidateScores, Confidence, cross_fit
 
-CONFIDENCES = {level: f"{level}_confidence" for level in LEVELS}
+CONFIDENCE, GUESS = "{}_confidence", "guess_{}"  # columns, to be filled in with a level's name
 _EPS = 1e-3
 
 
 def level_confidences(
-    predictions: pd.DataFrame, free: Mapping[str, CandidateScores], rows: pd.DataFrame
+    predictions: pd.DataFrame, free: Mapping[str, CandidateScores], rows: pd.DataFrame, levels: Levels
 ) -> pd.DataFrame:
     """The probability that all labels down to each level are right: `LEVEL_confidence`, one row per prediction.
 
-    For the brand it is the prediction's own confidence. For each level above, a `Confidence` is fitted on the
+    For the last level it is the prediction's own confidence. For each level above, a `Confidence` is fitted on the
     `calibration` subset. Its signals are the prediction's confidence and, for each free arm, the total share of the
     candidates with the same labels down to that level. It is at least the confidence of the level below. If no row of
-    the calibration subset was answered, all levels get the prediction's own confidence.
+    the calibration subset was answered, all levels get the prediction's own confidence. Below the end of a path, right
+    means that the true path has ended there, too.
 
     Args:
         predictions: one arm's predictions table, with calibrated confidences.
         free: the free arms' candidate scores, by name.
-        rows: split, id, subset, the four levels and optionally product of these rows.
+        rows: split, id, subset, the levels and optionally product of these rows.
+        levels: their names.
     """
     truth = rows.loc[rows["subset"] == "calibration"]
     place = predictions[KEY].reset_index(drop=True).reset_index(names="place").merge(truth, on=KEY)
     known = place["place"].to_numpy()
-    given = predictions["confidence"].to_numpy(np.float64)
-    same = right_labels(predictions.iloc[known], place)
-    found = {CONFIDENCES["brand"]: given}
-    for depth in range(len(LEVELS) - 1, 0, -1):
-        below, level = found[CONFIDENCES[LEVELS[depth]]], LEVELS[depth - 1]
+    same = right_labels(predictions.iloc[known], place, levels)
+    found = [predictions["confidence"].to_numpy(np.float64)]  # from the last level to the first
+    for depth in range(len(levels) - 1, 0, -1):
+        below = found[-1]
         if len(known):
-            signals, right = _signals(predictions, free, depth), same[:, :depth].all(axis=1)
+            signals, right = _signals(predictions, free, levels, depth), same[:, :depth].all(axis=1)
             sure = Confidence.fit(signals.iloc[known], right).of(signals)
             sure[known] = cross_fit(signals.iloc[known], right, place.get("product"))
             below = np.maximum(below, sure)
-        found[CONFIDENCES[level]] = below
-    return pd.DataFrame(found, index=predictions.index)[list(CONFIDENCES.values())]
+        found.append(below)
+    names = [CONFIDENCE.format(level) for level in levels]
+    return pd.DataFrame(dict(zip(names, reversed(found), strict=True)), index=predictions.index)
 
 
 def review_arms(
     predictions: Mapping[str, pd.DataFrame],
     free: Mapping[str, CandidateScores],
     rows: pd.DataFrame,
+    levels: Levels,
+    *,
     min_confidence: float | None,
     folder: Path,
 ) -> dict[str, pd.DataFrame]:
@@ -63,25 +67,27 @@ def review_arms(
         return {}
     held_back = {}
     for arm, table in predictions.items():
-        held = hold_back(table, level_confidences(table, free, rows), min_confidence)
-        todo = needs_review(held, table, rows)
+        held = hold_back(table, level_confidences(table, free, rows, levels), levels, min_confidence)
+        todo = needs_review(held, table, rows, levels)
         write_table(held, folder / f"{arm}.parquet")
         write_text(todo.to_csv(index=False, lineterminator="\n"), folder / f"{arm}_needs_review.csv")
         held_back[arm] = held
     return held_back
 
 
-def hold_back(predictions: pd.DataFrame, confidences: pd.DataFrame, min_confidence: float) -> pd.DataFrame:
+def hold_back(
+    predictions: pd.DataFrame, confidences: pd.DataFrame, levels: Levels, min_confidence: float
+) -> pd.DataFrame:
     """The predictions, with null for labels below the first level whose confidence is less than `min_confidence`.
 
-    Columns: split, id, the four levels, `answered` (how many levels have a label), and `LEVEL_confidence`.
+    Columns: split, id, the levels, `answered` (how many levels have a label), and `LEVEL_confidence`.
     """
-    answered = (confidences.to_numpy() >= min_confidence).cumprod(axis=1)
-    labels = predictions[list(LEVELS)].where(answered.astype(bool))
-    return pd.concat([predictions[KEY], labels, confidences], axis=1).assign(answered=answered.sum(axis=1))
+    sure = (confidences.to_numpy() >= min_confidence).cumprod(axis=1)
+    labels = predictions[list(levels)].where(sure.astype(bool))
+    return pd.concat([predictions[KEY], labels, confidences], axis=1).assign(answered=labels.notna().sum(axis=1))
 
 
-def needs_review(held: pd.DataFrame, predictions: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
+def needs_review(held: pd.DataFrame, predictions: pd.DataFrame, rows: pd.DataFrame, levels: Levels) -> pd.DataFrame:
     """The test rows with a label held back, in the order in which labelling them should correct the most items.
 
     The doubt of a row is 1 minus its confidence. Rows of the same product (see `subsets.product_key`) usually need the
@@ -89,12 +95,12 @@ def needs_review(held: pd.DataFrame, predictions: pd.DataFrame, rows: pd.DataFra
     of the product's doubts; each other row its own doubt divided by the number of rows. Three rows of one product with
     doubts 0.5, 0.4 and 0.3 teach 1.2, 0.13 and 0.1.
 
-    Columns: split, id, description, retailer, price, the four levels (null if held back), `guess_LEVEL` (the prediction
-    for each level), `confidence`, `similar` (rows of the same product in the table) and `teaches`.
+    Columns: split, id, description, retailer, price, the levels (null if held back), `guess_LEVEL` (the prediction for
+    each level), `confidence`, `similar` (rows of the same product in the table) and `teaches`.
     """
-    table = held[held["answered"] < len(LEVELS)].merge(
-        predictions[[*KEY, *LEVELS, "confidence"]].rename(columns={level: f"guess_{level}" for level in LEVELS}), on=KEY
-    )
+    guesses = {level: GUESS.format(level) for level in levels}
+    table = held.merge(predictions[[*KEY, *levels, "confidence"]].rename(columns=guesses), on=KEY)
+    table = table[table["answered"] < table[list(guesses.values())].notna().sum(axis=1)]
     table = table.merge(
         rows.loc[rows["subset"] == "test", [*KEY, "description", "retailer", "price", "product"]], on=KEY
     )
@@ -104,19 +110,22 @@ def needs_review(held: pd.DataFrame, predictions: pd.DataFrame, rows: pd.DataFra
     similar = same["product"].transform("size")
     table["similar"] = similar
     table["teaches"] = doubt.groupby(table["product"]).transform("sum").where(same.cumcount() == 0, doubt / similar)
-    shown = [*KEY, "description", "retailer", "price", *LEVELS, *(f"guess_{level}" for level in LEVELS)]
+    shown = [*KEY, "description", "retailer", "price", *levels, *guesses.values()]
     ordered = table.sort_values("teaches", ascending=False, kind="stable", ignore_index=True)
     return ordered[[*shown, "confidence", "similar", "teaches"]].round({"confidence": 4, "teaches": 4})
 
 
-def _signals(predictions: pd.DataFrame, free: Mapping[str, CandidateScores], depth: int) -> pd.DataFrame:
+def _signals(
+    predictions: pd.DataFrame, free: Mapping[str, CandidateScores], levels: Levels, depth: int
+) -> pd.DataFrame:
     """The signals of `level_confidences` for the first `depth` levels: one row per prediction, one column per arm."""
     signals = {"item": _log_odds(predictions["confidence"].to_numpy(np.float64))}
-    answers = list(predictions[[*KEY, *LEVELS]].itertuples(index=False, name=None))
+    keys = list(predictions[KEY].itertuples(index=False, name=None))
+    answers = [path[:depth] for path in levels.paths(predictions)]
     for name, scores in free.items():
         shares = [
-            sum(share for path, share in scores.get((split, row_id), ()) if path[:depth] == tuple(labels[:depth]))
-            for split, row_id, *labels in answers
+            sum(share for path, share in scores.get(key, ()) if path[:depth] == answer)
+            for key, answer in zip(keys, answers, strict=True)
         ]
         signals[name] = _log_odds(np.array(shares))
     return pd.DataFrame(signals, index=predictions.index)

@@ -1,6 +1,8 @@
-"""Features of an item: character n-grams with and without vowels, words, price and retailer."""
+"""Features of an item: n-grams with and without vowels, words, the line's start, price, retailer, sizes in the text."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -9,10 +11,11 @@ from scipy.sparse import csr_matrix, hstack
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from tillmap.core.errors import InputError, ModelError
+from tillmap.core.quantities import read_quantities
 from tillmap.core.text import normalise, without_vowels
 
-TEXT_BLOCKS = ("grams", "skeletons", "words")
-BLOCKS = (*TEXT_BLOCKS, "price", "retailer")
+TEXT_BLOCKS = ("grams", "skeletons", "words", "start")
+BLOCKS = (*TEXT_BLOCKS, "price", "retailer", "sizes")
 _COLUMNS = ["block", "term", "weight"]
 # Price buckets per doubling of the price. With 2, the prices 1.69 to 2.37 share a bucket, as goods of one kind do. With
 # 4, the prices 1.84 to 2.18 do, which tells products apart.
@@ -34,8 +37,10 @@ _HOW: Mapping[str, _Block] = {
     "grams": _Block("char_wb", None, 1.0),
     "skeletons": _Block("char_wb", None, 1.0),
     "words": _Block("word", (1, 2), 0.5),
+    "start": _Block("word", (1, 1), 0.7),
     "price": _Block("word", (1, 1), 0.5),
     "retailer": _Block("word", (1, 1), 0.3),
+    "sizes": _Block("word", (1, 1), 0.5),
 }
 
 
@@ -57,6 +62,7 @@ class Featuriser:
         ngrams: tuple[int, int] = (2, 4),
         min_rows: int = 2,
         max_terms: int = 80_000,
+        more: Sequence[str] = (),
     ) -> Self:
         """Learn the terms and how rare each is.
 
@@ -64,21 +70,25 @@ class Featuriser:
             items: description, retailer and price (float, NaN if unknown).
             blocks: some of BLOCKS, in any order.
             ngrams: shortest and longest character n-gram, within words.
-            min_rows: text terms in fewer rows are left out. Prices and retailers are all kept.
+            min_rows: text terms in fewer rows are left out, if there are others. Those of other blocks are all kept.
             max_terms: the number of terms per block; the most frequent are kept.
+            more: texts beside the items. Their terms are kept even if only one text has them.
 
         Raises InputError if no description has a letter or a digit.
         """
+        if more:
+            said = pd.DataFrame({"description": [*more] * min_rows, "retailer": "", "price": np.nan})
+            items = pd.concat([items[list(said)], said], ignore_index=True)
         vectorisers = {}
         for block in (name for name in BLOCKS if name in blocks):
             tokens = _read(block, items)
-            min_df = min(min_rows, len(items)) if block in TEXT_BLOCKS else 1
-            vectoriser = _vectoriser(block, ngrams, min_df=min_df, max_features=max_terms)
-            try:
-                vectorisers[block] = vectoriser.fit(tokens)
-            except ValueError as error:  # scikit-learn's "empty vocabulary": fine for prices, not for texts
-                if block in ("grams", "skeletons"):
-                    raise InputError("no description has a letter or a digit; check that column") from error
+            for fewest in (min_rows, 1) if block in TEXT_BLOCKS else (1,):
+                vectoriser = _vectoriser(block, ngrams, min_df=min(fewest, len(items)), max_features=max_terms)
+                with suppress(ValueError):  # scikit-learn's "empty vocabulary": no term is in so many rows
+                    vectorisers[block] = vectoriser.fit(tokens)
+                    break
+        if not vectorisers or not {*vectorisers}.intersection(TEXT_BLOCKS):
+            raise InputError("no description has a letter or a digit; check that column")
         return cls(vectorisers)
 
     @property
@@ -139,13 +149,42 @@ def _read(block: str, items: pd.DataFrame) -> list[str]:
         return [_buckets(price) for price in items["price"]]
     if block == "retailer":
         return [normalise(retailer).replace(" ", "_") for retailer in items["retailer"].fillna("")]
+    if block == "sizes":
+        return [_sizes(description) for description in items["description"]]
     text = [normalise(description) for description in items["description"]]
+    if block == "start":
+        return [_start(line) for line in text]
     return [without_vowels(line) for line in text] if block == "skeletons" else text
 
 
+def _start(line: str) -> str:
+    """How a line begins, where tills print the brand: the starts of its first words, and single words, as marks."""
+    words = line.split()
+    if not words:
+        return ""
+    joined = "".join(words[:3])
+    bare = without_vowels(joined)
+    marks = [f"start:{joined[:size]}" for size in range(1, min(9, len(joined)) + 1)]
+    marks += [f"bare:{bare[:size]}" for size in range(2, min(7, len(bare)) + 1)]
+    marks += [f"first:{words[0]}", f"first_bare:{without_vowels(words[0])}", f"last:{without_vowels(words[-1])}"]
+    return " ".join([*marks, f"second:{without_vowels(words[1])}"] if len(words) > 1 else marks)
+
+
 def _buckets(price: float) -> str:
-    """The price's bucket at each width, as words: "2:2 4:4" for 2.00, "" if unknown."""
+    """The price's bucket at each width, as words: "2:2 4:4" for 2.00, "refund 2:2 4:4" for -2.00, "" if unknown."""
     if np.isnan(price):
         return ""
-    height = np.log2(max(price, _MIN_PRICE))
-    return " ".join(f"{parts}:{round(height * parts)}" for parts in _BUCKETS_PER_DOUBLING)
+    height = np.log2(max(abs(price), _MIN_PRICE))
+    buckets = " ".join(f"{parts}:{round(height * parts)}" for parts in _BUCKETS_PER_DOUBLING)
+    return f"refund {buckets}" if price < 0 else buckets
+
+
+def _sizes(description: str) -> str:
+    """The buckets of what a line says about amounts, as words: "millilitres:17 pieces:6" for 6X33CL."""
+    amounts = asdict(read_quantities(description))
+    del amounts["text"]
+    return " ".join(f"{kind}:{_bucket(kind, value)}" for kind, value in amounts.items() if value)
+
+
+def _bucket(kind: str, value: float) -> int:
+    return round(value if kind == "pieces" else 2 * np.log2(value))  # sizes of one kind are at least 1.2 apart

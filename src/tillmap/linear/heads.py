@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 from scipy.sparse import csr_matrix
 
+from tillmap.core.compiled import compiled
 from tillmap.core.errors import ModelError, first_line
 from tillmap.linear.training import Floats, Ints
 
@@ -29,7 +30,8 @@ class Ranking(NamedTuple):
         scores: (rows, k), the scores of these paths.
         best, second: (rows, heads), the two highest scores of each head.
         winner: (rows, heads), the scores of the best path's labels.
-        free: (rows, 2), the positions of the best chain and of the best brand, known together or not.
+        free: (rows, 2), the positions of the best chain and of the best brand, known together or not; the brand's is 0
+            if there is no brand level.
         free_score: (rows,), the score of that chain with that brand.
     """
 
@@ -44,19 +46,23 @@ class Ranking(NamedTuple):
 
 @dataclass(frozen=True)
 class Layout:
-    """What the columns of the heads stand for.
+    """What the columns of the heads stand for. The first heads are the levels.
 
     Attributes:
-        ends: (heads + 1,). Head h has the columns ends[h] to ends[h + 1] - 1. The first four heads are the levels.
+        columns: the columns of all heads, head after head, each ascending.
+        ends: (heads + 1,). Head h has columns[ends[h]] to columns[ends[h + 1] - 1].
         paths: (heads, paths), the columns of each path's labels.
-        chains: (3, chains), the columns of each chain's labels.
+        chains: (chain levels, chains), the columns of each chain's labels.
         chain_of: (paths,), the position of each path's chain.
+        brand: whether the head after those of the chain levels is that of the brand.
     """
 
+    columns: Ints
     ends: Ints
     paths: Ints
     chains: Ints
     chain_of: Ints
+    brand: bool
 
 
 @dataclass(frozen=True)
@@ -109,10 +115,19 @@ class SparseHeads:
         )
         _compiled_rank(
             features.indptr, features.indices, features.data, self.starts, self.columns, self.values, self.biases,
-            *self._full_lines, layout.ends, layout.paths, layout.chains, layout.chain_of,
+            *self._full_lines, layout.columns, layout.ends, layout.paths, layout.chains, layout.chain_of, layout.brand,
             head_weights.astype(np.float32), *ranking,
         )  # fmt: skip
         return ranking
+
+    def score(self, features: csr_matrix) -> Floats:
+        """The score of every label (rows, labels) for rows of `features` (rows, terms)."""
+        scores = np.empty((features.shape[0], len(self.biases)), dtype=np.float32)
+        _score_rows(
+            features.indptr, features.indices, features.data, self.starts, self.columns, self.values, self.biases,
+            *self._full_lines, scores,
+        )  # fmt: skip
+        return scores
 
     @cached_property
     def _full_lines(self) -> tuple[NDArray[np.int32], Floats]:
@@ -154,56 +169,84 @@ class SparseHeads:
             ) from None
 
 
+@compiled
+def _score_row(  # noqa: PLR0917 - for the compiler
+    terms: Any, values: Any, line_starts: Any, line_columns: Any, line_values: Any, biases: Any, full_rows: Any,
+    full_lines: Any, score: Any,
+) -> None:  # fmt: skip
+    """Fill `score` with the score of every label for one row: bias plus features times weights."""
+    score[:] = biases
+    for place in range(len(terms)):
+        line, value = terms[place], values[place]
+        if full_rows[line] >= 0:
+            full = full_lines[full_rows[line]]
+            for column in range(len(score)):
+                score[column] += value * full[column]
+        else:
+            for entry in range(line_starts[line], line_starts[line + 1]):
+                score[line_columns[entry]] += value * line_values[entry]
+
+
+@compiled
+def _score_rows(  # noqa: PLR0917 - one loop for the compiler
+    starts: Any, terms: Any, values: Any, line_starts: Any, line_columns: Any, line_values: Any, biases: Any,
+    full_rows: Any, full_lines: Any, scores: Any,
+) -> None:  # fmt: skip
+    for row in range(len(scores)):
+        _score_row(
+            terms[starts[row] : starts[row + 1]], values[starts[row] : starts[row + 1]],
+            line_starts, line_columns, line_values, biases, full_rows, full_lines, scores[row],
+        )  # fmt: skip
+
+
 def _rank(  # noqa: PLR0912, PLR0917 - one loop for the compiler
     starts: Any, terms: Any, values: Any, line_starts: Any, line_columns: Any, line_values: Any, biases: Any,
-    full_rows: Any, full_lines: Any, ends: Any, path_columns: Any, chain_columns: Any, chain_of: Any, head_weights: Any,
+    full_rows: Any, full_lines: Any, columns: Any, ends: Any, path_columns: Any, chain_columns: Any, chain_of: Any,
+    branded: Any, head_weights: Any,
     paths: Any, scores: Any, best: Any, second: Any, winner: Any, free: Any, free_score: Any,
 ) -> None:  # fmt: skip
     """Fill the arrays of a `Ranking`, row by row.
 
-    The score of a path is its chain's score plus its brand's, and its own if there is a fifth head. Many paths share a
-    chain, so the chains' scores are added up first.
+    The score of a path is its chain's score plus its brand's, and its own if there is a head of siblings. Many paths
+    share a chain, so the chains' scores are added up first.
     """
     heads, known = path_columns.shape
+    depth = chain_columns.shape[0]  # and the position of the brand's head
     last = paths.shape[1] - 1
     score = np.empty(biases.shape[0], np.float32)
     total = np.empty(known, np.float32)
     of_chain = np.empty(chain_columns.shape[1], np.float32)
     for row in range(starts.shape[0] - 1):
-        # 1. The score of every label: bias plus features times weights.
-        score[:] = biases
-        for place in range(starts[row], starts[row + 1]):
-            line, value = terms[place], values[place]
-            if full_rows[line] >= 0:
-                full = full_lines[full_rows[line]]
-                for column in range(len(score)):
-                    score[column] += value * full[column]
-            else:
-                for entry in range(line_starts[line], line_starts[line + 1]):
-                    score[line_columns[entry]] += value * line_values[entry]
-        # 2. The two highest scores of each head, and the best brand (head 3).
+        # 1. The score of every label.
+        _score_row(
+            terms[starts[row] : starts[row + 1]], values[starts[row] : starts[row + 1]],
+            line_starts, line_columns, line_values, biases, full_rows, full_lines, score,
+        )  # fmt: skip
+        # 2. The two highest scores of each head, and the best brand.
         for head in range(heads):
-            for column in range(ends[head], ends[head + 1]):
+            for at in range(ends[head], ends[head + 1]):
+                column = columns[at]
                 if score[column] > best[row, head]:
                     second[row, head] = best[row, head]
                     best[row, head] = score[column]
-                    if head == 3:
-                        free[row, 1] = column - ends[head]
+                    if branded and head == depth:
+                        free[row, 1] = at - ends[head]
                 elif score[column] > second[row, head]:
                     second[row, head] = score[column]
         # 3. The score of each chain, and the best chain.
         for chain in range(len(of_chain)):
             of_chain[chain] = 0
-            for head in range(3):
+            for head in range(depth):
                 of_chain[chain] += head_weights[head] * score[chain_columns[head, chain]]
             if of_chain[chain] > free_score[row]:
                 free_score[row] = of_chain[chain]
                 free[row, 0] = chain
-        free_score[row] += head_weights[3] * best[row, 3]
+        if branded:
+            free_score[row] += head_weights[depth] * best[row, depth]
         # 4. The score of each path, sorted into the k best by insertion.
         for path in range(known):
-            total[path] = of_chain[chain_of[path]] + head_weights[3] * score[path_columns[3, path]]
-        for head in range(4, heads):
+            total[path] = of_chain[chain_of[path]]
+        for head in range(depth, heads):
             for path in range(known):
                 total[path] += head_weights[head] * score[path_columns[head, path]]
         for path in range(known):

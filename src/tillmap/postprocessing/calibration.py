@@ -18,7 +18,7 @@ import pandas as pd
 
 from tillmap.core.errors import InputError, ModelError
 from tillmap.core.files import read_json, write_json
-from tillmap.core.taxonomy import KEY, LEVELS, Key, LabelPath, LabelTree, RankedPaths, right_labels
+from tillmap.core.taxonomy import KEY, Key, LabelPath, LabelTree, Levels, RankedPaths, right_labels
 from tillmap.core.text import normalise
 
 CandidateScores = Mapping[Key, RankedPaths]
@@ -60,7 +60,8 @@ def make_signals(
     - `lead`: the log ratio of the arm's first and second candidate's shares.
     - `logprob`: the answer's log probability, 0 where the arm has none.
     - `ARM_path`, `ARM_chain`, `ARM_brand`: for each free arm, the total share of its candidates with the answer's path,
-      with its supergroup, group and module, and with its brand. `ARM_first`: the share of its first candidate.
+      with its chain, and with its brand. Without a brand level, `ARM_chain` is the share of the paths with the same
+      parent, and there is no `ARM_brand`. `ARM_first`: the share of its first candidate.
     - `letters`, `words`: log(1 + count) for the description.
     - `repair_KIND`: 1 where the answer got that repair. `in_tree`: 1 where the path is a known one.
     - `known_rows`: log(1 + the path's rows in the training subset).
@@ -81,12 +82,11 @@ def make_signals(
     lacking = next((key for key in keys if key not in texts), None)
     if lacking:
         raise InputError(f"confidence: the rows table lacks {lacking[0]} id {lacking[1]}; run `dvc repro` again")
-    answers = predictions[[*LEVELS, "confidence", "repair", "in_tree"]].itertuples(index=False, name=None)
-    table = []
-    for key, completion, (*labels, own, repair, in_tree) in zip(keys, completions, answers, strict=True):
-        path = LabelPath(*labels)
+    answers = predictions[["confidence", "repair", "in_tree"]].itertuples(index=False, name=None)
+    paths, levels, table = tree.levels.paths(predictions), tree.levels, []
+    for key, path, completion, (own, repair, in_tree) in zip(keys, paths, completions, answers, strict=True):
         ranked = {arm: scores.get(key, ()) for arm, scores in free.items()}
-        signals = _of_arm(completion, own) | _of_free_arms(path, ranked) | _of_text(texts[key])
+        signals = _of_arm(completion, own) | _of_free_arms(path, ranked, levels) | _of_text(texts[key])
         signals |= {f"repair_{kind}": float(repair == kind) for kind in _REPAIRS}
         signals |= {"in_tree": float(in_tree), "known_rows": log1p(tree.rows_of(path))}
         support = fmean([own, *(signals[f"{arm}_path"] for arm in free)])
@@ -95,7 +95,7 @@ def make_signals(
 
 
 def calibrate(
-    predictions: pd.DataFrame, signals: pd.DataFrame, rows: pd.DataFrame
+    predictions: pd.DataFrame, signals: pd.DataFrame, rows: pd.DataFrame, levels: Levels
 ) -> tuple[pd.DataFrame, "Confidence"]:
     """Replace the arm's own confidences by calibrated ones; also return the model, for new rows.
 
@@ -105,7 +105,8 @@ def calibrate(
     Args:
         predictions: a predictions table.
         signals: the result of `make_signals` for it.
-        rows: a rows table with split, id, subset, the four levels and, optionally, product.
+        rows: a rows table with split, id, subset, the levels and, optionally, product.
+        levels: the names of the levels.
 
     Raises InputError if no row of the `calibration` subset was answered.
     """
@@ -113,7 +114,7 @@ def calibrate(
     asked = predictions[KEY].reset_index(drop=True)
     place = asked.reset_index(names="place").merge(truth, on=KEY)
     known = place["place"].to_numpy()
-    right = right_labels(predictions.iloc[known], place).all(axis=1)
+    right = right_labels(predictions.iloc[known], place, levels).all(axis=1)
     model = Confidence.fit(signals.iloc[known], right)
     confidence = model.of(signals)
     confidence[known] = cross_fit(signals.iloc[known], right, place.get("product"))
@@ -150,12 +151,13 @@ def _of_arm(completion: Mapping[str, Any], own: float) -> dict[str, float]:
     }
 
 
-def _of_free_arms(path: LabelPath, ranked: Mapping[str, RankedPaths]) -> dict[str, float]:
-    signals = {}
+def _of_free_arms(path: LabelPath, ranked: Mapping[str, RankedPaths], levels: Levels) -> dict[str, float]:
+    signals, stem = {}, levels.stem(path)
     for arm, candidates in ranked.items():
         signals[f"{arm}_path"] = sum(share for other, share in candidates if other == path)
-        signals[f"{arm}_chain"] = sum(share for other, share in candidates if other[:3] == path[:3])
-        signals[f"{arm}_brand"] = sum(share for other, share in candidates if other.brand == path.brand)
+        signals[f"{arm}_chain"] = sum(share for other, share in candidates if levels.stem(other) == stem)
+        if levels.brand:
+            signals[f"{arm}_brand"] = sum(share for other, share in candidates if other[-1] == path[-1])
         signals[f"{arm}_first"] = candidates[0][1] if candidates else 0.0
     return signals
 

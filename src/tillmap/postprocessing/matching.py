@@ -1,7 +1,7 @@
 """Nearest known labels and label paths of a text, by similarity of characters and of meaning."""
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, reduce
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,7 +13,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sparse_dot_topn import sp_matmul_topn
 from tqdm import tqdm
 
-from tillmap.core.taxonomy import LEVELS, LabelPath, LabelTree
+from tillmap.core.taxonomy import LabelPath, LabelTree, Levels, trim
 from tillmap.core.text import normalise
 
 Floats = NDArray[np.floating[Any]]
@@ -24,7 +24,7 @@ CANDIDATES = 20  # labels compared in full with each text; the right one is amon
 CHUNK = 256  # texts scored at a time against every label or path; limits memory
 BLOCK = 16 * CHUNK  # readings compared together; equal texts in a block are compared once
 # "beverages, bath & hand wash, green tea, tetley": module and brand are right, and must outweigh a wrong parent.
-LEVEL_WEIGHTS = (0.4, 0.4, 1.0, 1.0)
+_PARENT, _DEEPEST = 0.4, 1.0  # weights of the levels; the brand weighs as much as the deepest level
 
 # A text that is the first words of a label scores at least this: "leaf & dust" for "leaf & dust tea".
 _MIN_PREFIX_SCORE = 0.9
@@ -38,15 +38,27 @@ _EPS = 1e-6  # scores closer than this are equal
 
 
 def fold(label: str) -> str:
-    """The normalised label, or the label itself if it has only punctuation."""
-    return normalise(label) or label
+    """The normalised label, with its accents, or the label itself if it has only punctuation.
+
+    Labels that differ in an accent stay different. A text without accents is still similar to its label.
+    """
+    return normalise(label, keep_accents=True) or label
+
+
+def level_weights(levels: Levels) -> tuple[float, ...]:
+    """The weight of each level.
+
+    >>> level_weights(Levels(("supergroup", "group", "module", "brand"), "brand"))
+    (0.4, 0.4, 1.0, 1.0)
+    """
+    return (*[_PARENT] * (levels.depth - 1), _DEEPEST, *[_DEEPEST] * (len(levels) - levels.depth))
 
 
 class LabelMatcher:
     """Finds the nearest label of one level, by characters, and by meaning if characters find nothing similar."""
 
     def __init__(self, labels: Sequence[str], embed: Embed | None = None) -> None:
-        """Index distinct labels. Of equally similar labels the first one is the nearest.
+        """Index distinct labels, which may be none. Of equally similar labels the first one is the nearest.
 
         With `embed`, texts that are similar to no label by characters are also compared by their vectors.
         """
@@ -54,7 +66,8 @@ class LabelMatcher:
         self._folded = [fold(label) for label in self.labels]
         self._embed = embed
         self._vectoriser = TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 3), lowercase=False, dtype=np.float32)
-        self._grams = self._vectoriser.fit_transform(self._folded).T.tocsr()
+        if self.labels:
+            self._grams = self._vectoriser.fit_transform(self._folded).T.tocsr()
         # Most labels of an impossible path are known labels. The similarities of known labels are computed here, once.
         self._rows = {label: row for row, label in enumerate(dict.fromkeys(self._folded))}
         self._similar = self._compare(list(self._rows))
@@ -76,7 +89,7 @@ class LabelMatcher:
         new = [text for text in dict.fromkeys(folded) if text not in self._rows]
         rows = self._rows | {text: len(self._rows) + place for place, text in enumerate(new)}
         similar = self._compare(new)
-        if self._embed and by_meaning and new:
+        if self._embed and by_meaning and new and self.labels:
             similar = self._compare_meaning(self._embed, new, similar)
         return vstack([self._similar, similar], format="csr")[[rows[text] for text in folded]]
 
@@ -86,8 +99,8 @@ class LabelMatcher:
 
     def _compare(self, folded: list[str], among: csr_matrix | None = None) -> csr_matrix:
         """The similarities of each text to its 20 candidates by TF-IDF, and to the labels in `among`."""
-        if not folded:
-            return csr_matrix((0, len(self.labels)), dtype=np.float32)
+        if not folded or not self.labels:
+            return csr_matrix((len(folded), len(self.labels)), dtype=np.float32)
         pairs = sp_matmul_topn(self._vectoriser.transform(folded), self._grams, top_n=CANDIDATES, sort=True)
         if among is not None:
             pairs = pairs + among * np.float32(_EPS)  # only to add the entries to the sparse matrix
@@ -141,22 +154,29 @@ class NearestPath(NamedTuple):
 class PathMatcher:
     """Finds the path whose labels, all together, are nearest to those of a text."""
 
-    def __init__(self, tree: LabelTree, embed: Embed | None = None) -> None:
-        """Index the paths of a tree. `embed` is used for all levels but the brand: a name has no meaning to compare."""
+    def __init__(self, tree: LabelTree, embed: Embed | None = None, *, from_end: bool = False) -> None:
+        """Index the paths of a tree. `embed` is used for all levels but the brand: a name has no meaning to compare.
+
+        With `from_end` the levels count from the end of a path's chain: the deepest one is that of its last label,
+        wherever the chain ends. This differs only for a tree whose paths end at different levels.
+        """
+        levels = tree.levels
+        self._levels, self._weights = levels, np.array(level_weights(levels))
         self._paths = tree.ranked  # of equal scores the first wins: the path with the most rows
         self._rows = np.array([tree.rows_of(path) for path in self._paths], np.float32)
-        labels = [tuple(dict.fromkeys(column)) for column in zip(*self._paths, strict=True)]
-        self._matchers = [LabelMatcher(known, embed) for known in labels[:-1]] + [LabelMatcher(labels[-1])]
-        places = [{label: place for place, label in enumerate(known)} for known in labels]
-        chains = {chain: place for place, chain in enumerate(dict.fromkeys(path[:3] for path in self._paths))}
-        columns = zip(*chains, strict=True)
-        self._chain_labels = [
-            np.array([places[depth][label] for label in column]) for depth, column in enumerate(columns)
-        ]
-        self._path_chain = np.array([chains[path[:3]] for path in self._paths])
-        self._path_brand = np.array([places[-1][path.brand] for path in self._paths])
-        ones = np.ones(len(self._paths), np.float32)
-        self._brands_of_chain = csr_matrix((ones, (self._path_chain, self._path_brand)))
+        of_paths = [levels.chain_of(path) for path in self._paths]
+        chains = {chain: place for place, chain in enumerate(dict.fromkeys(of_paths))}
+        self._path_chain = np.array([chains[chain] for chain in of_paths])
+        aligned = [_to_end(chain) for chain in chains] if from_end else list(chains)
+        columns = [_Column(column, embed) for column in zip(*aligned, strict=True)]
+        self._chain_columns = columns
+        self._brand = None if levels.brand is None else _Column([path[-1] for path in self._paths])
+        if self._brand:
+            known = np.flatnonzero(self._brand.places < len(self._brand.matcher.labels))
+            self._brands_of_chain = csr_matrix(
+                (np.ones(len(known), np.float32), (self._path_chain[known], self._brand.places[known])),
+                (len(chains), len(self._brand.matcher.labels)),
+            )
 
     def nearest(self, readings: Sequence[Mapping[str, str]], by_meaning: bool = True) -> list[NearestPath]:
         """The nearest path of each reading, a mapping from levels to labels. Of equal ones, that with the most rows.
@@ -168,47 +188,75 @@ class PathMatcher:
         return [found for block in blocks for found in self._nearest(readings[block], by_meaning)]
 
     def _nearest(self, readings: Sequence[Mapping[str, str]], by_meaning: bool) -> list[NearestPath]:
-        given = np.array([[level in reading for level in LEVELS] for reading in readings])
-        weights = (given * np.array(LEVEL_WEIGHTS)).astype(np.float32)
+        given = np.array([[level in reading for level in self._levels] for reading in readings])
+        weights = (given * self._weights).astype(np.float32)
         weights /= np.maximum(weights.sum(axis=1, keepdims=True), _EPS)
-        texts = [[reading.get(level, "") for reading in readings] for level in LEVELS]
-        columns = zip(self._matchers, texts, strict=True)
-        similar = [matcher.similar(column, by_meaning).power(2) for matcher, column in columns]
+        texts = [[reading.get(level, "") for reading in readings] for level in self._levels]
+        columns = zip([*self._chain_columns, *([self._brand] if self._brand else [])], texts, strict=True)
+        similar = [column.matcher.similar(given, by_meaning).power(2) for column, given in columns]
         best = self._best(similar, weights)
-
-        # A short brand with a wrong letter may share no n-gram with the right one, which is no candidate then. Compare
-        # it with all brands of the best path's chain and of the best chain.
-        unsure = np.flatnonzero(best.brand < _MIN_SURE_BRAND**2 * weights[:, -1])
-        among = self._brands_of_chain[self._path_chain[best.place[unsure]]] + self._brands_of_chain[best.chain[unsure]]
-        brands = self._matchers[-1].similar_among([texts[-1][row] for row in unsure], among).power(2)
-        again = self._best([*(level[unsure] for level in similar[:-1]), brands], weights[unsure])
-        for all_rows, looked_up in zip(best, again, strict=True):
-            all_rows[unsure] = looked_up
+        if self._brand:
+            # A short brand with a wrong letter may share no n-gram with the right one, which is no candidate then.
+            # Compare it with all brands of the best path's chain and of the best chain.
+            unsure = np.flatnonzero(best.brand < _MIN_SURE_BRAND**2 * weights[:, -1])
+            of_chain = self._brands_of_chain
+            among = of_chain[self._path_chain[best.place[unsure]]] + of_chain[best.chain[unsure]]
+            brands = self._brand.matcher.similar_among([texts[-1][row] for row in unsure], among).power(2)
+            again = self._best([*(level[unsure] for level in similar[:-1]), brands], weights[unsure])
+            for all_rows, looked_up in zip(best, again, strict=True):
+                all_rows[unsure] = looked_up
         return [
             NearestPath(self._paths[place], score, share)
             for place, score, share in zip(best.place, np.sqrt(best.score).tolist(), best.share.tolist(), strict=True)
         ]
 
     def _best(self, similar: Sequence[csr_matrix], weights: Floats) -> "_Best":
-        """The best path of each row, from the squared similarities of the four levels and `weights` (rows, levels)."""
+        """The best path of each row, from the squared similarities of the levels and `weights` (rows, levels)."""
         rows = len(weights)
         score, share, brand = np.zeros((3, rows), np.float32)
         best = _Best(np.zeros(rows, np.intp), score, share, brand, np.zeros(rows, np.intp))
         for chunk in _slices(rows, CHUNK):
-            *upper, brands = (
-                level[chunk].toarray() * weights[chunk, depth, None] for depth, level in enumerate(similar)
-            )
-            chains = sum(level.take(labels, axis=1) for level, labels in zip(upper, self._chain_labels, strict=True))
+            weighted = [level[chunk].toarray() * weights[chunk, depth, None] for depth, level in enumerate(similar)]
+            # Without a brand level, zip leaves nothing out: there are as many chain columns as levels.
+            parts = [column.take(level) for level, column in zip(weighted, self._chain_columns, strict=False)]
+            chains: Floats = reduce(np.add, parts)
             paths = chains.take(self._path_chain, axis=1)
-            paths += brands.take(self._path_brand, axis=1)
+            if self._brand:
+                brands = self._brand.take(weighted[-1])
+                paths += brands
             best.score[chunk] = paths.max(axis=1)
             tied = paths >= best.score[chunk, None] - _EPS
             best.place[chunk] = place = tied.argmax(axis=1)
             row, rival = tied.nonzero()
-            best.share[chunk] = self._rows[place] / np.bincount(row, weights=self._rows[rival])
-            best.brand[chunk] = brands[np.arange(len(place)), self._path_brand[place]]
+            total, count = np.bincount(row, weights=self._rows[rival]), np.bincount(row)
+            best.share[chunk] = np.divide(self._rows[place], total, out=1 / count, where=total > 0)
+            if self._brand:
+                best.brand[chunk] = brands[np.arange(len(place)), place]
             best.chain[chunk] = chains.argmax(axis=1)
         return best
+
+
+class _Column:
+    """The labels of one level of some paths or chains, "" where there is none."""
+
+    def __init__(self, column: Sequence[str], embed: Embed | None = None) -> None:
+        labels = tuple(dict.fromkeys(label for label in column if label))
+        places = {label: place for place, label in enumerate(labels)} | {"": len(labels)}
+        self.matcher = LabelMatcher(labels, embed)
+        self.places: Places = np.array([places[label] for label in column])
+        self._gaps = "" in column
+
+    def take(self, similar: Floats) -> Floats:
+        """The similarity of each path's label (texts, paths), from those of all labels (texts, labels); 0 for none."""
+        if self._gaps:
+            similar = np.pad(similar, ((0, 0), (0, 1)))
+        return similar.take(self.places, axis=1)
+
+
+def _to_end(chain: Sequence[str]) -> tuple[str, ...]:
+    """A chain with its gap in front: ("", "food", "bread") of ("food", "bread", "")."""
+    labels = trim(chain)
+    return (*[""] * (len(chain) - len(labels)), *labels)
 
 
 class _Best(NamedTuple):

@@ -1,7 +1,7 @@
 """Turns completions into predictions: every answer becomes a label path with a confidence."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from math import exp
@@ -13,18 +13,30 @@ import pandas as pd
 from tillmap.arms.rules import AnswerRules
 from tillmap.config.blocks import Embedding, Postprocess
 from tillmap.core.files import OFF, write_json
-from tillmap.core.taxonomy import KEY, LEVELS, Key, LabelTree, RankedPaths
+from tillmap.core.taxonomy import KEY, Key, LabelPath, LabelTree, Levels, RankedPaths
 from tillmap.llm.interface.answer_formats import make_answer_format
 from tillmap.postprocessing.calibration import CandidateScores, calibrate, make_signals
 from tillmap.postprocessing.repair import Repairer
 from tillmap.retrieval.embedding import Embedder
 
-COLUMNS = [*KEY, *LEVELS, "confidence", "repair", "in_tree", "source", "status"]
 Completions = Sequence[Mapping[str, Any]]
 # The two models of an arm's confidences: from its own answers alone, or together with those of the free arms.
 ALONE, TOGETHER = "alone", "together"
 
 logger = logging.getLogger(__name__)
+
+
+def prediction_columns(levels: Levels) -> list[str]:
+    """The columns of a predictions table. A level is null where the path has no label."""
+    return [*KEY, *levels, "confidence", "repair", "in_tree", "source", "status"]
+
+
+def predictions_table(
+    answers: Iterable[tuple[Key, LabelPath, float, str, bool, str, str]], levels: Levels
+) -> pd.DataFrame:
+    """The predictions table of some answers: the key, the path, and the values of the columns after the levels."""
+    table = [(*key, *(label or None for label in path), *others) for key, path, *others in answers]
+    return pd.DataFrame(table, columns=prediction_columns(levels)).astype(dict.fromkeys(levels, "str"))
 
 
 def make_repairer(rules: AnswerRules, training: LabelTree, settings: Postprocess, embedding: Embedding) -> Repairer:
@@ -73,8 +85,8 @@ def predict(completions: Completions, repairer: Repairer, votes: Mapping[Key, Ra
     repaired = repairer.repair_all([answer["text"] for answer in completions], neighbours)
     table = [
         (
-            *key,
-            *found.path,
+            key,
+            found.path,
             _own_confidence(answer, found.repair) * found.confidence,
             found.repair,
             found.in_tree,
@@ -83,7 +95,7 @@ def predict(completions: Completions, repairer: Repairer, votes: Mapping[Key, Ra
         )
         for key, answer, found in zip(keys, completions, repaired, strict=True)
     ]
-    return pd.DataFrame(table, columns=COLUMNS)
+    return predictions_table(table, repairer.tree.levels)
 
 
 def calibrate_arm(
@@ -124,16 +136,16 @@ def calibrate_arm(
     calibrated = predictions
     for name, scores in ((ALONE, {}), (TOGETHER, others)):
         signals = make_signals(completions, predictions, rows, scores, training)
-        calibrated, model = calibrate(predictions, signals, rows)
+        calibrated, model = calibrate(predictions, signals, rows, training.levels)
         replace(model, free=tuple(scores)).save(folder / f"{name}.json")
     return calibrated
 
 
-def write_off(folder: Path) -> pd.DataFrame:
+def write_off(folder: Path, levels: Levels) -> pd.DataFrame:
     """What is written for an arm that is off: a note in the folder of its confidences, and a table without rows."""
     folder.mkdir(parents=True)
     write_json({"off": True}, folder / OFF)
-    return pd.DataFrame([], columns=COLUMNS)
+    return pd.DataFrame([], columns=prediction_columns(levels))
 
 
 def count_repairs(predictions: pd.DataFrame) -> dict[str, Any]:

@@ -1,15 +1,15 @@
 """Turns any answer of a model into a label path of the tree."""
 
 from collections import defaultdict
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Literal, NamedTuple, TypeVar
 
 from rapidfuzz import fuzz, process
 
-from tillmap.core.taxonomy import LEVELS, LabelPath, LabelTree
+from tillmap.core.taxonomy import LabelPath, LabelTree, trim
 from tillmap.llm.interface.answer_formats import AnswerFormat, unescape
 from tillmap.postprocessing.matching import Embed, NearestPath, PathMatcher, fold
-from tillmap.postprocessing.parsing import Reading, readings, runs
+from tillmap.postprocessing.parsing import KEYS, SEPARATED, Reading, readings, runs
 
 _MIN_SURE = 0.8  # a text whose first reading scores this is not compared in its other readings
 # A brand with this RapidFuzz ratio to a brand of its chain is that brand misspelt ("hugies" for huggies), and not new.
@@ -59,34 +59,43 @@ class Repairer:
             tree: the known paths.
             answer_format: how the model was asked to write a path.
             embed: finds paraphrases ("nappies" for diapers), which share no characters; None: not done.
-            unseen_brand: whether an answer may pair a known chain with a brand that the chain does not have.
+            unseen_brand: whether an answer may pair a known chain with a brand that the chain does not have. Without a
+                brand level it changes nothing.
             min_score: an answer with a lower similarity to every path is not snapped.
             exact_only: no repair. What is not exactly a path goes to the vote.
         """
         self.tree = tree
         self._answer_format = answer_format
-        self._unseen_brand = unseen_brand
+        self._unseen_brand = unseen_brand and tree.levels.brand is not None
         self._min_score = min_score
         self._exact_only = exact_only
-        self._matcher = PathMatcher(tree, embed)
+        self._by_level = self._from_end = PathMatcher(tree, embed)
+        self._ragged = any("" in chain for chain in tree.chains)  # whether paths end early
+        self._one_label_names = self._ragged or tree.levels.brand is None
+        if self._ragged:
+            self._from_end = PathMatcher(tree, embed, from_end=True)
         self._by_answer = _unambiguous((fold(unescape(answer)), path) for answer, path in answer_format.answers.items())
-        self._by_labels = _unambiguous((suffix, path) for path in tree for suffix in _suffixes(_fold_all(path)))
+        ends = [(end, path) for path in tree for end in self._ends(path)]
+        self._by_labels = self._by_end(_fold_all)
         # Two labels may differ in punctuation only, such as "dr.oetker's" and "dr oetker's". These keep it.
         self._by_cased_answer = _unambiguous(
             (answer.casefold(), path) for answer, path in answer_format.answers.items()
         )
-        self._by_cased_labels = _unambiguous((suffix, path) for path in tree for suffix in _suffixes(_uncase_all(path)))
+        self._by_cased_labels = self._by_end(_uncase_all)
         # The labels of a path as one run of words, for answers without separators ("green tea tetley"); and
-        # the last two or three labels, for answers among other words.
-        self._whole_names = _unambiguous((" ".join(_fold_all(path)), path) for path in tree)
+        # its last labels, for answers among other words. A brand alone is not enough.
+        levels = tree.levels
+        self._whole_names = _unambiguous((" ".join(_fold_all(tuple(filter(None, path)))), path) for path in tree)
         self._names = _unambiguous(
-            (" ".join(suffix), path) for path in tree for suffix in _suffixes(_fold_all(path)) if len(suffix) > 1
+            (" ".join(_fold_all(end)), path) for end, path in ends if len(end) > 1 or levels.brand is None
         )
-        self._by_chain = _unambiguous((suffix, c) for c in tree.chains for suffix in _suffixes(_fold_all(c)))
-        self._by_brand = _unambiguous((fold(brand), brand) for brand in tree.labels("brand"))
+        self._by_chain = _unambiguous((_fold_all(end), c) for c in tree.chains for end in _suffixes(trim(c)))
+        self._by_brand: dict[str, str] = {}
         self._brands_of: defaultdict[tuple[str, ...], list[str]] = defaultdict(list)
-        for path in tree:
-            self._brands_of[path[:3]].append(fold(path.brand))
+        if levels.brand is not None:
+            self._by_brand = _unambiguous((fold(brand), brand) for brand in tree.labels(levels.brand))
+            for path in tree:
+                self._brands_of[levels.chain_of(path)].append(fold(path[-1]))
 
     def repair(self, text: str, neighbours: Neighbours = ()) -> Repaired:
         """The path of one answer. Any text gives a path."""
@@ -127,16 +136,19 @@ class Repairer:
         )
         if written:
             return written
-        options = readings(text)
+        levels = self.tree.levels
+        options = readings(text, levels)
         for reading in options:
-            parsed = self._named_by(reading.labels)
+            parsed = self._named_by(reading, options[0])
             if parsed:
                 return Repaired(parsed, "parsed", 1.0, parsed in self.tree)
-        # A part of the text may name a path: the last line of "tetley 250 g\ngreen tea | tetley". But four labels
-        # that name no path contradict each other. In "beverages__tea__green tea__vahdam" the last two do name a path,
-        # but are no more reliable than the first two.
-        whole = len(options[0].labels) == len(LEVELS)
-        names, stretches = (self._whole_names, runs(text, len(LEVELS))) if whole else (self._names, runs(text))
+        # A part of the text may name a path: the last line of "tetley 250 g\ngreen tea | tetley". But labels of all
+        # levels that name no path contradict each other. In "beverages__tea__green tea__vahdam" the last two do name a
+        # path, but are no more reliable than the first two. So do all labels where one of them may name a path.
+        first = options[0]
+        names = self._whole_names if len(first.labels) == len(levels) else self._names
+        whole = names is self._whole_names or (self._one_label_names and first.style in SEPARATED)
+        stretches = runs(text, levels, len(first.labels) if whole else 1)
         among_others = next((names[stretch] for stretch in stretches if stretch in names), None)
         return Repaired(among_others, "parsed", 1.0) if among_others else options
 
@@ -147,28 +159,44 @@ class Repairer:
             return Repaired(written, "none", 1.0, in_tree=written in self.tree)
         return None
 
-    def _named_by(self, labels: Mapping[str, str]) -> LabelPath | None:
-        """The only path that ends in these labels, or a known chain with an unseen brand if these are allowed.
+    def _named_by(self, reading: Reading, first: Reading) -> LabelPath | None:
+        """The only path that ends in a reading's labels, or a known chain with an unseen brand if these are allowed.
 
-        The labels must be the last one to four levels, such as module and brand.
+        Labels with keys must be of the path's last levels, such as module and brand. `first` is the first reading of
+        the same text: where paths may end early, labels that it has, and this one leaves out, would name another path.
         """
-        levels = LEVELS[-len(labels) :]
-        if not labels or set(levels) != set(labels):
+        labels, levels = reading.labels, self.tree.levels
+        if not labels or (self._ragged and reading.style == first.style and len(labels) < len(first.labels)):
             return None
-        given = tuple(labels[level] for level in levels)
+        given = tuple(labels[level] for level in levels if level in labels)
         folded = _fold_all(given)
+        at_end = self._at_end(reading)
         path = self._by_cased_labels.get(_uncase_all(given)) or self._by_labels.get(folded)
-        chain = self._by_chain.get(folded[:-1])
-        if path or not chain or not self._unseen_brand:
+        if path and (at_end if reading.style != KEYS else _ends_with(levels.of(path), labels)):
             return path
-        return self._path_outside(LabelPath(chain.supergroup, chain.group, chain.module, labels["brand"]))
+        chain = self._by_chain.get(folded[:-1])
+        if not chain or not self._unseen_brand or not at_end:
+            return None
+        return self._path_outside(LabelPath(*chain, given[-1]))
+
+    def _by_end(self, fold_all: Callable[[tuple[str, ...]], tuple[str, ...]]) -> dict[tuple[str, ...], LabelPath]:
+        """The paths by each end of their labels that no other path has, or that are all labels of just one path."""
+        ends = [(fold_all(end), path, place == 0) for path in self.tree for place, end in enumerate(self._ends(path))]
+        named = _unambiguous((end, path) for end, path, _ in ends)
+        return named | _unambiguous((end, path) for end, path, whole in ends if whole)
+
+    def _ends(self, path: LabelPath) -> Iterable[tuple[str, ...]]:
+        """The ends of a path's labels. A path without a known brand is also named by its chain alone."""
+        written = self.tree.written(path)
+        ends = _suffixes(written)
+        return ends if written[-1] else _suffixes(written[:-1])
 
     def _path_outside(self, path: LabelPath) -> LabelPath | None:
         """The path, with its brand spelt as in other chains; None if it is a misspelt brand of its own chain."""
-        brand = fold(path.brand)
+        chain, brand = self.tree.levels.chain_of(path), fold(path[-1])
         if brand in self._by_brand:
-            return path._replace(brand=self._by_brand[brand])
-        misspelt = process.extractOne(brand, self._brands_of[path[:3]], scorer=fuzz.ratio, score_cutoff=_MIN_MISSPELT)
+            return LabelPath(*chain, self._by_brand[brand])
+        misspelt = process.extractOne(brand, self._brands_of[chain], scorer=fuzz.ratio, score_cutoff=_MIN_MISSPELT)
         return None if misspelt else path
 
     def _snap(self, options: Mapping[str, Sequence[Reading]]) -> dict[str, Repaired]:
@@ -188,10 +216,19 @@ class Repairer:
         self, best: dict[str, NearestPath], tried: Sequence[tuple[str, Reading]], by_meaning: bool
     ) -> None:
         """Replace the entries of `best` for which one of the readings has a nearer path."""
-        found = self._matcher.nearest([reading.labels for _, reading in tried], by_meaning)
-        for (text, _), near in zip(tried, found, strict=True):
-            if text not in best or (near.score, near.share) > (best[text].score, best[text].share):
-                best[text] = near
+        for matcher in dict.fromkeys((self._from_end, self._by_level)):
+            some = [(text, reading.labels) for text, reading in tried if self._matcher_for(reading) is matcher]
+            found = matcher.nearest([labels for _, labels in some], by_meaning)
+            for (text, _), near in zip(some, found, strict=True):
+                if text not in best or (near.score, near.share) > (best[text].score, best[text].share):
+                    best[text] = near
+
+    def _matcher_for(self, reading: Reading) -> PathMatcher:
+        """What a reading is compared with: labels without keys that are not of the last levels count from the first."""
+        return self._from_end if reading.style != KEYS and self._at_end(reading) else self._by_level
+
+    def _at_end(self, reading: Reading) -> bool:
+        return set(reading.labels) == set(self.tree.levels.names[-len(reading.labels) :])
 
     def _vote(self, neighbours: Neighbours) -> Repaired:
         """The path with the highest sum of weights; of equal ones that with more rows."""
@@ -223,6 +260,11 @@ def _fold_all(labels: tuple[str, ...]) -> tuple[str, ...]:
 
 def _uncase_all(labels: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(map(str.casefold, labels))
+
+
+def _ends_with(labels: Mapping[str, str], last: Mapping[str, str]) -> bool:
+    """Whether the levels of `last` are the last ones of a path's labels by level."""
+    return set(list(labels)[-len(last) :]) == set(last)
 
 
 def _suffixes(labels: tuple[str, ...]) -> Iterable[tuple[str, ...]]:

@@ -12,16 +12,17 @@ import pandas as pd
 from tillmap.config.blocks import VOTE
 from tillmap.core.completions import Completion
 from tillmap.core.errors import ParamsError
-from tillmap.core.taxonomy import KEY, LEVELS, Key, LabelPath, LabelTree, RankedPaths
+from tillmap.core.taxonomy import KEY, Key, LabelPath, LabelTree, Levels, RankedPaths
 from tillmap.postprocessing.calibration import CandidateScores, calibrate, make_signals
-from tillmap.postprocessing.predictions import COLUMNS
+from tillmap.postprocessing.predictions import predictions_table
 
 logger = logging.getLogger(__name__)
 
 
-# Weights of the levels. A path also gets votes for its upper labels, so arms that agree on the module but not on the
-# brand support each other. Choosing level by level from the top instead got fewer items right.
-LEVEL_WEIGHTS = (0.2, 0.2, 0.4, 1.0)
+# Weights of a whole path, of what is above its last level, and of each start above that. A path also gets votes for its
+# upper labels, so arms that agree on the module but not on the brand support each other. Choosing level by level from
+# the top instead got fewer items right.
+_WHOLE, _STEM, _ABOVE = 1.0, 0.4, 0.2
 # Votes are weighted by odds, so that two arms in doubt do not outvote one that is confident. On held-out rows of the
 # demo and of real receipts, odds are right more often than confidences and than log odds, which are optimal for
 # independent voters (Nitzan and Paroush, 1982).
@@ -49,19 +50,27 @@ def elect(ballots: Sequence[tuple[float, RankedPaths]]) -> list[tuple[LabelPath,
     paths = sorted({path for _, candidates in ballots for path, _ in candidates})
     if not paths:
         raise ValueError("no ballot names a path; give each arm's answer")
-    scores = {
-        path: sum(weight * votes[path[:depth]] for depth, weight in enumerate(LEVEL_WEIGHTS, 1)) for path in paths
-    }
+    weights = level_weights(len(paths[0]))
+    scores = {path: sum(weight * votes[path[:depth]] for depth, weight in enumerate(weights, 1)) for path in paths}
     total = sum(scores.values())
     ranked = sorted(paths, key=lambda path: -scores[path])
     return [(path, scores[path] / total if total else 1 / len(paths)) for path in ranked]
 
 
-def completions(elected: Mapping[Key, RankedPaths], count: int = 10) -> Iterator[Completion]:
+def level_weights(levels: int) -> tuple[float, ...]:
+    """The weight of the labels down to each level.
+
+    >>> level_weights(4)
+    (0.2, 0.2, 0.4, 1.0)
+    """
+    return (*[_ABOVE] * (levels - 2), *[_STEM] * (levels > 1), _WHOLE)
+
+
+def completions(elected: Mapping[Key, RankedPaths], levels: Levels, count: int = 10) -> Iterator[Completion]:
     """The results of `elect` as completions: the winner is the answer, the first `count` paths are the candidates."""
     for (split, row_id), ranked in elected.items():
         candidates = [[list(path), round(share, 6)] for path, share in ranked[:count]]
-        answer = json.dumps(ranked[0][0]._asdict(), ensure_ascii=False)
+        answer = json.dumps(levels.of(ranked[0][0]), ensure_ascii=False)
         yield Completion(split, row_id, answer, "ok", candidates=candidates)
 
 
@@ -120,26 +129,28 @@ def hold_election(
     for table in tables[1:]:
         shared = shared.merge(table[KEY], on=KEY)
     tables = [shared.merge(table, on=KEY) for table in tables]
-    cast = [_ballots(table, free.get(arm)) for arm, table in zip(predictions, tables, strict=True)]
+    levels = training.levels
+    cast = [_ballots(table, levels, free.get(arm)) for arm, table in zip(predictions, tables, strict=True)]
     keys = list(shared.itertuples(index=False, name=None))
     elected = {key: elect(row) for key, row in zip(keys, zip(*cast, strict=True), strict=True)}
-    said = [answer.as_record() for answer in completions(elected)]
-    tree = LabelTree.from_rows(rows[rows["split"] == "train"])
-    table = pd.DataFrame(
-        [(*key, *path, share, "none", path in tree, VOTE, "ok") for key, ((path, share), *_) in elected.items()],
-        columns=COLUMNS,
+    said = [answer.as_record() for answer in completions(elected, levels)]
+    tree = LabelTree.from_rows(rows[rows["split"] == "train"], levels, declared=training)
+    table = predictions_table(
+        ((key, path, share, "none", path in tree, VOTE, "ok") for key, ((path, share), *_) in elected.items()), levels
     )
     if rows.loc[rows["subset"] == "calibration", KEY].merge(table, on=KEY).empty:
         logger.warning("no row of the calibration subset was answered by all voters: the vote is not calibrated")
     else:
-        table, _ = calibrate(table, make_signals(said, table, rows, free, training), rows)
-    answers = (voter[list(LEVELS)].itertuples(index=False, name=None) for voter in tables)
+        table, _ = calibrate(table, make_signals(said, table, rows, free, training), rows, levels)
+    answers = (levels.paths(voter) for voter in tables)
     return Election(said, table, sum(len(set(row)) == 1 for row in zip(*answers, strict=True)))
 
 
-def _ballots(predictions: pd.DataFrame, scores: CandidateScores | None) -> Iterator[tuple[float, RankedPaths]]:
+def _ballots(
+    predictions: pd.DataFrame, levels: Levels, scores: CandidateScores | None
+) -> Iterator[tuple[float, RankedPaths]]:
     """One arm's ballot for each row of its predictions, in order. A free arm's ballot has all its candidates."""
-    columns = [*KEY, *LEVELS, "confidence"]
-    for split, row_id, *labels, confidence in predictions[columns].itertuples(index=False, name=None):
-        answer = LabelPath(*labels)
+    columns = [*KEY, "confidence"]
+    asked = predictions[columns].itertuples(index=False, name=None)
+    for (split, row_id, confidence), answer in zip(asked, levels.paths(predictions), strict=True):
         yield confidence, (scores or {}).get((split, row_id)) or [(answer, 1.0)]

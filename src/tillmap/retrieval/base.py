@@ -1,7 +1,7 @@
 """What all retrievers share: rows grouped by text, and the search that turns similar texts into row ids."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from tillmap.core.errors import InputError, first_line
+from tillmap.core.quantities import without_quantities
 from tillmap.core.text import normalise
 
 Ids = NDArray[np.int64]
@@ -28,18 +29,22 @@ HOW_TO_GET = "run `dvc repro index` to create it, or `dvc pull` to fetch it"
 
 @dataclass(frozen=True)
 class Texts:
-    """Row ids grouped by normalised text. A text is indexed once, whatever the number of rows that have it.
+    """Row ids grouped by what is read of their texts. It is indexed once, whatever the number of rows that have it.
 
     `rows` [n] holds the row ids. Those of text t are `rows[starts[t]:starts[t + 1]]`, ascending. A text's key is its
-    lowest row id, and texts are sorted by key, so that ties are broken by id.
+    lowest row id, and texts are sorted by key, so that ties are broken by id. With `sizes`, the weights, volumes,
+    counts and prices in a text are read, too.
     """
 
     rows: Ids
     starts: Ids
+    sizes: bool = True
 
     @classmethod
-    def group(cls, ids: Sequence[int] | Ids, descriptions: Descriptions) -> tuple["Texts", list[str]]:
-        """Group rows by normalised description. Returns the groups and their texts [t].
+    def group(
+        cls, ids: Sequence[int] | Ids, descriptions: Descriptions, *, sizes: bool = True
+    ) -> tuple["Texts", list[str]]:
+        """Group rows by what is read of their descriptions. Returns the groups and their texts [t].
 
         Raises InputError if there is no row, the lengths differ or an id occurs twice.
         """
@@ -54,10 +59,10 @@ class Texts:
             raise InputError(f"id {keys[twice[0]]} occurs twice among the rows to index; ids must be unique")
         number: dict[str, int] = {}
         printed = list(descriptions)
-        text_of_row = np.array([number.setdefault(normalise(printed[i]), len(number)) for i in order])
+        text_of_row = np.array([number.setdefault(read_text(printed[i], sizes), len(number)) for i in order])
         rows = keys[np.argsort(text_of_row, kind="stable")]
         starts = np.concatenate([[0], np.cumsum(np.bincount(text_of_row))]).astype(np.int64)
-        return cls(rows, starts), list(number)
+        return cls(rows, starts, sizes), list(number)
 
     @property
     def keys(self) -> Ids:
@@ -98,7 +103,19 @@ class Texts:
 
     def tensors(self) -> dict[str, NDArray[Any]]:
         """The groups as named arrays, to save with an index."""
-        return {"rows": self.rows, "starts": self.starts}
+        return {"rows": self.rows, "starts": self.starts, "sizes": np.array([self.sizes])}
+
+    @classmethod
+    def of_tensors(cls, tensors: Mapping[str, NDArray[Any]]) -> "Texts":
+        """The groups among the named arrays of an index. Raises InputError if they are of another version."""
+        if missing := {"rows", "starts", "sizes"} - set(tensors):
+            raise InputError(f"the index has no {min(missing)}: it is of another version of tillmap; {HOW_TO_GET}")
+        return cls(tensors["rows"], tensors["starts"], bool(tensors["sizes"][0]))
+
+
+def read_text(description: str, sizes: bool) -> str:
+    """What is compared of a description: its normalised text, with or without the weights, counts and so on in it."""
+    return normalise(description if sizes else without_quantities(description))
 
 
 class Retriever(ABC):
@@ -128,7 +145,7 @@ class Retriever(ABC):
 
         Returns: ids [q, k] and scores [q, k]; -1 and 0 if there are fewer than k rows.
         """
-        normal = [normalise(query) for query in queries]
+        normal = [read_text(query, self.texts.sizes) for query in queries]
         number = {text: i for i, text in enumerate(dict.fromkeys(normal))}
         allowed = None if among is None else self.texts.allowed(among)
         subset = None if allowed is None else self.texts.having(allowed)

@@ -17,6 +17,7 @@ from tillmap.retrieval.embedding import Embedder
 log = logging.getLogger(__name__)
 
 K_FACTOR = 40  # candidates found by compressed vectors and scored again with the full ones, as a multiple of k
+_MIN_QUANTISED = 16  # 4 bits need so many texts to learn from
 CHUNK = 1024  # queries per FAISS call: limits memory and updates the progress bar
 
 
@@ -30,7 +31,13 @@ class DenseRetriever(Retriever):
 
     @classmethod
     def build(
-        cls, ids: Sequence[int] | Ids, descriptions: Descriptions, embedder: Embedder, flat_up_to: int = 100_000
+        cls,
+        ids: Sequence[int] | Ids,
+        descriptions: Descriptions,
+        embedder: Embedder,
+        flat_up_to: int = 100_000,
+        *,
+        sizes: bool = True,
     ) -> Self:
         """Build an index of rows.
 
@@ -38,12 +45,14 @@ class DenseRetriever(Retriever):
         40 k candidates, which are scored again with the full vectors: 0.997 of the exact first five neighbours, 7
         times as fast. Memory: 4d bytes per distinct text, a tenth more if quantised.
 
+        Without `sizes`, the weights, volumes, counts and prices in texts are left out.
+
         Raises InputError as `Texts.group` does.
         """
-        texts, distinct = Texts.group(ids, descriptions)
+        texts, distinct = Texts.group(ids, descriptions, sizes=sizes)
         vectors = embedder.encode(distinct)
         dimension = vectors.shape[1]
-        exact = len(distinct) <= flat_up_to or dimension % 4
+        exact = len(distinct) <= max(flat_up_to, _MIN_QUANTISED) or dimension % 4
         kind = "Flat" if exact else f"PQ{dimension // 4}x4fs,RFlat"
         log.info("indexing %d texts of %d rows as %s", len(distinct), len(texts.rows), kind)
         engine = faiss.index_factory(dimension, kind, faiss.METRIC_INNER_PRODUCT)
@@ -88,7 +97,7 @@ class DenseRetriever(Retriever):
 
         Raises InputError if a file is missing or damaged, ModelError if the model's vectors have another length.
         """
-        texts = Texts(**read_tensors(folder / "dense.safetensors"))
+        texts = Texts.of_tensors(read_tensors(folder / "dense.safetensors"))
         path = folder / "dense.faiss"
         try:
             index = faiss.read_index(str(path))

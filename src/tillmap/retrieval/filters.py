@@ -24,7 +24,8 @@ class Filters:
     Attributes:
         same_retailer: only rows of the query's retailer.
         price_ratio: only rows with a price between the query's divided by this and times this; above 1. With 2.0, a
-            query at 1.50 finds rows from 0.75 to 3.00. If either price is unknown or not above 0, the row passes.
+            query at 1.50 finds rows from 0.75 to 3.00, and a refund of 1.50 finds such refunds. If either price is
+            unknown or 0, the row passes.
         min_kept: if fewer rows pass, the k neighbours are filled up with the nearest rows that do not pass.
 
     Raises ParamsError if a value is out of range.
@@ -119,19 +120,22 @@ class _Prices:
     def fit(self, ids: Ids, prices: NDArray[np.float64]) -> Bools:
         """Which found ids [q, m] fit the queries' prices [q]. The id -1 does not."""
         theirs = self.of_id[np.minimum(np.searchsorted(self.ids, ids), len(self.ids) - 1)]
+        mine = _known(prices)[:, None]
         # Comparing logs tests both directions of the ratio at once: 1.50 against 3.00, and 3.00 against 1.50.
-        apart = np.abs(np.log(theirs) - np.log(_known(prices))[:, None])
-        return np.asarray((ids >= 0) & ~(apart > self.reach), dtype=bool)  # NaN > reach is False: unknown passes
+        apart = np.abs(np.log(np.abs(theirs)) - np.log(np.abs(mine)))
+        # Both comparisons with NaN are False: unknown passes.
+        return np.asarray((ids >= 0) & ~((apart > self.reach) | (theirs * mine < 0)), dtype=bool)
 
     def count(self, prices: NDArray[np.float64]) -> Ids:
         """An upper bound of the number of rows that fit each price [q]."""
-        low, high = _known(prices) * np.exp(-self.reach), _known(prices) * np.exp(self.reach)
+        near, far = _known(prices) * np.exp(-self.reach), _known(prices) * np.exp(self.reach)
+        low, high = np.minimum(near, far), np.maximum(near, far)
         counts = np.searchsorted(self.sorted, high, "right") - np.searchsorted(self.sorted, low, "left") + self.unknown
         return np.where(np.isnan(low), len(self.ids), counts)
 
 
 def _known(prices: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.where(prices > 0, prices, np.nan)
+    return np.where(prices != 0, prices, np.nan)
 
 
 def _search_priced(

@@ -4,13 +4,11 @@ import numpy as np
 import pandas as pd
 
 from tillmap.core.errors import InputError
-from tillmap.core.taxonomy import LEVELS, Key, LabelPath
-
-_PATH = list(LEVELS)
+from tillmap.core.taxonomy import KEY, Key, LabelPath, Levels
 
 
-def vote(
-    neighbours: pd.DataFrame, rows: pd.DataFrame, queries: pd.DataFrame, k: int = 20, power: float = 5.0
+def vote(  # noqa: PLR0917 - what votes, and how
+    neighbours: pd.DataFrame, rows: pd.DataFrame, queries: pd.DataFrame, levels: Levels, k: int = 20, power: float = 5.0
 ) -> pd.DataFrame:
     """The label paths of each query's neighbours, ranked by their share of the votes.
 
@@ -21,20 +19,22 @@ def vote(
 
     Args:
         neighbours: a neighbours table.
-        rows: id and the four levels of the rows that are neighbours.
+        rows: id and the levels of the rows that are neighbours.
         queries: split and id of the rows to answer. The result keeps their order.
+        levels: the names of the levels.
         k: the number of neighbours that vote.
         power: how much more near neighbours weigh; 0 counts all equally.
 
-    Returns: split, id, rank (0 is the answer), the four levels, score.
+    Returns: split, id, rank (0 is the answer), the levels, score.
 
     Raises InputError if there are no labelled rows or a neighbour is not one of them.
     """
-    labelled = rows[["id", *_PATH]].dropna()
+    names = list(levels)
+    labelled = rows.loc[levels.labelled(rows) & rows["id"].notna(), ["id", *names]]
     if labelled.empty:
-        raise InputError("vote: there are no labelled rows; expected an id and four labels for each training row")
-    paths = labelled[_PATH].drop_duplicates(ignore_index=True)
-    path_of_row = labelled.groupby(_PATH, sort=False).ngroup().to_numpy()
+        raise InputError("vote: there are no labelled rows; expected an id and a label path for each training row")
+    paths = labelled[names].drop_duplicates(ignore_index=True)
+    path_of_row = labelled.groupby(names, sort=False, dropna=False).ngroup().to_numpy()
 
     voters = neighbours[neighbours["rank"] < k]
     place = pd.Index(labelled["id"]).get_indexer(voters["neighbour"])
@@ -60,24 +60,26 @@ def vote(
             "split": asked["split"].array,
             "id": asked["id"].array,
             "rank": shares.groupby("query").cumcount().array,
-            **{level: chosen[level].array for level in LEVELS},
+            **{level: chosen[level].array for level in levels},
             "score": shares["score"].array,
         }
     )
 
 
-def votes_by_key(votes: pd.DataFrame) -> dict[Key, list[tuple[LabelPath, float]]]:
+def votes_by_key(votes: pd.DataFrame, levels: Levels) -> dict[Key, list[tuple[LabelPath, float]]]:
     """The ranked label paths and scores of each query in a table of `vote`, by (split, id)."""
     ranked: dict[Key, list[tuple[LabelPath, float]]] = {}
-    for split, row_id, *path, score in votes[["split", "id", *_PATH, "score"]].itertuples(index=False, name=None):
-        ranked.setdefault((split, row_id), []).append((LabelPath(*path), score))
+    for split, row_id, path, score in zip(
+        votes["split"].tolist(), votes["id"].tolist(), levels.paths(votes), votes["score"].tolist(), strict=True
+    ):
+        ranked.setdefault((split, row_id), []).append((path, score))
     return ranked
 
 
 def _place(queries: pd.DataFrame, voters: pd.DataFrame) -> "np.ndarray[tuple[int], np.dtype[np.intp]]":
     """The position of each voter's query (voters,); -1 if it is not in `queries`."""
-    asked = pd.MultiIndex.from_frame(queries[["split", "id"]])
-    return asked.get_indexer(pd.MultiIndex.from_frame(voters[["split", "id"]]))
+    asked = pd.MultiIndex.from_frame(queries[KEY])
+    return asked.get_indexer(pd.MultiIndex.from_frame(voters[KEY]))
 
 
 def _weights(query: pd.Series, score: "np.ndarray[tuple[int], np.dtype[np.float64]]", power: float) -> pd.Series:

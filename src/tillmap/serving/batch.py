@@ -76,7 +76,8 @@ def label_feed(labeller: Labeller, feed: Feed, out: Path, format_: Format) -> Su
                     drift.add(batch)
                 bar.update(len(batch))
         confidence, failed = 0.0, 0
-        with write_answers(out, format_, feed.columns.id, numbers=checked.numbers) as write:
+        levels, codes = labeller.tree.levels, bool(labeller.tree.codes)
+        with write_answers(out, format_, feed.id_name, numbers=checked.numbers, levels=levels, codes=codes) as write:
             for number, batch in enumerate(feed.batches(size)):
                 answers = read_table(run / f"{number:06d}.parquet").assign(key=batch["key"].array)
                 write(answers)
@@ -89,14 +90,14 @@ def label_feed(labeller: Labeller, feed: Feed, out: Path, format_: Format) -> Su
 
 def _key(labeller: Labeller, feed: Feed) -> str:
     """A hash of everything that the labels depend on."""
-    with feed.path.open("rb") as file:
+    with feed.file.path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     settings = {
         "arm": labeller.arm,
         "params": labeller.params.model_dump(include={*_SHAPING, *labeller.free, labeller.arm}),
         "neighbours_vote": labeller.params.neighbours_vote.model_dump(),
         "confidence": labeller.confidence and vars(labeller.confidence),
-        "columns": vars(feed.columns),
+        "reading": feed.reading,
         "feed": digest,
     }
     return run_key(settings, labeller.files())

@@ -1,11 +1,11 @@
 """Writes labelled rows as JSON Lines, CSV with a header, or Parquet."""
 
 import csv
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from io import TextIOWrapper
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import orjson
 import pandas as pd
@@ -14,14 +14,25 @@ import pyarrow.parquet as pq
 
 from tillmap.catalogue.formats import Format
 from tillmap.core.files import replacing
-from tillmap.core.taxonomy import LEVELS
+from tillmap.core.taxonomy import Levels
 
-_ANSWERS = [*LEVELS, "confidence", "repair", "in_tree", "source", "status"]  # the columns after the id
 Write = Callable[[pd.DataFrame], None]
+_OTHER_TYPES = {"confidence": pa.float64(), "in_tree": pa.bool_()}  # than text
+
+
+def answer_columns(id_name: str, levels: Levels, *, codes: bool) -> dict[str, str]:
+    """What the columns after the id are called in a file of answers, by their own names.
+
+    They have their own names, but for one that the column of ids has: it is called `answer_NAME`.
+    """
+    names = [*levels, *(["code"] if codes else []), "confidence", "repair", "in_tree", "source", "status"]
+    return {name: f"answer_{name}" if name == id_name else name for name in names}
 
 
 @contextmanager
-def write_answers(path: Path, format_: Format, id_name: str, *, numbers: bool) -> Iterator[Write]:
+def write_answers(
+    path: Path, format_: Format, id_name: str, *, numbers: bool, levels: Levels, codes: bool
+) -> Iterator[Write]:
     """Give a function that appends a table of labelled rows to a file.
 
     The file takes the place of `path` only once the block ends without an error.
@@ -32,37 +43,49 @@ def write_answers(path: Path, format_: Format, id_name: str, *, numbers: bool) -
         id_name: what to call the column of ids.
         numbers: whether every id is a whole number, or the text of one. Then the ids are written as numbers. Else a
             Parquet file has them all as text, since a column has one type; JSON Lines keep each as it was.
+        levels: the names of the levels.
+        codes: whether there is a code for each path.
 
-    A table has `key` (the id), the four levels, confidence, repair, in_tree, source and status.
+    A table has `key` (the id), the levels (null where a path ends), `code` if there are codes, confidence, repair,
+    in_tree, source and status.
     """
     writer = {"jsonl": _jsonl_writer, "csv": _csv_writer, "parquet": _parquet_writer}[format_]
-    with replacing(path) as file, writer(file, id_name, numbers) as write:
+    columns = answer_columns(id_name, levels, codes=codes)
+    texts = [*levels, *(["code"] if codes else [])]
+    with replacing(path) as file, writer(file, id_name, columns, numbers) as write:
 
         def append(answers: pd.DataFrame) -> None:
             keys = [int(key) for key in answers["key"]] if numbers else list(answers["key"])
-            write(answers.assign(key=pd.Series(keys, index=answers.index, dtype=object)))
+            labels = answers[texts].astype(object)
+            labels = labels.where(labels.notna() & (labels != ""), None)
+            ids = pd.Series(keys, index=answers.index, dtype=object)
+            write(answers.assign(key=ids, **{name: labels[name] for name in texts})[["key", *columns]])
 
         yield append
 
 
+Columns = Mapping[str, str]  # see `answer_columns`
+
+
 @contextmanager
-def _jsonl_writer(file: IO[bytes], id_name: str, numbers: bool) -> Iterator[Write]:
+def _jsonl_writer(file: IO[bytes], id_name: str, columns: Columns, numbers: bool) -> Iterator[Write]:
     def write(answers: pd.DataFrame) -> None:
-        for key, *values in answers[["key", *_ANSWERS]].itertuples(index=False, name=None):
-            record = {id_name: key, **dict(zip(_ANSWERS, values, strict=True))}
+        names = [id_name, *columns.values()]
+        for values in answers.itertuples(index=False, name=None):
+            record = dict(zip(names, values, strict=True))
             file.write(orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_SERIALIZE_NUMPY))
 
     yield write
 
 
 @contextmanager
-def _csv_writer(file: IO[bytes], id_name: str, numbers: bool) -> Iterator[Write]:
+def _csv_writer(file: IO[bytes], id_name: str, columns: Columns, numbers: bool) -> Iterator[Write]:
     text = TextIOWrapper(file, encoding="utf-8", newline="")
     lines = csv.writer(text, lineterminator="\n")
-    lines.writerow([id_name, *_ANSWERS])
+    lines.writerow([id_name, *columns.values()])
 
     def write(answers: pd.DataFrame) -> None:
-        lines.writerows(answers[["key", *_ANSWERS]].itertuples(index=False, name=None))
+        lines.writerows(answers.itertuples(index=False, name=None))
 
     try:
         yield write
@@ -71,15 +94,16 @@ def _csv_writer(file: IO[bytes], id_name: str, numbers: bool) -> Iterator[Write]
 
 
 @contextmanager
-def _parquet_writer(file: IO[bytes], id_name: str, numbers: bool) -> Iterator[Write]:
-    types = dict.fromkeys(_ANSWERS, pa.string()) | {"confidence": pa.float64(), "in_tree": pa.bool_()}
-    schema = pa.schema([(id_name, pa.int64() if numbers else pa.string()), *types.items()])
+def _parquet_writer(file: IO[bytes], id_name: str, columns: Columns, numbers: bool) -> Iterator[Write]:
+    types: dict[str, Any] = {name: _OTHER_TYPES.get(name, pa.string()) for name in columns}
+    fields = [(columns[name], type_) for name, type_ in types.items()]
+    schema = pa.schema([(id_name, pa.int64() if numbers else pa.string()), *fields])
     with pq.ParquetWriter(file, schema, compression="zstd") as table:
 
         def write(answers: pd.DataFrame) -> None:
             keys = answers["key"] if numbers else answers["key"].map(str)
-            columns = [pa.array(keys, schema.field(0).type)]
-            columns += [pa.array(answers[name], type_) for name, type_ in types.items()]
-            table.write_table(pa.table(columns, schema=schema))
+            arrays = [pa.array(keys, schema.field(0).type)]
+            arrays += [pa.array(answers[name], type_) for name, type_ in types.items()]
+            table.write_table(pa.table(arrays, schema=schema))
 
         yield write

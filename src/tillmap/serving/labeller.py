@@ -17,7 +17,7 @@ from tillmap.config import paths
 from tillmap.config.params import Params
 from tillmap.core.errors import InputError
 from tillmap.core.files import OFF, read_json, read_table
-from tillmap.core.taxonomy import LEVELS, Key, LabelTree, RankedPaths
+from tillmap.core.taxonomy import KEY, Key, LabelTree, Levels, RankedPaths
 from tillmap.postprocessing.calibration import CandidateScores, Confidence, candidate_scores, make_signals
 from tillmap.postprocessing.predictions import ALONE, TOGETHER, make_repairer, predict
 from tillmap.postprocessing.repair import Repairer
@@ -36,7 +36,7 @@ ConfidenceSource = Literal["own", "all"]
 _FREE_ARM_ROWS = 8192  # per call of a free arm; a multiple of the batches of its model and its index
 _ALL_ROWS = 10_000_000  # a language model gets all rows in one call: it is loaded once, and a budget is for all rows
 _SPLIT = "test"  # new rows are handled like test rows
-_TRAINING_COLUMNS = ["id", "subset", "split", "description", "retailer", "price", *LEVELS]
+_TRAINING_COLUMNS = [*KEY, "subset", "description", "retailer", "price"]  # and the levels
 
 
 def files_of(arm: str) -> list[Path]:
@@ -46,6 +46,7 @@ def files_of(arm: str) -> list[Path]:
         "index": paths.INDEX,
         "base": paths.BASE / arm,
         "model": paths.MODELS / arm,
+        "fits": paths.LINEAR,
     }
     return [places[need] for need in ARMS[arm].reads]
 
@@ -71,15 +72,19 @@ class NeighbourFinder:
 
     def votes(self, rows: pd.DataFrame) -> Mapping[Key, RankedPaths]:
         """The label paths of each row's neighbours, best first. They replace answers that name no path."""
-        voting = self._params.neighbours_vote
+        voting, levels = self._params.neighbours_vote, self._levels
         found = self(rows, voting.retriever)
-        return votes_by_key(vote(found, self.training, rows[["split", "id"]], voting.k, voting.power))
+        return votes_by_key(vote(found, self.training, rows[KEY], levels, voting.k, voting.power), levels)
 
     @cached_property
     def training(self) -> pd.DataFrame:
         """The rows of the training subset."""
-        rows = read_table(paths.ROWS, _TRAINING_COLUMNS)
+        rows = read_table(paths.ROWS, [*_TRAINING_COLUMNS, *self._levels])
         return rows[rows["subset"] == "train"]
+
+    @cached_property
+    def _levels(self) -> Levels:
+        return LabelTree.from_table(read_table(paths.TREE)).levels
 
     def _retriever(self, name: str) -> Retriever:
         return self._dense if name == "dense" else self._lexical
@@ -146,7 +151,8 @@ class Labeller:
             rows: a table of `Feed.batches`: key, description, retailer and price.
             first: the number of the batch's first row in the whole feed, from 0.
 
-        Returns one row per input row, in order: key, the four labels, confidence, repair, in_tree, source and status.
+        Returns one row per input row, in order: key, the levels, `code` (the user's own code of the path, "" if it has
+        none) if the tree has codes, confidence, repair, in_tree, source and status.
         Raises what the arm raises: InputError, ModelError, ParamsError, ProviderError or ResourceError.
         """
         items = rows.drop(columns="key").assign(split=_SPLIT, subset=_SPLIT, id=range(first, first + len(rows)))
@@ -160,7 +166,9 @@ class Labeller:
             signals = make_signals(completions, answers, items, self._free_scores(items), training)
             answers["confidence"] = self.confidence.of(signals)
         answers["confidence"] = answers["confidence"].round(6)
-        return answers.drop(columns=["split", "id"]).assign(key=rows["key"].array)
+        if self.tree.codes:
+            answers["code"] = pd.Series(map(self.tree.code_of, self.tree.levels.paths(answers)), dtype="str")
+        return answers.drop(columns=KEY).assign(key=rows["key"].array)
 
     @property
     def _own(self) -> Arm:
@@ -182,6 +190,7 @@ class Labeller:
                 seed=self.params.seed,
                 model=paths.MODELS / arm,
                 base=paths.BASE / arm,
+                linear=paths.LINEAR,
                 rows_file=paths.ROWS,
                 tree_file=paths.TREE,
                 neighbours=self.neighbours,

@@ -1,77 +1,112 @@
-"""The contest's submission: a zip with one file of predictions. Everything is checked before the zip is written."""
+"""A submission: a zip with one file of predictions. Everything is checked before the zip is written."""
 
 import json
 import re
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
-from tillmap.catalogue.formats import format_of, place_of, read_records
-from tillmap.catalogue.rows import ID, BadRowError, read_labels, read_number_id, repeated_id
+from tillmap.catalogue.formats import RowFile
+from tillmap.catalogue.rows import ID, BadRowError, read_id, read_labels, repeated_id, same_id
 from tillmap.core.errors import InputError
 from tillmap.core.files import replacing
-from tillmap.core.taxonomy import LEVELS, LabelTree
+from tillmap.core.taxonomy import LabelTree, Levels
+from tillmap.serving.formats import answer_columns
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 _DATE = (1980, 1, 1, 0, 0, 0)  # of the file in the zip: the same predictions give the same bytes on any day
 
 
-def read_answers(path: Path) -> pd.DataFrame:
+def read_answers(path: Path, levels: Levels, id_name: str = ID, *, ragged: bool = False) -> pd.DataFrame:
     """Read predictions as `tillmap predict` writes them, from JSON Lines, CSV or Parquet.
 
-    Columns: id (int) and the four levels (str).
+    Args:
+        path: the file.
+        levels: the names of the levels.
+        id_name: the column of the ids.
+        ragged: whether a path may end early.
 
-    Raises InputError for the first row without a whole number as id, with an id that was seen before, or without its
-    four labels.
+    Columns: id (int or str) and the levels (str, null where a path ends).
+
+    Raises InputError for the first row without an id, with an id that was seen before, or without its labels.
     """
-    answers = []
-    seen: dict[int, int] = {}
-    for where, read in read_records(path, [ID, *LEVELS]):
+    written = answer_columns(id_name, levels, codes=False)
+    columns = [written[level] for level in levels]
+    file = RowFile(path, known=(id_name, *columns))
+    paths, first = [], dict[int | str, int]()
+    for row in file.rows([id_name, *columns]):
         try:
-            record = read()
-            key = read_number_id(record, negative=True, digits=True)
-            first = seen.setdefault(key, where)
-            if first != where:
-                raise repeated_id(ID, key, f"{place_of(format_of(path))} {first}")
-            answers.append((key, *read_labels(record)))
+            record = row.read()
+            key = read_id(record, id_name)
+            seen = first.setdefault(same_id(key), row.place)
+            if seen != row.place:
+                raise repeated_id(id_name, key, f"{file.unit} {seen}")
+            paths.append(read_labels(record, columns, levels, ragged=ragged))
         except BadRowError as fault:
-            raise InputError(f"{path}:{where}: {fault}; label the test file again with `tillmap predict`") from None
-    return pd.DataFrame(answers, columns=["id", *LEVELS])
+            raise InputError(f"{path}:{row.place}: {fault}; label the test file again with `tillmap predict`") from None
+    table = levels.columns(paths)
+    table.insert(0, "id", pd.Series(list(first), dtype=object))
+    return table
 
 
-def write_submission(predictions: pd.DataFrame, asked: pd.Series, tree: LabelTree | None, name: str, out: Path) -> int:
+def write_submission(
+    predictions: pd.DataFrame,
+    asked: "pd.Series[Any]",
+    tree: LabelTree,
+    name: str,
+    out: Path,
+    *,
+    id_name: str = ID,
+    unseen: bool = False,
+) -> int:
     """Write `out`, a zip with `test_NAME.predict`: one line of JSON per row, in the order of `asked`.
 
+    A line has the id, the labels (null where a path ends) and, if the tree has codes, the path's code.
+
     Args:
-        predictions: id and the four labels of the rows in `asked`, and of no others.
+        predictions: id and the levels of the rows in `asked`, and of no others.
         asked: the id of every test row, in the test file's order.
-        tree: the label paths that are allowed; None for any.
+        tree: the known label paths.
         name: goes into the file's name; letters, digits, - and _.
         out: the zip to write; its name ends in .zip.
+        id_name: what to call the ids.
+        unseen: whether other label paths are allowed, too.
 
     Returns the number of rows.
 
-    Raises InputError, and writes nothing, if a row is missing, repeated, unknown or out of order, if an id is not a
-    whole number, if a label is missing, or if the four labels are not a path of the tree.
+    Raises InputError, and writes nothing, if a row is missing, repeated, unknown or out of order, if an id is neither a
+    whole number nor text, if a label is missing, or if the labels are not a path of the tree.
     """
     if not _NAME.fullmatch(name):
         raise InputError(f"submission name {name!r}: expected letters, digits, - and _, 64 at most")
     if out.suffix.lower() != ".zip":
         raise InputError(f"{out}: a submission is a zip; name it so that it ends in .zip")
     _check_ids(predictions["id"].reset_index(drop=True), asked.reset_index(drop=True))
-    lines = []
-    for row, (key, *labels) in enumerate(predictions[["id", *LEVELS]].itertuples(index=False, name=None), 1):
+    levels, lines = tree.levels, []
+    ids = [same_id(key) for key in asked]
+    if not all(isinstance(key, int) for key in ids):
+        ids = list(asked)
+    ragged = not all(map(all, tree))
+    columns = answer_columns(id_name, levels, codes=bool(tree.codes))
+    labels = predictions[list(levels)].astype(object).itertuples(index=False, name=None)
+    for row, (key, values) in enumerate(zip(ids, labels, strict=True), 1):
+        record = {level: None if pd.isna(label) else label for level, label in zip(levels, values, strict=True)}
         try:
-            path = read_labels(dict(zip(LEVELS, labels, strict=True)))
+            path = read_labels(record, list(levels), levels, ragged=ragged)
         except BadRowError as fault:
             raise InputError(f"row {row} (id {key}): {fault}; label the test file again") from None
-        if tree is not None and path not in tree:
+        if not unseen and path not in tree:
             raise InputError(
                 f"row {row} (id {key}): {tuple(path)} is not a label path of the labelled rows; predict it with an arm "
                 "that answers with known paths only, or allow other paths with --unseen"
             )
-        lines.append(json.dumps({ID: int(key), **path._asdict()}, ensure_ascii=False) + "\n")
+        answer = {level: label or None for level, label in zip(levels, path, strict=True)}
+        if tree.codes:
+            answer["code"] = tree.code_of(path) or None
+        line = {id_name: key, **{columns[what]: value for what, value in answer.items()}}
+        lines.append(json.dumps(line, ensure_ascii=False) + "\n")
     info = zipfile.ZipInfo(f"test_{name}.predict", date_time=_DATE)
     info.external_attr = 0o644 << 16  # the mode of the unpacked file; zipfile's own is 0600
     with replacing(out) as file, zipfile.ZipFile(file, "w") as archive:
@@ -79,18 +114,20 @@ def write_submission(predictions: pd.DataFrame, asked: pd.Series, tree: LabelTre
     return len(lines)
 
 
-def _check_ids(given: pd.Series, asked: pd.Series) -> None:
+def _check_ids(predicted: "pd.Series[Any]", asked: "pd.Series[Any]") -> None:
     """Raise InputError unless the ids are those of the test rows, in the same order."""
-    for row, key in enumerate(given, 1):
+    for row, key in enumerate(predicted, 1):
         try:
-            read_number_id({"id": key}, "id", negative=True)
+            read_id({"id": key}, "id")
         except BadRowError as fault:
             raise InputError(f"row {row}: {fault}; use the ids of the test file") from None
+    given, asked = predicted.map(same_id), asked.map(same_id)
     repeated = given[given.duplicated()]
     if len(repeated):
-        row, key = int(repeated.index[0]), repeated.iloc[0]
+        row = int(repeated.index[0])
+        key = given.tolist()[row]
         first = int((given == key).argmax()) + 1
-        raise InputError(f"row {row + 1}: {repeated_id('id', int(key), f'row {first}')}; label the test file again")
+        raise InputError(f"row {row + 1}: {repeated_id('id', key, f'row {first}')}; label the test file again")
     missing, unknown = asked[~asked.isin(given)], given[~given.isin(asked)]
     if len(missing) or len(unknown):
         example = f"{missing.iloc[0]} is missing" if len(missing) else f"{unknown.iloc[0]} is not in the test file"

@@ -7,7 +7,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from tillmap.core.taxonomy import LEVELS
+from tillmap.core.taxonomy import Levels
 from tillmap.core.text import normalise
 from tillmap.splitting.subsets import HELD_OUT, draws
 
@@ -15,7 +15,7 @@ from tillmap.splitting.subsets import HELD_OUT, draws
 _MAX_PAIRS = 10**9
 
 
-def split_report(rows: pd.DataFrame, seed: int, sample: int = 2000) -> dict[str, Any]:
+def split_report(rows: pd.DataFrame, levels: Levels, seed: int, sample: int = 2000) -> dict[str, Any]:
     """Compare the ways of splitting: which makes held-out rows most like the test rows?
 
     The measure is each row's similarity to its nearest labelled row: the cosine of the character 2-4-gram TF-IDF of
@@ -33,7 +33,7 @@ def split_report(rows: pd.DataFrame, seed: int, sample: int = 2000) -> dict[str,
     reported but do not decide anything.
 
     `sample` rows of each split are compared, more if there are few labelled rows. Needs the columns split, id, subset,
-    description, product and the four labels.
+    description, product and the levels.
     """
     from scipy.stats import wasserstein_distance
 
@@ -42,7 +42,7 @@ def split_report(rows: pd.DataFrame, seed: int, sample: int = 2000) -> dict[str,
     asked, asked_test = (table.iloc[np.argsort(draws(table["id"], seed))[:size]] for table in (labelled, test))
     similarity = _similarities(labelled, asked, asked_test)
     held_out = asked["subset"].isin(HELD_OUT).to_numpy()
-    unseen = _unseen_paths(labelled, test)
+    unseen = _unseen_paths(labelled, test, levels)
     distance = {
         by: round(float(wasserstein_distance(similarity[by], similarity["test"])), 4) for by in ("product", "row")
     }
@@ -98,9 +98,10 @@ def _similarities(labelled: pd.DataFrame, asked: pd.DataFrame, test: pd.DataFram
     return {name: np.array(values) for name, values in found.items()}
 
 
-def _unseen_paths(labelled: pd.DataFrame, test: pd.DataFrame) -> dict[str, float | None]:
+def _unseen_paths(labelled: pd.DataFrame, test: pd.DataFrame, levels: Levels) -> dict[str, float | None]:
     """The share of rows whose path is not among the rows that they are compared with; of all rows, not of a sample."""
-    path = pd.concat([labelled, test]).groupby(list(LEVELS)).ngroup()  # null where a row has no label
+    both = pd.concat([labelled, test])
+    path = both.groupby(list(levels), dropna=False).ngroup().where(levels.labelled(both))
     known, asked = path[: len(labelled)], path[len(labelled) :].dropna()
     training = known[(labelled["subset"] == "train").to_numpy()]
     held_out = known[labelled["subset"].isin(HELD_OUT).to_numpy()]

@@ -6,13 +6,13 @@ import numpy as np
 import pandas as pd
 
 from tillmap.core.errors import ParamsError
-from tillmap.core.taxonomy import LEVELS
+from tillmap.core.taxonomy import Levels
 from tillmap.splitting.subsets import draws
 
 Policy = Literal["stratified", "per_path", "by_retailer", "all"]
 
 
-def sample_for_training(rows: pd.DataFrame, size: int, policy: Policy, seed: int) -> pd.DataFrame:
+def sample_for_training(rows: pd.DataFrame, levels: Levels, size: int, policy: Policy, seed: int) -> pd.DataFrame:
     """Draw exactly `size` rows, in their order in `rows`; all rows if there are fewer or `policy` is "all".
 
     Each label path gets one row first. If `size` is smaller than the number of paths, the most frequent paths do.
@@ -29,7 +29,7 @@ def sample_for_training(rows: pd.DataFrame, size: int, policy: Policy, seed: int
         raise ParamsError(f"training sample: the size is {size} rows; expected 1 or more")
     table = rows.reset_index(drop=True)
     draw = pd.Series(draws(table["id"], seed))
-    path = table.groupby(list(LEVELS), sort=True).ngroup()
+    path = table.groupby(list(levels), sort=True, dropna=False).ngroup()
     # Each row gets a priority, and the `size` rows with the lowest are taken. The first row drawn of a path comes
     # before the later rows of all paths, so that no path is left out.
     in_path = draw.groupby(path)
@@ -45,22 +45,22 @@ def sample_for_training(rows: pd.DataFrame, size: int, policy: Policy, seed: int
         priority = ((rank - start) / (count - 1)).where(later, -1.0)
     else:
         order = pd.DataFrame({"later": later, "draw": draw}).sort_values(["later", "draw"], kind="stable").index
-        priority = table.loc[order].groupby("retailer").cumcount().reindex(table.index).where(later, -1)
+        priority = table.loc[order].groupby("retailer", dropna=False).cumcount().reindex(table.index).where(later, -1)
     chosen = pd.DataFrame({"priority": priority, "rare": -count, "path": path, "draw": draw})
     return rows.iloc[np.sort(chosen.sort_values(list(chosen.columns), kind="stable").index[:size])]
 
 
-def sample_report(sample: pd.DataFrame, rows: pd.DataFrame) -> dict[str, float]:
+def sample_report(sample: pd.DataFrame, rows: pd.DataFrame, levels: Levels) -> dict[str, float]:
     """Compare a sample with the rows that it was drawn from.
 
     Keys: `rows`, `paths`, `paths_left_out` and `retailers`, as counts; `singleton_share`, the share of paths with one
     row; `head_share`, the share of rows in the ten largest paths; `description_length`, the mean in characters;
-    `supergroup_shift`, the total variation distance between the supergroups' shares in the sample and in all rows, 0
-    (equal) to 1.
+    `top_level_shift`, the total variation distance between the shares of the first level's labels in the sample and in
+    all rows, 0 (equal) to 1.
     """
-    counts = sample.groupby(list(LEVELS)).size()
-    paths = rows.groupby(list(LEVELS)).ngroups
-    shares = [table["supergroup"].value_counts(normalize=True) for table in (sample, rows)]
+    counts = sample.groupby(list(levels), dropna=False).size()
+    paths = rows.groupby(list(levels), dropna=False).ngroups
+    shares = [table[levels.names[0]].value_counts(normalize=True) for table in (sample, rows)]
     return {
         "rows": len(sample),
         "paths": len(counts),
@@ -69,5 +69,5 @@ def sample_report(sample: pd.DataFrame, rows: pd.DataFrame) -> dict[str, float]:
         "head_share": round(float(counts.nlargest(10).sum() / len(sample)), 4),
         "retailers": int(sample["retailer"].nunique()),
         "description_length": round(float(sample["description"].str.len().mean()), 2),
-        "supergroup_shift": round(float(shares[0].sub(shares[1], fill_value=0).abs().sum() / 2), 4),
+        "top_level_shift": round(float(shares[0].sub(shares[1], fill_value=0).abs().sum() / 2), 4),
     }

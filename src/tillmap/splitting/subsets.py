@@ -1,6 +1,7 @@
 """Which subset a row belongs to, and which rows the arms answer."""
 
 import re
+import unicodedata
 from collections.abc import Iterable
 from hashlib import blake2b
 from typing import Literal
@@ -17,11 +18,12 @@ HELD_OUT = ("dev", "calibration", "holdout")
 SUBSETS = ("train", *HELD_OUT)
 _MAX_FOR_CALIBRATION = 0.2
 
-# Sizes and counts, which differ between near-duplicates: "200 g", "5pk", "2%", "x6".
+# Sizes and counts, which differ between near-duplicates: "200 g", "5pk", "2%", "x6". Letters of other alphabets may
+# stand beside them, in scripts without spaces.
 _SIZE = re.compile(
-    r"\b\d+ ?(?:kgs?|gms?|gr?|mg|ml|cl|dl|ltrs?|lt|l|oz|lb|pcs?|packs?|pk|cm|mm|m|inch|w|ct|ea|s|x)\b|[\d%]+"
+    r"(?<![a-z0-9])\d+ ?(?:kgs?|gms?|gr?|mg|ml|cl|dl|ltrs?|lt|l|oz|lb|pcs?|packs?|pk|cm|mm|m|inch|w|ct|ea|s|x)"
+    r"(?![a-z0-9])|[\d%]+"
 )
-_WORD = re.compile(r"\w+")
 _REPEATED = re.compile(r"(.)\1+")
 # A till cuts words to three letters or more ("cad" for cadbury), or drops their vowels ("cdbry"). The first two letters
 # without vowels ("cd") are the same in all three.
@@ -31,15 +33,43 @@ _SKELETON_LETTERS = 2
 def product_key(description: str) -> str:
     """A key that near-duplicates share: lines that differ in size, digits, word order, punctuation or shortened words.
 
-    The key is the sorted set of the words' first two letters, without vowels and doubled letters. Different products
-    may share a key. That does no harm: they are only kept in the same subset.
+    The key is the sorted set of the words' first two letters, without vowels and doubled letters. A word in a script
+    without capitals, such as Chinese or Hindi, is kept whole: its letters say more, and tills do not shorten it so.
+    Different products may share a key. That does no harm: they are only kept in the same subset.
 
     >>> product_key("Cadbury Creme Egg 5 x 40 g") == product_key("crm egg, cad 200g")
     True
     """
     text = normalise(description)
-    words = _WORD.findall(without_vowels(_SIZE.sub(" ", text)))
-    return " ".join(sorted({_REPEATED.sub(r"\1", word)[:_SKELETON_LETTERS] for word in words})) or text or description
+    words = without_vowels(_SIZE.sub(" ", text)).split()
+    return " ".join(sorted({_skeleton(word) for word in words})) or text or description
+
+
+def _skeleton(word: str) -> str:
+    if any(unicodedata.category(letter) == "Lo" for letter in word):
+        return word
+    return _REPEATED.sub(r"\1", word)[:_SKELETON_LETTERS]
+
+
+def draw_test(rows: pd.DataFrame, by: By, share: float, seed: int) -> pd.DataFrame:
+    """Make a share of the labelled rows the test rows, for a user who has no test file: their split becomes "test".
+
+    Args:
+        rows: split, id and, for "product", product; none is of the test split.
+        by: "product" keeps all rows of a product together; "row" draws each row on its own.
+        share: of the rows.
+        seed: of the draw. A draw depends on the product's key and the seed only, as in `assign_subsets`.
+
+    Returns the rows in their order. Raises InputError if there are too few rows for a test part and a training part.
+    """
+    group_of_row, groups, free = _in_drawn_order(rows, by, seed)
+    taken = _take(free, np.bincount(group_of_row), round(share * len(rows)), leave=1)
+    if not taken:
+        raise InputError(
+            f"split: the {len(rows):,} labelled rows are of {len(groups)} {by}s, too few to hold some out as a test; "
+            "add rows, or set `split.by: row`, or name a test file in `data.test`"
+        )
+    return rows.assign(split=rows["split"].mask(np.isin(group_of_row, taken), "test"))
 
 
 def assign_subsets(
@@ -64,9 +94,8 @@ def assign_subsets(
     labelled = (rows["split"] == "train").to_numpy()
     if not labelled.any():
         raise InputError("split: no row is labelled; expected rows of the train split: check `data.source`")
-    group_of_row, groups = pd.factorize(rows.loc[labelled, "product" if by == "product" else "id"])
+    group_of_row, groups, free = _in_drawn_order(rows[labelled], by, seed)
     sizes = np.bincount(group_of_row)
-    free = list(np.argsort(draws(groups, seed), kind="stable"))
     subset_of_group = np.zeros(len(groups), dtype=np.int64)
     wanted = {subset: round(share * len(group_of_row)) for subset, share in shares.items() if share}
     for turn, (subset, rows_wanted) in enumerate(wanted.items()):
@@ -85,6 +114,12 @@ def calibration_share(share: float, min_rows: int, labelled: int) -> float:
     of 0.7 is 0.03 with 240 rows and 0.02 with 600.
     """
     return max(share, min(min_rows / max(labelled, 1), _MAX_FOR_CALIBRATION))
+
+
+def _in_drawn_order(rows: pd.DataFrame, by: By, seed: int) -> tuple[NDArray[np.int64], pd.Index, list[int]]:
+    """The number of each row's group (rows,), a product or a row; the groups; and their numbers in drawn order."""
+    group_of_row, groups = pd.factorize(rows["product" if by == "product" else "id"])
+    return group_of_row, pd.Index(groups), list(np.argsort(draws(groups, seed), kind="stable"))
 
 
 def _take(free: list[int], sizes: NDArray[np.int64], wanted: int, leave: int) -> list[int]:

@@ -9,10 +9,10 @@ from typing import NamedTuple
 import pandas as pd
 from tqdm import tqdm
 
-from tillmap.catalogue.demo.labelspace import LabelSpace, Listing, build_label_space, stock
+from tillmap.catalogue.demo.labelspace import ContestPath, LabelSpace, Listing, build_label_space, stock
 from tillmap.catalogue.demo.receipts import print_line
 from tillmap.core.errors import ParamsError
-from tillmap.core.taxonomy import LEVELS, LabelPath
+from tillmap.core.taxonomy import CONTEST
 
 MIN_TRAIN_ROWS, MIN_TEST_ROWS = 100, 20
 # As in the contest's data, where two catch-all paths hold about 7% of the rows each, and 32% of the paths have fewer
@@ -119,7 +119,7 @@ def _unseen_listings(space: LabelSpace, shown: list[Listing], rows: int, rng: ra
         yield listing
 
 
-def _other_modules(brand: str, supergroup: str, shown: Iterable[Listing], taken: set[LabelPath]) -> list[LabelPath]:
+def _other_modules(brand: str, supergroup: str, shown: Iterable[Listing], taken: set[ContestPath]) -> list[ContestPath]:
     """Modules in which a brand is not sold yet: those of its supergroup, or any if there is none."""
     free = sorted({listing.path._replace(brand=brand) for listing in shown} - taken)
     return [path for path in free if path.supergroup == supergroup] or free
@@ -171,6 +171,6 @@ class _Shelf:
 def _table(shelves: list[_Shelf], rng: random.Random, *, is_test: bool) -> pd.DataFrame:
     rng.shuffle(shelves)
     rows = [shelf.draw(rng, is_test=is_test) for shelf in tqdm(shelves, desc="demo rows", disable=None)]
-    table = pd.DataFrame(rows, columns=["description", "retailer", "price", *LEVELS])
+    table = pd.DataFrame(rows, columns=["description", "retailer", "price", *CONTEST])
     table.insert(0, "indoml_id", range(len(table)))
     return table

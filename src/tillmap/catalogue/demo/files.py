@@ -9,7 +9,7 @@ import pandas as pd
 from tillmap.catalogue.demo.catalogue import DemoCatalogue
 from tillmap.catalogue.rows import ID
 from tillmap.core.files import write_jsonl
-from tillmap.core.taxonomy import LEVELS
+from tillmap.core.taxonomy import CONTEST
 
 _EVERY_TEXT_PRICE = 4
 
@@ -23,7 +23,7 @@ def write_contest_files(catalogue: DemoCatalogue, folder: Path) -> None:
     """
     for split, table in (("train", catalogue.train), ("test", catalogue.test)):
         write_jsonl(_features(table), folder / f"{split}.features")
-        write_jsonl(_records(table, [ID, *LEVELS]), folder / f"{split}.labels")
+        write_jsonl(_records(table, [ID, *CONTEST]), folder / f"{split}.labels")
 
 
 def _features(table: pd.DataFrame) -> Iterator[dict[str, Any]]:

@@ -7,6 +7,7 @@ one group. The makers' brands are made up from syllables; the shops' own brands 
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from tillmap.catalogue.demo.vocabulary import (
     BRAND_FIRST_WORDS,
@@ -22,7 +23,6 @@ from tillmap.catalogue.demo.vocabulary import (
     Module,
     Retailer,
 )
-from tillmap.core.taxonomy import LabelPath
 
 _SPACE_SEED = 11
 _MAKERS = 330  # brands of makers
@@ -32,11 +32,20 @@ _MODULES_OF_AN_OWN_BRAND = (3, 6)  # from, to
 _NEW_BRANDS = 30
 
 
+class ContestPath(NamedTuple):
+    """A label path with the contest's levels."""
+
+    supergroup: str
+    group: str
+    module: str
+    brand: str
+
+
 @dataclass(frozen=True)
 class Listing:
     """One label path on sale: its goods, its typical price, and the shops that sell it."""
 
-    path: LabelPath
+    path: ContestPath
     module: Module
     price: float
     retailers: tuple[Retailer, ...]
@@ -66,7 +75,7 @@ def build_label_space() -> LabelSpace:
     rng = random.Random(_SPACE_SEED)
     names = _brand_names(rng)
     modules = [
-        LabelPath(supergroup, group, module.name, "")
+        ContestPath(supergroup, group, module.name, "")
         for supergroup, groups in GOODS.items()
         for group, members in groups.items()
         for module in members
@@ -78,7 +87,7 @@ def build_label_space() -> LabelSpace:
     rng.shuffle(listings)
     catch_alls = [
         Listing(
-            LabelPath(supergroup, CATCH_ALL_GROUP.format(supergroup), module.name, CATCH_ALL_BRAND),
+            ContestPath(supergroup, CATCH_ALL_GROUP.format(supergroup), module.name, CATCH_ALL_BRAND),
             module,
             module.price,
             tuple(RETAILERS),
@@ -88,7 +97,7 @@ def build_label_space() -> LabelSpace:
     return LabelSpace(catch_alls, listings, [next(names) for _ in range(_NEW_BRANDS)])
 
 
-def stock(path: LabelPath, rng: random.Random, owner: Retailer | None = None) -> Listing:
+def stock(path: ContestPath, rng: random.Random, owner: Retailer | None = None) -> Listing:
     """Put a path on sale: in four shops or more, or, as `owner`'s own brand, there alone and at a lower price."""
     module = next(module for module in GOODS[path.supergroup][path.group] if module.name == path.module)
     price = module.price * rng.lognormvariate(0.0, 0.3)
@@ -98,9 +107,9 @@ def stock(path: LabelPath, rng: random.Random, owner: Retailer | None = None) ->
     return Listing(path, module, price, tuple(shops))
 
 
-def _makers_paths(modules: list[LabelPath], names: Iterator[str], rng: random.Random) -> list[LabelPath]:
+def _makers_paths(modules: list[ContestPath], names: Iterator[str], rng: random.Random) -> list[ContestPath]:
     """Give brands to the modules in turn, so that no module is empty. Some brands are also sold in modules nearby."""
-    paths: list[LabelPath] = []
+    paths: list[ContestPath] = []
     family: dict[str, list[str]] = {}
     for number in range(_MAKERS):
         home = modules[number % len(modules)]
@@ -118,7 +127,7 @@ def _makers_paths(modules: list[LabelPath], names: Iterator[str], rng: random.Ra
     return paths
 
 
-def _own_brand_paths(modules: list[LabelPath], rng: random.Random) -> Iterator[tuple[LabelPath, Retailer]]:
+def _own_brand_paths(modules: list[ContestPath], rng: random.Random) -> Iterator[tuple[ContestPath, Retailer]]:
     for retailer in RETAILERS:
         for brand in retailer.own_brands:
             for module in rng.sample(modules, k=rng.randint(*_MODULES_OF_AN_OWN_BRAND)):

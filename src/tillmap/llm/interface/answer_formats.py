@@ -8,13 +8,13 @@ digits, so that a separator or stop sequence never occurs inside a label: "salt 
 import json
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any, ClassVar, Literal, Protocol
 
 from tillmap.core.errors import ParamsError
-from tillmap.core.taxonomy import LEVELS, Chain, LabelPath, LabelTree
+from tillmap.core.taxonomy import Chain, LabelPath, LabelTree, trim
 
 # The bar is a separator, and the stop sequence of GradientGurus' recipe. Line ends stop a model, too.
 _RESERVED = r"[\\|\x00-\x1f\x7f\x85\u2028\u2029]"
@@ -23,6 +23,10 @@ _RESERVED_IN_JOINED = re.compile(rf"{_RESERVED}|^_|_\Z|_(?=_)|(?<=_)_")
 # A free brand has no control characters, no spaces but the plain one, and no replacement character (invalid bytes).
 _SPACES = "".join(c for c in map(chr, range(0x3001)) if c.isspace() and c != " ")
 _NEVER_FREE = "".join(map(chr, [*range(0x09), *range(0x0E, 0x1C), 0x7F])) + _SPACES + "\ufffd"
+NO_BRAND = (
+    "`unseen_brand` is true, but the taxonomy has no brand level; set it to false, or name the level in "
+    "`taxonomy.brand`"
+)
 _MAX_BRAND = 40  # characters; the longest of the contest's 5,679 brands has 39
 _ESCAPED = re.compile(r"\\u([0-9a-f]{4})")
 
@@ -92,7 +96,7 @@ class AnswerFormat(ABC):
 
     @abstractmethod
     def _labels(self, text: str) -> tuple[str, ...]:
-        """The labels in an answer, the brand last. For any other text the result has no meaning."""
+        """The labels in an answer with a brand, which is last. For any other text the result has no meaning."""
 
     def decode(self, text: str) -> LabelPath | None:
         """The path of the tree whose answer is exactly this text, or None."""
@@ -101,14 +105,20 @@ class AnswerFormat(ABC):
     def decode_open(self, text: str) -> LabelPath | None:
         """Like `decode`, but accepts any brand with a known chain. The path may then be outside the tree."""
         known = self.decode(text)
-        if known is not None:
+        if known is not None or self.tree.levels.brand is None:
             return known
-        labels = self._labels(text)
-        chains = self.tree.chains_ending(*labels[:-1])
-        if len(chains) != 1 or not labels[-1].strip():
+        *labels, brand = self._labels(text)
+        chain = self._chain_named(labels)
+        if chain is None or not brand.strip():
             return None
-        path = LabelPath(*chains[0], labels[-1])
+        path = LabelPath(*chain, brand)
         return path if text in (self.encode(path), self._encode_open(path)) else None
+
+    def _chain_named(self, labels: Sequence[str]) -> Chain | None:
+        """The only chain of the tree that ends in these labels. If there are more, the one that has no others."""
+        chains = self.tree.chains_ending(*labels)
+        named = chains if len(chains) == 1 else [chain for chain in chains if trim(chain) == tuple(labels)]
+        return named[0] if named else None
 
     @abstractmethod
     def opening(self, chain: Chain) -> str:
@@ -120,13 +130,19 @@ class AnswerFormat(ABC):
 
     @cached_property
     def open_answers(self) -> OpenAnswers:
-        """The answers with a known chain and any brand of a usual length. `decode_open` reads all of them."""
+        """The answers with a known chain and any brand of a usual length. `decode_open` reads all of them.
+
+        Raises ParamsError if the taxonomy has no brand level.
+        """
+        brand = self.tree.levels.brand
+        if brand is None:
+            raise ParamsError(NO_BRAND)
         return OpenAnswers(
             openings=tuple(self.opening(chain) for chain in self.tree.chains),
             lead=self._lead,
             closing=self._closing,
             reserved=self._reserved + _NEVER_FREE,
-            longest=max(_MAX_BRAND, *map(len, self.tree.labels("brand"))),
+            longest=max([_MAX_BRAND, *map(len, self.tree.labels(brand))]),
         )
 
     @cached_property
@@ -135,7 +151,10 @@ class AnswerFormat(ABC):
         return {self.encode(path): path for path in self.tree}
 
     def allowed_to_all(self, chosen: "Limits") -> dict[str, Any]:
-        """The answers allowed to all questions (None: any), and the open answers (None: no unseen brands), for JSON."""
+        """The answers allowed to all questions (None: any), and the open answers (None: no unseen brands), for JSON.
+
+        Raises ParamsError if brands that no row has are to be allowed, and the taxonomy has no brand level.
+        """
         return {
             "answers": list(self.answers) if chosen.constrain == "tree" else None,
             "open_answers": asdict(self.open_answers) if chosen.unseen_brand else None,
@@ -143,17 +162,19 @@ class AnswerFormat(ABC):
 
 
 class JsonFormat(AnswerFormat):
-    """`{"supergroup": "baby care", "group": ..., "module": ..., "brand": ...}`."""
+    """`{"supergroup": "baby care", "group": ..., "module": ..., "brand": ...}`, with the levels that the path has."""
 
     name = "json"
     _closing = '"}'
     _reserved = '"\\'
 
     def encode(self, path: LabelPath) -> str:
-        return json.dumps(path._asdict(), ensure_ascii=False)
+        return json.dumps(self.tree.levels.of(path), ensure_ascii=False)
 
     def opening(self, chain: Chain) -> str:
-        return self.encode(LabelPath(*chain, "")).removesuffix(self._closing)
+        levels = self.tree.levels
+        shown = {name: label for name, label in zip(levels.chain, chain, strict=True) if label}
+        return json.dumps({**shown, levels.brand: ""}, ensure_ascii=False).removesuffix(self._closing)
 
     _encode_open = encode
 
@@ -162,18 +183,20 @@ class JsonFormat(AnswerFormat):
             answer = json.loads(text)
         except (ValueError, RecursionError):
             return ("",)
-        labels = tuple(answer.values()) if isinstance(answer, dict) and tuple(answer) == LEVELS else ()
+        levels = self.tree.levels
+        names = (*levels.chain[: len(answer) - 1], levels.brand) if isinstance(answer, dict) and answer else ()
+        labels = tuple(answer.values()) if names and tuple(answer) == names else ()
         return labels if labels and all(isinstance(label, str) for label in labels) else ("",)
 
 
 class JoinedFormat(AnswerFormat):
-    """`supergroup__group__module__brand`."""
+    """`supergroup__group__module__brand`: the labels that the path has, and always the brand if there is that level."""
 
     name = "joined"
     _reserved = "\\|_"
 
     def encode(self, path: LabelPath) -> str:
-        return "__".join(_escape(_RESERVED_IN_JOINED, label) for label in path)
+        return "__".join(_escape(_RESERVED_IN_JOINED, label) for label in self.tree.written(path))
 
     def opening(self, chain: Chain) -> str:
         return self.encode(LabelPath(*chain, ""))
@@ -185,39 +208,52 @@ class JoinedFormat(AnswerFormat):
 
 
 class ShortFormat(AnswerFormat):
-    """`module | brand` if only one path of the tree ends so, else with the group, or supergroup and group, in front."""
+    """`module | brand` if only one path of the tree ends so, else with as many parents in front as are needed.
+
+    Without a brand level the last label alone is enough where no other path ends in it. A path whose labels are the end
+    of a longer one is written in full, and the longer one with a parent more. An unknown brand is left out: `module |`.
+    """
 
     name = "short"
     _lead = " "
     _reserved = "\\|"
 
     def encode(self, path: LabelPath) -> str:
-        return self._write(path[-self._length(path) :])
-
-    def opening(self, chain: Chain) -> str:
-        return self._encode_open(LabelPath(*chain, "")).removesuffix(self._lead)
-
-    def _encode_open(self, path: LabelPath) -> str:
-        lengths = (length for length in (2, 3) if self.tree.chains_ending(*path[-length:-1]) == (path[:3],))
-        return self._write(path[-next(lengths, len(LEVELS)) :])
-
-    def _write(self, labels: tuple[str, ...]) -> str:
-        return " | ".join(_escape(_RESERVED_IN_SHORT, label) for label in labels)
-
-    def _labels(self, text: str) -> tuple[str, ...]:
-        return tuple(unescape(label) for label in text.split(" | "))
-
-    def _length(self, path: LabelPath) -> int:
-        """How many labels, counted from the brand, are needed to tell the path from all others of the tree.
+        """The fewest labels, counted from the last, that tell the path from all others of the tree.
 
         A path of the tree needs labels that no other path ends in: "tea | tata" if one path has them. A path outside it
         needs labels that name one chain: "hot | tea | new" if there are two modules called tea.
         """
-        for length in (2, 3):
-            alike = self.tree.ending(*path[-length:])
-            if alike == (path,) or (not alike and self.tree.chains_ending(*path[-length:-1]) == (path[:3],)):
-                return length
-        return len(LEVELS)
+        labels = self.tree.written(path)
+        for length in range(self._least, len(labels)):
+            alike = self.tree.ending(*labels[-length:])
+            if alike == (path,) or (not alike and self._is_chain(path, labels[-length:])):
+                return self._write(labels[-length:])
+        return self._write(labels)
+
+    def opening(self, chain: Chain) -> str:
+        return self._encode_open(LabelPath(*chain, ""))
+
+    def _encode_open(self, path: LabelPath) -> str:
+        labels = self.tree.written(path)
+        ends = (labels[-length:] for length in range(self._least, len(labels)))
+        return self._write(next((end for end in ends if self._is_chain(path, end)), labels))
+
+    @property
+    def _least(self) -> int:
+        return 1 if self.tree.levels.brand is None else 2
+
+    def _is_chain(self, path: LabelPath, end: tuple[str, ...]) -> bool:
+        """Whether a path's last labels, without the brand, name its chain and no other one of the tree."""
+        above = end if self.tree.levels.brand is None else end[:-1]
+        return self.tree.chains_ending(*above) == (self.tree.levels.chain_of(path),)
+
+    def _write(self, labels: tuple[str, ...]) -> str:
+        text = " | ".join(_escape(_RESERVED_IN_SHORT, label) for label in labels)
+        return text if labels[-1] else text.removesuffix(self._lead)
+
+    def _labels(self, text: str) -> tuple[str, ...]:
+        return tuple(unescape(label) for label in text.split(" | "))
 
 
 _FORMATS = {kind.name: kind for kind in (JsonFormat, JoinedFormat, ShortFormat)}

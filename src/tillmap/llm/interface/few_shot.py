@@ -1,41 +1,35 @@
 """Few-shot examples: the labelled neighbours of a row, and the label paths that they suggest."""
 
 from collections.abc import Iterable, Iterator
-from typing import Literal
 
 import pandas as pd
 
-from tillmap.core.taxonomy import LEVELS, LabelPath, LabelTree
+from tillmap.core.taxonomy import KEY, Key, LabelPath, LabelTree, Levels, trim
 from tillmap.llm.interface.prompting import Example, Item
 
 ITEM_COLUMNS = ["description", "retailer", "price"]
-Widen = Literal["module", "group"] | None
 
 
-def make_item(description: str, retailer: str, price: float) -> Item:
-    """An item from the columns of a rows table, in which an unknown price is NaN."""
-    return Item(description, retailer, None if pd.isna(price) else float(price))
+def make_item(description: str, retailer: object, price: float) -> Item:
+    """An item from the columns of a rows table: an unknown retailer is null or "" there, an unknown price NaN."""
+    return Item(description, retailer if isinstance(retailer, str) else "", None if pd.isna(price) else float(price))
 
 
-def labelled_items(rows: pd.DataFrame) -> Iterator[tuple[int, Example]]:
+def labelled_items(rows: pd.DataFrame, levels: Levels) -> Iterator[tuple[int, Example]]:
     """The id of each row of a labelled rows table, and the row as an example, in order."""
-    for row_id, *shown, path in zip(
-        rows["id"],
-        *(rows[name] for name in ITEM_COLUMNS),
-        rows[list(LEVELS)].itertuples(index=False, name=None),
-        strict=True,
-    ):
-        yield row_id, Example(make_item(*shown), LabelPath(*path))
+    columns = (rows[name] for name in ITEM_COLUMNS)
+    for row_id, *shown, path in zip(rows["id"], *columns, levels.paths(rows), strict=True):
+        yield row_id, Example(make_item(*shown), path)
 
 
 class FewShotExamples:
     """Looks up the few-shot examples of a row: its neighbours with their labels."""
 
-    def __init__(self, training: pd.DataFrame, neighbours: pd.DataFrame) -> None:
+    def __init__(self, training: pd.DataFrame, neighbours: pd.DataFrame, levels: Levels) -> None:
         """From a table of labelled rows, and a neighbours table whose neighbours are ids of these rows."""
-        self._known = dict(labelled_items(training))
-        self._nearest: dict[tuple[str, int], list[int]] = {}
-        ranked = neighbours.sort_values("rank", kind="stable")[["split", "id", "neighbour"]]
+        self._known = dict(labelled_items(training, levels))
+        self._nearest: dict[Key, list[int]] = {}
+        ranked = neighbours.sort_values("rank", kind="stable")[[*KEY, "neighbour"]]
         for split, row_id, neighbour in ranked.itertuples(index=False, name=None):
             self._nearest.setdefault((split, row_id), []).append(neighbour)
 
@@ -48,11 +42,14 @@ class FewShotExamples:
         return list(distinct.values())
 
 
-def widen_paths(paths: Iterable[LabelPath], tree: LabelTree, level: Widen) -> list[LabelPath]:
-    """The distinct paths, in order, then all other paths of the tree in the same modules or groups (`level`)."""
+def widen_paths(paths: Iterable[LabelPath], tree: LabelTree, level: str | None) -> list[LabelPath]:
+    """The distinct paths, in order, then all other paths of the tree with the same labels down to `level`.
+
+    A path that ends above that level adds the paths below its end. None adds nothing.
+    """
     found = dict.fromkeys(paths)
     if level is not None:
-        depth = LEVELS.index(level) + 1
-        for start in dict.fromkeys(path[:depth] for path in list(found)):
+        depth = tree.levels.chain.index(level) + 1
+        for start in dict.fromkeys(trim(path[:depth]) for path in list(found)):
             found |= dict.fromkeys(tree.starting(*start))
     return list(found)

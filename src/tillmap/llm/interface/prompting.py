@@ -4,15 +4,17 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from textwrap import shorten
 from typing import Literal, NamedTuple
 
 from tillmap.core.completions import Message
-from tillmap.core.taxonomy import LabelPath
+from tillmap.core.quantities import without_quantities
+from tillmap.core.taxonomy import Chain, LabelPath, Levels, trim
 from tillmap.llm.interface.answer_formats import AnswerFormat
 
 
 class Item(NamedTuple):
-    """What is known of a row before it is labelled. `price` is None if unknown."""
+    """What is known of a row before it is labelled. `retailer` is "" and `price` None if unknown."""
 
     description: str
     retailer: str
@@ -31,13 +33,15 @@ class Recipe:
     """How a question is written.
 
     Attributes:
-        system: the system message; none if empty, which leaves it to the model's chat template.
+        system: the system message; none if empty, which leaves it to the model's chat template. `{levels}` in it stands
+            for the names of the levels.
         item_format: an item as a `line` ("baby bed mats 10 s | herbgrove | 2.99") or as a `json` object.
         examples: `turns` shows each example as an earlier question with its answer, a pattern that even very small
             models continue; `context` lists the examples in one message with the question, as GradientGurus did.
         show_retailer, show_price: whether an item includes them.
         item_end: follows every item in `turns`.
         show_numbers: if False, words with a digit (sizes, counts, codes) are left out of descriptions that have others.
+        show_sizes: if False, quantities, weights and unit prices are left out (see `core.quantities`).
     """
 
     system: str
@@ -47,12 +51,13 @@ class Recipe:
     show_price: bool
     item_end: str = ""
     show_numbers: bool = True
+    show_sizes: bool = True
 
 
 GRADIENTGURUS_RAG = Recipe(
     system=(
         "You label products. The user lists similar products with their labels, then one product without labels. "
-        "Reply with one JSON object that has the keys supergroup, group, module and brand, all taken from the list."
+        "Reply with one JSON object that has the keys {levels}, all taken from the list."
     ),
     item_format="json",
     examples="context",
@@ -64,20 +69,29 @@ GRADIENTGURUS_RAG = Recipe(
 GRADIENTGURUS_LLAMA = Recipe(system="", item_format="json", examples="turns", show_retailer=True, show_price=True)
 
 _LIKELY = "Likely answers, the likeliest first:"
+_MEANING = "What belongs to some labels:"
+_MAX_DEFINITION = 200  # characters
 _WITH_DIGITS = re.compile(r"\S*\d\S*")
 
 
-def our_recipe(show_retailer: bool, show_price: bool, show_numbers: bool = True) -> Recipe:
+def our_recipe(show_retailer: bool, show_price: bool, show_numbers: bool = True, show_sizes: bool = True) -> Recipe:
     """Our short prompt: each example is a turn, a line and its answer, with the nearest one last."""
-    return Recipe("Label the receipt line.", "line", "turns", show_retailer, show_price, show_numbers=show_numbers)
+    return Recipe("Label the receipt line.", "line", "turns", show_retailer, show_price,
+                  show_numbers=show_numbers, show_sizes=show_sizes)  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Renderer:
-    """Renders questions with a recipe, and answers in an answer format."""
+    """Renders questions with a recipe, and answers in an answer format.
+
+    Attributes:
+        definitions: how many labels are defined before the item, if the tree has definitions: those of the candidates,
+            then those of the examples, both from the first on.
+    """
 
     recipe: Recipe
     answer_format: AnswerFormat
+    definitions: int = 0
 
     def question(
         self, item: Item, examples: Sequence[Example] = (), candidates: Sequence[LabelPath] = ()
@@ -87,9 +101,11 @@ class Renderer:
         `examples` are sorted by similarity, the most similar first. They are shown in reverse order, because a model
         relies most on what it read last. `candidates`, the most likely first, are listed before the item as answers.
         """
-        messages = [{"role": "system", "content": self.recipe.system}] if self.recipe.system else []
+        system = self.recipe.system.replace("{levels}", _in_words(self.answer_format.tree.levels))
+        messages = [{"role": "system", "content": system}] if system else []
         shown = [(self._item(example.item), self.answer_format.encode(example.path)) for example in reversed(examples)]
-        listed = [_LIKELY, *map(self.answer_format.encode, candidates), ""] if candidates else []
+        listed = self._defined([*candidates, *(example.path for example in examples)])
+        listed += [_LIKELY, *map(self.answer_format.encode, candidates), ""] if candidates else []
         if self.recipe.examples == "turns":
             end = self.recipe.item_end
             for line, answer in shown:
@@ -102,18 +118,37 @@ class Renderer:
         """The same question and its answer, for tuning a model."""
         return [*self.question(item, examples), {"role": "assistant", "content": self.answer_format.encode(path)}]
 
+    def _defined(self, paths: Sequence[LabelPath]) -> list[str]:
+        """The lines that define the labels of some paths, as far as definitions are known."""
+        tree, lines = self.answer_format.tree, dict[Chain, str]()
+        for path in paths if tree.definitions else ():
+            chain = trim(tree.levels.chain_of(path))
+            if len(lines) < self.definitions and (text := tree.definition_of(path)):
+                label = chain[-1] if len(tree.chains_ending(chain[-1])) == 1 else " | ".join(chain)
+                lines[chain] = f"{label}: {shorten(text, _MAX_DEFINITION, placeholder=' ...')}"
+        return [_MEANING, *lines.values(), ""] if lines else []
+
     def _item(self, item: Item) -> str:
         price = None if item.price is None else f"{item.price:.2f}"
-        text = _WITH_DIGITS.sub(" ", item.description) if not self.recipe.show_numbers else item.description
+        text = item.description if self.recipe.show_sizes else without_quantities(item.description)
+        text = text if self.recipe.show_numbers else _WITH_DIGITS.sub(" ", text)
         # Join again without line breaks, which would look like the start of another item.
         shown = {"description": " ".join(text.split()) or " ".join(item.description.split())}
         if self.recipe.show_retailer:
-            shown["retailer"] = item.retailer
+            shown["retailer"] = item.retailer or "?"
         if self.recipe.item_format == "json":
             fields: dict[str, str | float | None] = dict(shown)
+            if self.recipe.show_retailer:
+                fields["retailer"] = item.retailer or None
             if self.recipe.show_price:
                 fields["price"] = None if price is None else float(price)
             return json.dumps(fields, ensure_ascii=False)
         if self.recipe.show_price:
             shown["price"] = price or "?"
         return " | ".join(shown.values())
+
+
+def _in_words(levels: Levels) -> str:
+    """The names of the levels: "supergroup, group, module and brand"."""
+    *others, last = levels
+    return f"{', '.join(others)} and {last}" if others else last

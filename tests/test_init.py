@@ -1,0 +1,116 @@
+"""`tillmap init` and what it proposes for a user's files."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from tillmap.arms import schema
+from tillmap.catalogue.formats import RowFile
+from tillmap.catalogue.proposal import propose, sample_of
+from tillmap.catalogue.source import read_source
+from tillmap.cli import app
+from tillmap.config.params import read_params
+
+ROOT = Path(__file__).parent.parent
+EXAMPLES = ROOT / "examples"
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with params.yaml."""
+    (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text())
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def init(*arguments: str) -> str:
+    result = CliRunner().invoke(app, ["init", *arguments], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def test_codes_of_a_semicolon_csv_with_their_names(project: Path) -> None:
+    said = init(str(EXAMPLES / "till"))
+    params = read_params(project / "params.yaml", schema())
+    assert params.data.columns.model_dump() == {
+        "id": "Ligne", "text": "Libellé", "retailer": "Magasin", "price": "Montant", "levels": "COICOP",
+    }  # fmt: skip
+    assert (params.data.train, params.taxonomy.file) == ("lines.csv", "coicop.csv")
+    assert (params.taxonomy.levels, params.taxonomy.brand, params.taxonomy.separator) == (None, None, ".")
+    assert "rows: 235" in said
+    assert "contradictions: 2" in said
+    assert "refunds: 18" in said
+    assert "labels without a row: 1" in said
+
+
+def test_a_path_in_a_column_of_a_feed(project: Path) -> None:
+    said = init(str(EXAMPLES / "feed" / "feed.csv"))
+    params = read_params(project / "params.yaml", schema())
+    assert params.data.columns.levels == "category"
+    assert params.data.columns.text == "title"
+    assert params.data.columns.price == "price"
+    assert "brand_name looks like a brand" in said
+
+
+def test_the_contests_folder_is_read_as_before(project: Path) -> None:
+    init(str(EXAMPLES / "contest"))
+    params = read_params(project / "params.yaml", schema())
+    before = read_params(ROOT / "params.yaml", schema())
+    assert params.data.columns == before.data.columns
+    assert params.taxonomy == before.taxonomy
+
+
+def test_a_dry_run_writes_nothing(project: Path) -> None:
+    init(str(EXAMPLES / "till"), "--dry-run")
+    assert (project / "params.yaml").read_text() == (ROOT / "params.yaml").read_text()
+
+
+@pytest.mark.parametrize("name", ["till", "feed/feed.csv", "contest"])
+def test_what_is_written_reads_the_rows_without_a_bad_one(project: Path, name: str) -> None:
+    init(str(EXAMPLES / name))
+    params = read_params(project / "params.yaml", schema())
+    source = read_source(params.data, params.taxonomy)
+    assert not len(source.quarantined)
+    assert len(source.rows) >= 225
+
+
+def test_columns_of_levels_are_put_in_order_by_what_decides_what() -> None:
+    rows = [
+        (f"{kind} {number}", "shop", kind, group, top)
+        for number in range(30)
+        for kind, group, top in (("tea", "drinks", "food"), ("milk", "dairy", "food"), ("soap", "bath", "care"))
+    ]
+    table = pd.DataFrame(rows, columns=["item", "store", "kind", "group of kinds", "top"])
+    proposal = propose(table)
+    assert proposal.taxonomy["levels"][0] == "top"
+    assert set(proposal.taxonomy["levels"]) == {"top", "kind", "group of kinds"}
+    assert proposal.columns["text"] == "item"
+
+
+def test_dates_and_prices_are_no_codes() -> None:
+    table = pd.DataFrame(
+        {
+            "bought on": ["2024-10-01", "2024-10-02"] * 20,
+            "paid": ["1,99", "2,49"] * 20,
+            "line": [f"bread no {number}" for number in range(40)],
+        }
+    )
+    proposal = propose(table)
+    assert proposal.columns["levels"] is None
+    assert proposal.columns["price"] == "paid"
+    assert proposal.columns["text"] == "line"
+    assert any("labels" in note or "label" in note for note in proposal.notes)
+
+
+def test_a_file_without_labels_says_what_to_do(project: Path) -> None:
+    (project / "rows.csv").write_text("text,price\n" + "".join(f"bread {n} white,1.{n:02}\n" for n in range(30)))
+    result = CliRunner().invoke(app, ["init", "rows.csv"])
+    assert result.exit_code == 1
+    assert "set `data.columns` and `taxonomy`" in str(result.exception)
+
+
+def test_a_sample_leaves_out_rows_that_cannot_be_read(tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text("text,code\nbread,1.1\nmilk,1.2,extra\ntea,1.1\n")
+    assert sample_of(RowFile(tmp_path / "rows.csv"))["text"].tolist() == ["bread", "tea"]
