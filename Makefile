@@ -3,6 +3,9 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
+# A machine with an NVIDIA GPU gets its own lock, any other those for CPUs. `make setup GPU=` takes the latter there, too.
+GPU := $(shell command -v nvidia-smi)
+LOCKS := $(if $(GPU),gpu,torch cpu) share
 # No telemetry, from any program
 export DVC_NO_ANALYTICS := 1
 export DO_NOT_TRACK := 1
@@ -19,11 +22,10 @@ environment:
 	  echo "$(VENV) was made as $$made and does not work here; run \`rm -rf $(VENV) && make setup\`" >&2; exit 1; fi
 
 # --no-deps: the locks are complete, and some packages depend on others that would pull in CUDA. pip checks the hashes of
-# the locks. torch has none, because its build depends on the package index.
-$(INSTALLED): requirements/torch.txt requirements/cpu.txt requirements/share.txt pyproject.toml | environment
+# the locks. torch.txt has none, because torch's build depends on the package index, and is installed apart for that.
+$(INSTALLED): $(LOCKS:%=requirements/%.txt) pyproject.toml | environment
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --no-deps -r requirements/torch.txt
-	$(BIN)/python -m pip install --quiet --no-deps -r requirements/cpu.txt -r requirements/share.txt
+	for lock in $(LOCKS); do $(BIN)/python -m pip install --quiet --no-deps -r requirements/$$lock.txt || exit 1; done
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
 	touch $@
 

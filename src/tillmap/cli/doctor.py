@@ -7,6 +7,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import sysconfig
 from collections.abc import Callable, Iterable, Iterator
 from configparser import ConfigParser
 from configparser import Error as ConfigParserError
@@ -28,8 +29,10 @@ from tillmap.core.machine import has_home, has_name, may_write, temporary_home
 from tillmap.core.run_state import state_folder
 
 _PYTHON = (3, 11)
-_MIN_DISK_GIB = 2  # for the data and the models; the environment, 4.6 GiB, is installed already
+_MIN_DISK_GIB = 2  # for the data and small models; the environment is installed already
+_BASE_GIB = 16  # of a base from the hub: 8 billion parameters in 16 bit, or in 4 bit and later unpacked
 _MIN_GPU_GIB = 8
+_DRIVER = 580  # the first that runs programs built with CUDA 13, as torch 2.13 is
 _TIMEOUT = 30.0  # seconds for a remote to answer
 _PIN = re.compile(r"^([A-Za-z0-9._-]+)==([^\s;#\\]+)")
 # In a program that pip made: the Python that runs it.
@@ -73,12 +76,12 @@ def examine(root: Path) -> Iterator[Finding]:
         "python": lambda: [_python()],
         "environment": lambda: [_environment(root)],
         "packages": lambda: [_packages(root)],
-        "gpu": lambda: [_gpu()],
+        "gpu": _gpu,
         "user": lambda: [_user()],
         "project": lambda: [_project(root)],
-        "disk": lambda: [_disk("disk", root, "`dvc gc --workspace` deletes old data")],
-        "state": _state,
         "params": lambda: [_params(root, params)],
+        "disk": lambda: [_disk("disk", root, 2 * _bases_to_fetch(root, params), "`dvc gc --workspace` frees some")],
+        "state": lambda: _state(_bases_to_fetch(root, params)),
         "git": lambda: [_git(root)],
         "remote": lambda: [_remote(root)],
         "keys": lambda: (finding for read in params for finding in _keys(read)),
@@ -155,7 +158,7 @@ def _cuda() -> bool:
         return False
 
 
-def _gpu() -> Finding:
+def _gpu() -> Iterator[Finding]:
     """No GPU is not a problem: the default params are for a CPU."""
     if _cuda():
         import torch
@@ -163,17 +166,22 @@ def _gpu() -> Finding:
         count, device = torch.cuda.device_count(), torch.cuda.get_device_properties(0)
         free = torch.cuda.mem_get_info(0)[0] / 2**30
         more = f", the first of {count}" if count > 1 else ""
-        return Finding(
+        yield Finding(
             "gpu",
             free >= _MIN_GPU_GIB,
             f"{device.name}{more}, {free:.0f} of {device.total_memory / 2**30:.0f} GiB free; see docs/gpu.md",
             f"free at least {_MIN_GPU_GIB} GiB (`nvidia-smi` lists the processes), or choose another GPU with "
             "CUDA_VISIBLE_DEVICES",
         )
-    if shutil.which("nvidia-smi"):
-        remedy = "`pip install -r requirements/gpu.txt`, and check that `nvidia-smi` finds the driver"
-        return Finding("gpu", False, "nvidia-smi is installed, but torch finds no GPU", remedy)
-    return Finding("gpu", True, "none; language models run on the CPU, slowly")
+        yield _compiler()
+    elif shutil.which("nvidia-smi"):
+        remedy = (
+            f"`nvidia-smi` must show a driver of version {_DRIVER} or newer (CUDA 13); "
+            "`rm -r .venv && make setup` installs the packages for a GPU"
+        )
+        yield Finding("gpu", False, "nvidia-smi is installed, but torch finds no GPU", remedy)
+    else:
+        yield Finding("gpu", True, "none; language models run on the CPU, slowly")
 
 
 def _user() -> Finding:
@@ -205,8 +213,8 @@ def _project(root: Path) -> Finding:
     return Finding("project", True, f"{here} may be written")
 
 
-def _state() -> Iterator[Finding]:
-    """Whether resume state is kept where it stays, and has room."""
+def _state(bases: int) -> Iterator[Finding]:
+    """Whether resume state is kept where it stays, and has room: a base from a hub is there while it is fetched."""
     state = state_folder()
     elsewhere = "`export TILLMAP_STATE=FOLDER`, with a folder that you may write to"
     if state.is_relative_to(temporary_home()):
@@ -214,14 +222,16 @@ def _state() -> Iterator[Finding]:
         yield Finding("state", False, found, elsewhere)
     else:
         yield Finding("state", True, f"kept in {state}")
-    yield _disk("disk of resume state", state, elsewhere)
+    yield _disk("disk of resume state", state, bases, elsewhere)
 
 
-def _disk(name: str, place: Path, remedy: str) -> Finding:
+def _disk(name: str, place: Path, bases: int, remedy: str) -> Finding:
+    """Whether a disk has room for small things and for some bases from a hub."""
+    needed = _MIN_DISK_GIB + bases * _BASE_GIB
     there = next(folder for folder in (place.absolute(), *place.absolute().parents) if os.path.lexists(folder))
     free = shutil.disk_usage(there).free / 2**30
-    found = f"{free:.0f} GiB free at {place.absolute()}"
-    return Finding(name, free >= _MIN_DISK_GIB, found, f"free {_MIN_DISK_GIB} GiB there; {remedy}")
+    found = f"{free:.0f} GiB free at {place.absolute()}, {needed} needed"
+    return Finding(name, free >= needed, found, f"free {needed} GiB there; {remedy}")
 
 
 def _params(root: Path, params: list[Params]) -> Finding:
@@ -287,6 +297,29 @@ def _without_git(root: Path) -> bool:
     with suppress(ConfigParserError):  # DVC says what is wrong with it, in the finding about the remote
         settings.read([root / ".dvc" / name for name in ("config", "config.local")], encoding="utf-8")
     return settings.get("core", "no_scm", fallback="").lower() == "true"
+
+
+def _compiler() -> Finding:
+    """Triton, with which torch and Unsloth make kernels while they run, builds a C file on every machine."""
+    lacking = [] if any(map(shutil.which, ("gcc", "cc", "clang"))) else ["a C compiler"]
+    if not Path(sysconfig.get_paths()["include"], "Python.h").is_file():
+        lacking.append("Python.h")
+    remedy = "install gcc and Python's headers: `apt-get install gcc python3.11-dev`"
+    return Finding("compiler", not lacking, f"missing: {', '.join(lacking)}" if lacking else "gcc and Python.h", remedy)
+
+
+def _bases_to_fetch(root: Path, params: list[Params]) -> int:
+    """How many bases will be downloaded from a hub, as far as the params can be read. In the project a base takes its
+    size twice, in the workspace and in DVC's cache.
+    """
+    from tillmap.llm.checkpoints import is_hub_id
+
+    blocks = {arm: read.block(arm) for read in params for arm in ARMS if read.needs(arm)}
+    return sum(
+        is_hub_id(block.base) and not (root / paths.BASE / arm / "config.json").is_file()
+        for arm, block in blocks.items()
+        if hasattr(block, "base")
+    )
 
 
 def _remote(root: Path) -> Finding:

@@ -1,17 +1,20 @@
-"""What this machine has: threads, a home for its user, and room for files that are kept between runs."""
+"""What this machine has: threads, a GPU's numbers, a home for its user, and room for files kept between runs."""
 
 import errno
 import getpass
+import logging
 import os
 import stat
 import tempfile
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Literal, TypeVar
 
 from tillmap.core.errors import ResourceError
 
+logger = logging.getLogger(__name__)
+
+_Name = TypeVar("_Name", bound=str)
 _SAMPLE_SECONDS = 0.5  # long enough for a steady figure, short compared with loading a model
 
 
@@ -117,23 +120,11 @@ def temporary_home() -> Path:
     return folder
 
 
-def compiled(**options: Any) -> Callable[[Callable[..., Any]], Any]:
-    """numba's `njit`, with the machine code kept for the next process.
+def usable_dtype(dtype: _Name) -> "_Name | Literal['float16']":
+    """The dtype, or float16 instead of bfloat16 on a GPU that cannot compute with that, such as a T4."""
+    import torch
 
-    It is kept in the first of these that can be written: `NUMBA_CACHE_DIR`, `__pycache__` beside the module, the user's
-    cache folder, `temporary_home`. If there is none, each process compiles anew, in seconds.
-    """
-    import numba
-
-    def compile_(function: Callable[..., Any]) -> Any:
-        try:
-            settle()
-            try:
-                return numba.njit(cache=True, **options)(function)
-            except RuntimeError:  # numba knows no folder that can be written
-                numba.config.CACHE_DIR = str(temporary_home() / "numba")
-                return numba.njit(cache=True, **options)(function)
-        except (RuntimeError, ResourceError):
-            return numba.njit(**options)(function)
-
-    return compile_
+    if dtype != "bfloat16" or not torch.cuda.is_available() or torch.cuda.is_bf16_supported(including_emulation=False):
+        return dtype
+    logger.info("this GPU has no bfloat16: float16 is used instead")
+    return "float16"

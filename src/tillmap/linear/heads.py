@@ -14,7 +14,6 @@ from scipy.sparse import csr_matrix
 from tillmap.core.compiled import compiled
 from tillmap.core.errors import ModelError, first_line
 from tillmap.core.files import require_readable
-from tillmap.core.machine import compiled
 from tillmap.linear.training import Floats, Ints
 
 _BYTES = 4  # per stored weight: column and value, two bytes each
@@ -262,4 +261,4 @@ def _rank(  # noqa: PLR0912, PLR0917 - one loop for the compiler
             winner[row, head] = score[path_columns[head, paths[row, 0]]]
 
 
-_compiled_rank = compiled()(_rank)
+_compiled_rank = compiled(_rank)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 from tqdm import tqdm
 
-from tillmap.core.machine import compiled
+from tillmap.core.compiled import compiled
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float32]
@@ -142,4 +142,4 @@ def _epoch(  # noqa: PLR0912, PLR0917 - one loop for the compiler
             biases[violators[number]] -= np.float32(_BIAS_STEP) * step * slopes[number]
 
 
-_compiled_epoch = compiled(nogil=True)(_epoch)
+_compiled_epoch = compiled(_epoch)
