@@ -177,7 +177,11 @@ def test_a_file_keeps_its_owner(reachable):
     assert alone(other) == ["out"]
 
 
-def test_a_file_in_a_folder_that_is_read_only_is_written_where_it_is(reachable):
+def test_a_file_in_a_folder_that_is_read_only_is_written_where_it_is(reachable, monkeypatch):
+    temporary = reachable / "tmp"
+    temporary.mkdir()
+    temporary.chmod(0o1777)
+    monkeypatch.setattr("tempfile.tempdir", str(temporary))
     folder = reachable / "closed"
     folder.mkdir()
     path = folder / "out"
