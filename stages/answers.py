@@ -48,7 +48,11 @@ def confidences_of(arms: Sequence[str]) -> dict[str, Confidence]:
     return {arm: Confidence.load(file) for arm, file in files.items() if file.is_file()}
 
 
+def free_arms(params: Params) -> list[str]:
+    """The free arms that are on."""
+    return [arm for arm in params.run.on if arm in ARMS and ARMS[arm].free]
+
+
 def free_scores(params: Params) -> dict[str, CandidateScores]:
     """The candidate scores of the free arms that are on."""
-    free = [arm for arm in params.run.on if arm in ARMS and ARMS[arm].free]
-    return {arm: candidate_scores(completions_of(arm)) for arm in free}
+    return {arm: candidate_scores(completions_of(arm)) for arm in free_arms(params)}

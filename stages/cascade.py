@@ -2,7 +2,7 @@
 
 import time
 
-from stages.answers import free_scores
+from stages.answers import free_arms, free_scores
 from stages.context import context_of
 from tillmap.arms.context import QUESTIONS
 from tillmap.arms.rules import AnswerRules
@@ -26,7 +26,7 @@ def main(params: Params) -> Metrics:
             write_json({"off": True}, folder / OFF)
             return {"off": True}
         settings = params.cascade
-        check(settings, params.is_on(FREE_ARM))
+        check(settings, free_arms(params))
         context = context_of(params, settings.llm)
         inputs = read_inputs(params)
         plan = make_plan(settings, context, inputs, params.provider.budget_usd)

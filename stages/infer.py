@@ -12,9 +12,9 @@ from tillmap.config.params import Params
 from tillmap.core.completions import Completion
 from tillmap.core.files import OFF, new_folder, require_same_rows, write_json, write_jsonl
 from tillmap.core.taxonomy import KEY
+from tillmap.providers.costs import TOKENS
 
 PARAMS = ("seed", "run.{arm}", "{arm}", "engine", "provider")
-TOKENS = ("prompt_tokens", "cached_tokens", "completion_tokens")
 NO_ANSWER = Completion(None, None, "", "off").as_record()
 
 

@@ -11,6 +11,8 @@ from hypothesis import HealthCheck, settings
 from project import SMALL, Project, copy_project
 
 from openai_server import KEY, LocalOpenAI
+from tillmap.arms import schema
+from tillmap.config.profiles import apply_profiles
 
 # No test fails on the clock, and a run repeats exactly.
 settings.register_profile("tillmap", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
@@ -51,6 +53,7 @@ def project(tmp_path_factory, tiny):
     folder.mkdir()
     copy_project(folder)
     project = Project(folder, folder.parent / "state")
+    apply_profiles(["openai-tuned"], folder / "params.yaml", folder / "profiles", schema())
     with LocalOpenAI(lambda body: _right_answer(folder, body)) as project.provider:
         project.set_params(SMALL)
         project.set_params(

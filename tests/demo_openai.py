@@ -68,6 +68,7 @@ def main():
         with LocalOpenAI(model) as service:
             model.service = service
             project.env["OPENAI_API_KEY"] = KEY  # the stand-in's own, worth nothing
+            project.tillmap("profile", "openai-tuned")
             project.set_params(
                 {
                     "run": {"rag": False, "llama": False, "openai": True},

@@ -52,9 +52,21 @@ class Plan:
 
 
 class Refused(Exception):
-    def __init__(self, status, message, code=None):
+    def __init__(self, status, message, code=None, param=None):
         super().__init__(message)
-        self.status, self.code = status, code
+        self.status, self.code, self.param = status, code, param
+
+
+def refuse_fields(body):
+    """What the newer models do not accept: the guide to GPT-6 names the sampling fields, reports `stop`."""
+    if not body["model"].startswith(("gpt-5", "gpt-6")):
+        return
+    reasons = body.get("reasoning_effort", "medium") != "none"
+    sampling = ("temperature", "top_p", "logprobs", "top_logprobs") if reasons else ()
+    for name in ("max_tokens", "stop", *sampling):
+        if name in body:
+            message = f"Unsupported parameter: '{name}' is not supported with this model."
+            raise Refused(400, message, "unsupported_parameter", name)
 
 
 class LocalOpenAI:
@@ -70,6 +82,7 @@ class LocalOpenAI:
         self.enqueued_limit = None
         self.file_lag = self.list_lag = 0
         self.tuning_closed = False
+        self.cache_writes = 0  # tokens of each prompt that are billed as written to the cache
         self.on_call = lambda method, path: None
         self.active = self.max_active = 0
         self._hidden, self._validators = Counter(), {}
@@ -232,6 +245,14 @@ class LocalOpenAI:
         for line in record["lines"]:
             name = line["custom_id"]
             result = {"id": self._id("batch_req_"), "custom_id": name, "response": None, "error": None}
+            try:
+                refuse_fields(line["body"])
+            except Refused as refused:
+                told = {"message": str(refused), "type": "invalid_request_error", "param": refused.param,
+                        "code": refused.code}  # fmt: skip
+                result["response"] = {"status_code": refused.status, "request_id": "r", "body": {"error": told}}
+                errors.append(result)
+                continue
             if name in plan.unanswered or (end == "cancelled" and not output):
                 codes = {"expired": ("batch_expired", "not done in time"), "cancelled": ("batch_cancelled", "stopped")}
                 if end in codes:
@@ -267,6 +288,8 @@ class LocalOpenAI:
     def _new_job(self, body):
         if self.tuning_closed:
             raise Refused(403, "Fine-tuning is no longer available to this organization.", "training_not_available")
+        if body["model"].startswith(("gpt-5", "gpt-6")):
+            raise Refused(404, f"Model {body['model']} is not available for fine-tuning.", "model_not_available")
         if self.files.get(body["training_file"], {"missing": 1})["missing"] > 0:
             raise Refused(400, f"invalid training_file: file {body['training_file']} does not exist")
         job = {"id": self._id("ftjob-"), "object": "fine_tuning.job", "created_at": NOW + self._count, "error": None,
@@ -323,6 +346,7 @@ class LocalOpenAI:
                 self.active -= 1
 
     def _completion(self, body):
+        refuse_fields(body)
         text = self.answer(body)
         words = text.split()
         logprobs = None
@@ -331,7 +355,7 @@ class LocalOpenAI:
             logprobs = {"content": tokens, "refusal": None}
         asked = sum(len(message["content"].split()) + 4 for message in body["messages"])
         usage = {"prompt_tokens": asked, "completion_tokens": len(words), "total_tokens": asked + len(words),
-                 "prompt_tokens_details": {"cached_tokens": 4}}  # fmt: skip
+                 "prompt_tokens_details": {"cached_tokens": 4, "cache_write_tokens": self.cache_writes}}  # fmt: skip
         message = {"role": "assistant", "content": text, "refusal": None}
         choice = {"index": 0, "message": message, "finish_reason": "stop", "logprobs": logprobs}
         return {"id": "chatcmpl-1", "object": "chat.completion", "created": NOW, "model": body["model"],
@@ -428,7 +452,8 @@ class _Handler(BaseHTTPRequestHandler):
             if not isinstance(value, bytes):
                 service.check(response, value, self.command, path)
         except Refused as refused:
-            error = {"message": str(refused), "type": "invalid_request_error", "param": None, "code": refused.code}
+            error = {"message": str(refused), "type": "invalid_request_error", "param": refused.param,
+                     "code": refused.code}  # fmt: skip
             return self._send(refused.status, {"error": error})
         return self._fail(fault) if fault else self._send(200, value)
 

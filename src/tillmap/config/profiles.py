@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
-from ruamel.yaml.comments import CommentedSeq
+from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.error import YAMLError
 
 from tillmap.config.params import Params, check_params
@@ -69,18 +69,18 @@ def write_values(
 def _update(node: Any, values: Mapping[str, Any], where: str, changed: dict[str, tuple[Any, Any]]) -> None:
     for key, value in values.items():
         name, old = f"{where}.{key}", node.get(key)
-        if isinstance(value, Mapping) and isinstance(old, Mapping):
+        if value and isinstance(value, Mapping) and isinstance(old, Mapping):  # an empty one empties the old one
             _update(old, value, name, changed)
-        elif value != old:
+        elif key not in node or value != old:
             changed[name] = (old, value)
             node[key] = _in_one_line(value)
 
 
 def _in_one_line(value: Any) -> Any:
-    """A list as `[a, b]`, as params.yaml has them."""
-    if not isinstance(value, list):
+    """A list as `[a, b]` and a mapping as `{a: 1}`, as params.yaml has them."""
+    if not isinstance(value, list | Mapping):
         return value
-    line = CommentedSeq(value)
+    line = CommentedSeq(value) if isinstance(value, list) else CommentedMap(value)
     line.fa.set_flow_style()
     return line
 

@@ -40,6 +40,7 @@ class Completion:
             texts from an engine that ranks by likelihood (`AnswerFormat.decode` turns these into paths).
         prompt_tokens, completion_tokens: the tokens of this row.
         cached_tokens: the part of `prompt_tokens` that came from a cache.
+        cache_write_tokens: the part of `prompt_tokens` that a provider bills for putting it into its cache.
     """
 
     split: str | None
@@ -52,6 +53,7 @@ class Completion:
     prompt_tokens: int = 0
     cached_tokens: int = 0
     completion_tokens: int = 0
+    cache_write_tokens: int = 0
 
     def as_record(self) -> dict[str, Any]:
         return dict(vars(self))  # not `asdict`: it copies every candidate, a third of a fast arm's time

@@ -66,7 +66,9 @@ def threshold_for(confidence: npt.ArrayLike, correct: npt.ArrayLike, target_accu
     return float(reached.min()) if len(reached) else None
 
 
-def threshold_for_use(confidence: npt.ArrayLike, right: npt.ArrayLike, target: float) -> float:
+def threshold_for_use(
+    confidence: npt.ArrayLike, right: npt.ArrayLike, target: float, order: npt.ArrayLike | None = None
+) -> float:
     """The lowest threshold at which new rows should be right at the `target` accuracy; infinite if there is none.
 
     The accuracy above a threshold is estimated as the mean of two values: the accuracy on these rows, and the mean
@@ -78,9 +80,11 @@ def threshold_for_use(confidence: npt.ArrayLike, right: npt.ArrayLike, target: f
             `postprocessing.calibration.cross_fit`.
         right: whether their answers were right.
         target: the accuracy to reach, 0 to 1.
+        order: scores that the threshold is one of, if rows are not ordered by their confidence.
     """
     given = np.asarray(confidence, dtype=np.float64)
-    found = threshold_for(given, (given + np.asarray(right, dtype=np.float64)) / 2, target)
+    estimate = (given + np.asarray(right, dtype=np.float64)) / 2
+    found = threshold_for(given if order is None else order, estimate, target)
     return float("inf") if found is None else found
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from openai.types import Batch
 
 from tillmap.core.files import write_text
-from tillmap.providers.client import Service
+from tillmap.providers.client import Service, field_hint
 
 logger = logging.getLogger(__name__)
 
@@ -65,4 +65,6 @@ def failure(line: dict[str, Any]) -> str | None:
         return None
     body = response.get("body")
     error = error or (body.get("error") if isinstance(body, dict) else None) or {}
-    return f"{error.get('code') or response.get('status_code')}: {error.get('message', 'no message')}"[:500]
+    said = f"{error.get('code') or response.get('status_code')}: {error.get('message', 'no message')}"[:500]
+    hint = field_hint(error.get("code"), error.get("param"))
+    return f"{said}; {hint}" if hint else said

@@ -83,7 +83,7 @@ class _Run:
         self._service, self._chat, self._limits, self._tries, self._state = service, chat, limits, tries, state
         self._name = state.service["run"]
         counter = TokenCounter(chat.model)
-        self._tokens = {row: counter.prompt(question.messages) for row, question in self._questions.items()}
+        self._tokens = {row: counter.likely_prompt(question.messages) for row, question in self._questions.items()}
         self._bytes = {row: len(self._line(row)) for row in self._questions}
         self._enqueued_tokens = limits.enqueued_tokens
         self._answered: dict[str, Completion] = {}

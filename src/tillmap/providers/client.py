@@ -30,6 +30,7 @@ T = TypeVar("T")
 _RETRIES = 4  # by the openai client itself, seconds apart; it respects Retry-After
 _MAX_READS = 60  # failed reads in a row, `poll_seconds` apart, before a run stops; another run resumes it
 MIN_LOOKS = 5  # for something just created, even if each look takes longer than `settle_seconds`
+_OF_A_FIELD = ("unsupported_parameter", "unsupported_value")
 _TRANSIENT = (408, 409, 429)  # request timeout, conflict, too many requests
 
 
@@ -106,10 +107,9 @@ class Service:
         status = getattr(error, "status_code", None)
         if status is None:
             return ProviderError(f"{self.base_url} can't be reached ({said}); what is under way goes on: run again")
-        hint = {
+        hint = field_hint(error.code, error.param) or {
             401: f"check the key in {self.key_variable}",
-            403: "this organisation may not be allowed to tune: set train_openai.tuned_model to a model tuned earlier, "
-            "or the arm's `mode` to retrieved",
+            403: "the key's organisation or project may not use this model: check `openai.model` and its permissions",
             404: "check the arm's `model` and provider.base_url",
             429: "check the account's credit and limits, then run again",
         }.get(status, "run again to continue" if status >= 500 else "see docs/openai.md")
@@ -118,6 +118,13 @@ class Service:
     def redact(self, text: str) -> str:
         """Replace the key, for texts that are logged or saved."""
         return text.replace(self._key, "[key]")
+
+
+def field_hint(code: str | None, field: str | None) -> str | None:
+    """What to do if the model does not accept a field of the request; None if an error is about something else."""
+    if field and code in _OF_A_FIELD:
+        return f"the model does not take this: `openai.request: {{{field}: null}}` leaves it out"
+    return None
 
 
 def is_passing(error: BaseException) -> bool:

@@ -2,19 +2,21 @@
 
 import logging
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import ROUND_HALF_UP, Decimal
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from tillmap.core.completions import Message
-from tillmap.core.errors import ResourceError
+from tillmap.core.errors import ParamsError, ResourceError
 
 if TYPE_CHECKING:
     import tiktoken
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 _MILLION = 1_000_000
 # Tokens that OpenAI's chat format adds: start, role, separator and end of each message. A prompt also contains the
@@ -24,61 +26,89 @@ _BEFORE_ANSWER = 3
 # Letters, up to three digits, underscores, signs, or line ends: "milk 500 g | 2.99" has milk, 500, g, |, 2, ., 99.
 _PIECE = re.compile(r"[^\W\d_]+|\d{1,3}|_+|[^\w\s]+|[\r\n]+")
 _LETTERS_PER_TOKEN = 4
-_NEWEST_ENCODING = "o200k_base"
+# The counts of a completion that a bill is made of, in the order of `TokenPrices.cost`.
+TOKENS = ("prompt_tokens", "cached_tokens", "completion_tokens", "cache_write_tokens")
 
 
 @dataclass(frozen=True)
 class TokenPrices:
-    """US dollars per million tokens."""
+    """US dollars per million tokens. `cache_write` is for prompt tokens that the provider keeps in its cache."""
 
     input: Decimal
     cached_input: Decimal
     output: Decimal
+    cache_write: Decimal
 
     @classmethod
-    def of(cls, values: Mapping[str, float]) -> "TokenPrices":
-        """Make prices from params. A float such as 0.15 counts as exactly 0.15."""
-        return cls(*(_exact(values[name]) for name in ("input", "cached_input", "output")))
+    def of(cls, values: Mapping[str, float | None]) -> "TokenPrices":
+        """Make prices from params. 0.15 counts as exactly 0.15. Without a `cache_write` it is `input`."""
+        written = values.get("cache_write")
+        prices = [values["input"], values["cached_input"], values["output"], written]
+        return cls(*(_exact(values["input"] if price is None else price) for price in prices))  # type: ignore[arg-type]
 
-    def cost(self, prompt_tokens: int, cached_tokens: int, completion_tokens: int) -> Decimal:
-        """Cost in unrounded dollars. `cached_tokens` are part of `prompt_tokens`."""
-        fresh = prompt_tokens - cached_tokens
-        total = fresh * self.input + cached_tokens * self.cached_input + completion_tokens * self.output
-        return total / _MILLION
+    def cost(
+        self, prompt_tokens: int, cached_tokens: int, completion_tokens: int, cache_write_tokens: int = 0
+    ) -> Decimal:
+        """Cost in unrounded dollars. `cached_tokens` and `cache_write_tokens` are parts of `prompt_tokens`."""
+        fresh = prompt_tokens - cached_tokens - cache_write_tokens
+        read = fresh * self.input + cached_tokens * self.cached_input + cache_write_tokens * self.cache_write
+        return (read + completion_tokens * self.output) / _MILLION
+
+    def at_most(self, prompt_tokens: int, completion_tokens: int) -> Decimal:
+        """The most that so many tokens cost, in unrounded dollars, whatever the provider's cache does."""
+        dearest = max(self.input, self.cached_input, self.cache_write)
+        return (prompt_tokens * dearest + completion_tokens * self.output) / _MILLION
 
 
 @dataclass(frozen=True)
 class PriceList:
-    """A provider's prices for one model on a date: tuned and untuned, immediate and in batches."""
+    """A provider's prices for one model on a date: tuned and untuned, immediate and in batches. None: not known."""
 
     date: str
     source: str
-    training: Decimal
-    tuned: TokenPrices
-    tuned_batch: TokenPrices
+    training: Decimal | None
+    tuned: TokenPrices | None
+    tuned_batch: TokenPrices | None
     untuned: TokenPrices
     untuned_batch: TokenPrices
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> "PriceList":
         """Make a price list from the `prices` block of params."""
+        tuned, tuned_batch = (values[name] and TokenPrices.of(values[name]) for name in ("tuned", "tuned_batch"))
         return cls(
             values["date"],
             values["source"],
-            _exact(values["training"]),
-            *(TokenPrices.of(values[name]) for name in ("tuned", "tuned_batch", "untuned", "untuned_batch")),
+            None if values["training"] is None else _exact(values["training"]),
+            tuned,
+            tuned_batch,
+            *(TokenPrices.of(values[name]) for name in ("untuned", "untuned_batch")),
         )
 
     def token_prices(self, *, tuned: bool, batch: bool) -> TokenPrices:
-        """The token prices of a tuned or untuned model, in a batch or immediate."""
-        return getattr(self, ("tuned" if tuned else "untuned") + ("_batch" if batch else ""))  # type: ignore[no-any-return]
+        """The token prices of a tuned or untuned model, in a batch or immediate. Raises ParamsError without a price."""
+        name = ("tuned" if tuned else "untuned") + ("_batch" if batch else "")
+        prices: TokenPrices | None = getattr(self, name)
+        return _known(prices, name)
 
     def tuning_cost(self, tokens: int) -> Decimal:
-        """Cost in unrounded dollars of the billed training tokens: those of all examples, times the epochs."""
-        return tokens * self.training / _MILLION
+        """Cost in unrounded dollars of the billed training tokens: those of all examples, times the epochs.
+
+        Raises ParamsError without a price, unless there are no tokens.
+        """
+        return tokens * _known(self.training, "training") / _MILLION if tokens else Decimal(0)
 
     def origin(self) -> dict[str, str]:
         return {"date": self.date, "source": self.source}
+
+
+def _known(price: T | None, name: str) -> T:
+    if price is None:
+        raise ParamsError(
+            f"provider.prices.{name} is null: nothing can be tuned, or a tuned model be asked, without a price. "
+            "`tillmap profile openai-tuned` has OpenAI's; for another provider set its own (0 if it is free)"
+        )
+    return price
 
 
 def cents(amount: Decimal) -> float:
@@ -102,20 +132,22 @@ def _encoding_of(model: str) -> "tiktoken.Encoding | None":
     try:
         import tiktoken
 
-        try:
-            return tiktoken.encoding_for_model(model)
-        except KeyError:  # not a name of OpenAI's, but another provider's
-            return tiktoken.get_encoding(_NEWEST_ENCODING)
-    except (ImportError, OSError, ValueError) as error:
-        logger.info("tokens are estimated: the encoding of %s is not available (%s)", model, type(error).__name__)
+        return tiktoken.encoding_for_model(model)
+    except (ImportError, OSError, ValueError, KeyError) as error:  # KeyError: tiktoken does not know the model
+        logger.info(
+            "the encoding of %s is not available (%s): a bill is bounded by bytes, which are 3 to 5 times as many",
+            model,
+            type(error).__name__,
+        )
         return None
 
 
 class TokenCounter:
-    """Counts a chat's tokens with the model's own encoding, or estimates them if it is not available, say offline.
+    """Counts a chat's tokens with the model's own encoding, or their most if it is not available.
 
-    The estimate counts four letters, three digits or a run of signs as one token. On receipt lines with their labels it
-    is 8 to 12% above o200k_base; on abbreviated words alone it can be as much below.
+    It is not available offline, and for models that tiktoken does not know. Then every byte (of UTF-8) counts as a
+    token: each token of a byte-level encoding, as all of OpenAI's are, stands for one byte or more. Receipt lines have
+    3 to 5 bytes per token, so a bill is as many times lower than this bound.
     """
 
     def __init__(self, model: str) -> None:
@@ -123,29 +155,52 @@ class TokenCounter:
 
     @property
     def method(self) -> str:
-        """How tokens are counted: the encoding's name, or `estimate`."""
-        return "estimate" if self._encoding is None else self._encoding.name
+        """How tokens are counted: the encoding's name, or `bytes`."""
+        return "bytes" if self._encoding is None else self._encoding.name
 
     def text(self, text: str) -> int:
+        """The tokens of a text, or their most."""
         if self._encoding is not None:
             return len(self._encoding.encode(text, disallowed_special=()))
-        return sum(-(-len(piece) // _LETTERS_PER_TOKEN) if piece.isalpha() else 1 for piece in _PIECE.findall(text))
+        return len(text.encode(errors="surrogatepass"))  # half a surrogate pair is sent as a sign of three bytes
 
     def example(self, messages: Sequence[Message]) -> int:
-        """Tokens billed for a training example in one epoch."""
+        """Tokens billed for a training example in one epoch, or their most."""
         return sum(self.text(message["content"]) + _AROUND_MESSAGE for message in messages)
 
     def prompt(self, messages: Sequence[Message]) -> int:
-        """Tokens billed for a prompt."""
+        """Tokens billed for a prompt, or their most."""
         return self.example(messages) + _BEFORE_ANSWER
+
+    def likely_prompt(self, messages: Sequence[Message]) -> int:
+        """Tokens of a prompt, or an estimate of them. For a provider's queue: with the most, batches were too small.
+
+        The estimate counts four letters, three digits or a run of signs as one token. On receipt lines with their
+        labels it is 8 to 12% above o200k_base; on abbreviated words alone it can be as much below.
+        """
+        if self._encoding is not None:
+            return self.prompt(messages)
+        likely = _BEFORE_ANSWER
+        for message in messages:
+            pieces = _PIECE.findall(message["content"])
+            likely += sum(-(-len(piece) // _LETTERS_PER_TOKEN) if piece.isalpha() else 1 for piece in pieces)
+            likely += _AROUND_MESSAGE
+        return likely
 
 
 def max_cost(
-    questions: Iterable[Sequence[Message]], counter: TokenCounter, max_new_tokens: int, prices: TokenPrices
-) -> tuple[int, Decimal]:
-    """Prompt tokens of all questions, and the dollars they cost if every answer has the maximum length."""
-    lengths = [counter.prompt(messages) for messages in questions]
-    return sum(lengths), prices.cost(sum(lengths), 0, len(lengths) * max_new_tokens)
+    messages: Sequence[Message], counter: TokenCounter, answer_tokens: int, prices: TokenPrices, schema: str = ""
+) -> Decimal:
+    """The most that one question costs, in unrounded dollars.
+
+    Args:
+        messages: the question.
+        counter: of the model.
+        answer_tokens: the longest answer that the request allows.
+        prices: of the model.
+        schema: what the request has beside its messages that is billed as part of the prompt.
+    """
+    return prices.at_most(counter.prompt(messages) + counter.text(schema), answer_tokens)
 
 
 @dataclass(frozen=True)
@@ -172,13 +227,13 @@ def bill(
     """Compute one arm's entry in the ledger of costs.
 
     Args:
-        asked: what `infer` measured: rows, rows_per_second, prompt_tokens, cached_tokens, completion_tokens, device
-            ("gpu" or "cpu") and, for a paid provider, batch, tuned and estimated_usd.
+        asked: what `infer` measured: rows, rows_per_second, the tokens of `TOKENS`, device ("gpu" or "cpu") and, for a
+            paid provider, batch, tuned and estimated_usd.
         rates: what your own machines cost.
         prices, job: of a paid provider; `job` is the record of `train_openai`.
         training: seconds and device, for a model trained on your own machine.
     """
-    tokens = {name: int(asked.get(name, 0)) for name in ("prompt_tokens", "cached_tokens", "completion_tokens")}
+    tokens = {name: int(asked.get(name, 0)) for name in TOKENS}
     api, tuned = Decimal(0), Decimal(0)
     entry: dict[str, Any] = {"rows": asked["rows"], **tokens}
     if prices is not None and job is not None:

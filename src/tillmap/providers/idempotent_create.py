@@ -82,7 +82,7 @@ def create_once(
             found = create()
         except openai.APIError as error:
             failure = error
-            if _misses_file(error):
+            if misses_file(error):
                 state.update(key, asked=None)
                 service.pause()
             elif is_passing(error):
@@ -109,7 +109,7 @@ def _look(service: Service, find: Callable[[], T | None], since: float | None) -
         time.sleep(min(service.poll_seconds, 5.0))
 
 
-def _misses_file(error: openai.APIError) -> bool:
+def misses_file(error: openai.APIError) -> bool:
     """Whether a request failed because not all of the provider's servers know the uploaded file yet."""
     said = error.message.lower()
     return (

@@ -45,10 +45,8 @@ def ask_provider(
     key, ProviderError if the provider refuses, ResourceError if the questions may cost more than the budget.
     """
     tuned, batch = job["mode"] == "tuned", settings.engine == "openai_batch"
-    chat = ChatSettings(job["model"], generation, stop=stop, constraint=settings.constraint, more=settings.request)
-    asked = (question.messages for question in questions)
-    prices = prices_of(provider, settings, job)
-    _, most = max_cost(asked, TokenCounter(job["model"]), settings.max_new_tokens, prices)
+    chat = _chat_settings(settings, job, generation, stop)
+    most = sum(max_costs(provider, settings, job, questions, generation), Decimal(0))
     require_budget(f"answering {len(questions)} rows", most, provider.budget_usd, Decimal(str(job["usd"])))
     model = {"base_url": provider.base_url, "suffix": provider.suffix, "engine": settings.engine}
     # Do not rename these keys: an unfinished run that was paid for would not be found again.
@@ -76,6 +74,28 @@ def ask_provider(
 
     answers = answer_missing(questions, model_key, ask, desc)
     return answers, {"tuned": tuned, "batch": batch, "estimated_usd": cents(most)}
+
+
+def max_costs(
+    provider: Provider,
+    settings: Any,
+    job: Mapping[str, Any],
+    questions: Sequence[Question],
+    generation: Generation,
+) -> list[Decimal]:
+    """The most that each question costs, in unrounded dollars. The arguments are those of `ask_provider`."""
+    counter, prices = TokenCounter(job["model"]), prices_of(provider, settings, job)
+    chat = _chat_settings(settings, job, generation)
+    return [
+        max_cost(question.messages, counter, chat.answer_tokens, prices, chat.schema(question))
+        for question in questions
+    ]
+
+
+def _chat_settings(
+    settings: Any, job: Mapping[str, Any], generation: Generation, stop: tuple[str, ...] = ()
+) -> ChatSettings:
+    return ChatSettings(job["model"], generation, stop=stop, constraint=settings.constraint, more=settings.request)
 
 
 def service_of(provider: Provider) -> Service:

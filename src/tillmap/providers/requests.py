@@ -29,7 +29,7 @@ class ChatSettings:
         constraint: how to restrict a question to its allowed answers: `structured_outputs` is vLLM's own field,
             `json_schema` OpenAI's.
         more: fields added to every request. None removes a field, for models that do not accept `stop`, `temperature`
-            or `max_tokens`.
+            or `logprobs`. A text that `stop` would have ended is cut here.
     """
 
     model: str
@@ -39,13 +39,24 @@ class ChatSettings:
     constraint: Constraint = "off"
     more: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def answer_tokens(self) -> int:
+        """The most tokens of an answer. Raises ParamsError if `more` leaves no field that limits them."""
+        limits = {"max_completion_tokens": self.generation.max_new_tokens, **self.more}
+        found = [limits[name] for name in ("max_completion_tokens", "max_tokens") if limits.get(name) is not None]
+        if not found:
+            raise ParamsError(
+                "openai.request removes max_completion_tokens; add max_tokens, which limits an answer, too"
+            )
+        return int(max(found))
+
     def body(self, question: Question) -> dict[str, Any]:
         """The JSON body of a request. Raises ParamsError if a question has too many allowed answers for a schema."""
         drawn = self.generation.temperature > 0
         body: dict[str, Any] = {
             "model": self.model,
             "messages": question.messages,
-            "max_tokens": self.generation.max_new_tokens,
+            "max_completion_tokens": self.generation.max_new_tokens,
             "temperature": self.generation.temperature,
             "stop": list(self.stop) or None,
             "seed": self.generation.seed_for(question) if drawn else None,
@@ -63,6 +74,9 @@ class ChatSettings:
             text = message.get("content") or ""
             if self.constraint == "json_schema" and self.generation.allowed(question) and text:
                 text = json.loads(text)["answer"]
+            elif self.more.get("stop", self.stop) is None:
+                for stop in self.stop:
+                    text = text.lstrip().partition(stop)[0]
             if not text and message.get("refusal"):
                 return failed(question, f"refused: {message['refusal']}"[:500])
             details = usage.get("prompt_tokens_details") or {}
@@ -72,10 +86,16 @@ class ChatSettings:
                 logprob=_logprob(choice),
                 prompt_tokens=int(usage.get("prompt_tokens") or 0),
                 cached_tokens=int(details.get("cached_tokens") or 0),
+                cache_write_tokens=int(details.get("cache_write_tokens") or 0),
                 completion_tokens=int(usage.get("completion_tokens") or 0),
             )
         except (LookupError, TypeError, ValueError, AttributeError) as error:
             return failed(question, f"not a chat completion: {type(error).__name__} {error}"[:500])
+
+    def schema(self, question: Question) -> str:
+        """The part of a request beside the messages that is billed as part of the prompt; empty if there is none."""
+        told = self._constrained(self.generation.allowed(question)).get("response_format")
+        return json.dumps(told, ensure_ascii=False) if told else ""
 
     def _constrained(self, answers: tuple[str, ...] | None) -> dict[str, Any]:
         if not answers or self.constraint == "off":

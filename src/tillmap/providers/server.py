@@ -8,7 +8,7 @@ import openai
 from pyrate_limiter import InMemoryBucket, Limiter, Rate
 
 from tillmap.core.completions import Completion, Question, failed
-from tillmap.providers.client import Service, is_passing
+from tillmap.providers.client import Service, field_hint, is_passing
 from tillmap.providers.requests import ChatSettings
 
 # Bad request, too large, unprocessable: errors of one question. Any other refusal is about the key, the model or the
@@ -33,7 +33,7 @@ class ServerEngine:
     def answer(self, questions: Sequence[Question]) -> list[Completion]:
         """Answer the questions, in order. A question that the server cannot answer gets an `error`.
 
-        Raises ProviderError if the server refuses the key, the model or the address.
+        Raises ProviderError if the server refuses the key, the model, the address or a field of the requests.
         """
         with ThreadPoolExecutor(self._concurrency) as pool:
             return list(pool.map(self._ask, questions))
@@ -47,7 +47,8 @@ class ServerEngine:
             response = self._service.client.post("/chat/completions", body=body, cast_to=object)
         except openai.APIError as error:
             told = self._service.explain(error)
-            if is_passing(error) or getattr(error, "status_code", None) in _OF_THE_QUESTION:
+            of_every_question = field_hint(error.code, error.param)
+            if is_passing(error) or (getattr(error, "status_code", None) in _OF_THE_QUESTION and not of_every_question):
                 return failed(question, str(told)[:500])
             raise told from error
         return self._chat.completion(question, response if isinstance(response, dict) else {})

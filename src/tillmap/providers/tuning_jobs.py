@@ -5,12 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import openai
 from openai.types.fine_tuning import FineTuningJob
 from openai.types.fine_tuning.job_create_params import Method
 from tqdm import tqdm
 
 from tillmap.providers.client import ProviderError, Service
-from tillmap.providers.idempotent_create import KEY, RUN, create_once, jobs_of, upload
+from tillmap.providers.idempotent_create import KEY, RUN, create_once, jobs_of, misses_file, upload
 from tillmap.providers.state import RunState, own_run
 
 logger = logging.getLogger(__name__)
@@ -47,18 +48,36 @@ def tune(service: Service, examples: Path, tuning: Tuning, folder: Path, run: st
     job of this run that is under way or done is taken over; after a failed or cancelled job, another one is created.
 
     Returns `job` (its id), `model` (the tuned model's name) and `trained_tokens` (None if the provider does not say).
-    Raises ProviderError if the provider refuses, or if the job fails or is cancelled.
+    Raises ProviderError if the provider refuses (with the alternatives, if it does not tune this model for this
+    organisation), or if the job fails or is cancelled.
     """
     with own_run(folder) as state:
         state.set_service(base_url=service.base_url, key_variable=service.key_variable, run=run)
-        jobs = jobs_of(service, run)
-        lost = [key for key, job in jobs.items() if job.status in ("failed", "cancelled")]
-        going = [job for key, job in jobs.items() if key not in lost]
-        key = f"{run}-{len(lost)}"
-        job = going[0] if going else _create(service, state, examples, tuning, key)
+        try:
+            jobs = jobs_of(service, run)
+            lost = [key for key, job in jobs.items() if job.status in ("failed", "cancelled")]
+            going = [job for key, job in jobs.items() if key not in lost]
+            key = f"{run}-{len(lost)}"
+            job = going[0] if going else _create(service, state, examples, tuning, key)
+        except ProviderError as error:
+            if not _is_closed(error.__cause__):
+                raise
+            raise ProviderError(
+                f"{str(error).rpartition('; ')[0]}. {tuning.model} can't be tuned with this key, and nothing was paid: "
+                "ask an untuned model (`tillmap profile openai` sets openai.mode to retrieved), or name a model tuned "
+                "earlier in train_openai.tuned_model"
+            ) from error
         key = (job.metadata or {}).get(KEY, key)
         state.update(key, kind="job", id=job.id)
         return _follow(service, state, key, job)
+
+
+def _is_closed(error: BaseException | None) -> bool:
+    """Whether a provider refused to tune at all, or to tune this model: by permission, or as if there were no such."""
+    if not isinstance(error, openai.APIStatusError):
+        return False
+    refused = error.status_code in (403, 404) and not misses_file(error)
+    return refused or error.code in ("model_not_available", "training_not_available")
 
 
 def _create(service: Service, state: RunState, examples: Path, tuning: Tuning, key: str) -> FineTuningJob:

@@ -1,0 +1,73 @@
+"""The judge: which rows the free arms disagree about, and the question that shows a model what each of them says."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from tillmap.core.completions import Message
+from tillmap.core.taxonomy import Key, LabelPath
+from tillmap.llm.interface.answer_formats import AnswerFormat
+from tillmap.llm.interface.prompting import Example
+from tillmap.postprocessing.calibration import CandidateScores
+
+_SAY = "Labellers do not agree about the last line. Each says, with its confidence:"
+_PICK = "Pick one of these, with a line that has it where one is known:"
+_ANSWER = 'Answer with one of them, then "because" and your reason in a few words.'
+_BECAUSE = " because "
+
+
+def agreement(scores: Mapping[str, CandidateScores], keys: Sequence[Key]) -> npt.NDArray[np.bool_]:
+    """Whether all free arms find the same path most probable for each row. An arm without an answer does not count."""
+    agree = [len({ranked[0][0] for arm in scores.values() if (ranked := arm.get(key))}) <= 1 for key in keys]
+    return np.array(agree, dtype=bool)
+
+
+def route_scores(confidence: npt.NDArray[np.float64], agree: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
+    """Scores by which rows are routed, the lowest first: rows without agreement up to 0.5, the others above.
+
+    Within each half the rows keep the order of their confidence. So a threshold up to 0.5 asks about disagreements
+    alone. It is higher only if agreement does not reach the target accuracy; then rows are asked that the arms agree
+    about with low confidence.
+    """
+    return (confidence + agree) / 2
+
+
+def show_opinions(
+    messages: Sequence[Message],
+    scores: Mapping[str, CandidateScores],
+    key: Key,
+    *,
+    candidates: Sequence[LabelPath],
+    examples: Sequence[Example],
+    answer_format: AnswerFormat,
+) -> list[Message]:
+    """A question with each arm's answer and confidence, and the candidates with a neighbour's line as evidence.
+
+    Args:
+        messages: the question, whose last message ends with the item.
+        scores: of the free arms.
+        key: the row (split, id).
+        candidates: the paths to pick from, the most likely first.
+        examples: the row's neighbours, the nearest first.
+        answer_format: writes the paths.
+    """
+    *before, last = messages
+    lines = {example.path: example.item.description for example in reversed(examples)}
+    said = [
+        f"{arm}: {answer_format.encode(ranked[0][0])} ({ranked[0][1]:.2f})"
+        for arm, ranks in scores.items()
+        if (ranked := ranks.get(key))
+    ]
+    listed = [
+        answer_format.encode(path) + (f' ("{" ".join(lines[path].split())}")' if path in lines else "")
+        for path in candidates
+    ]
+    content = "\n".join([_SAY, *said, "", _PICK, *listed, "", _ANSWER, "", last["content"]])
+    return [*before, {"role": last["role"], "content": content}]
+
+
+def split_reason(text: str) -> tuple[str, str | None]:
+    """An answer and its reason; None if it gives none, as where the allowed answers leave no room for one."""
+    answer, _, reason = text.partition(_BECAUSE)
+    return answer.rstrip(" ,.;"), reason.strip() or None

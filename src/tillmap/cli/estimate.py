@@ -1,0 +1,161 @@
+"""`tillmap estimate`: hours and dollars of the local language models on a GPU, before you rent it."""
+
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple, TypeVar
+
+import pandas as pd
+import typer
+
+from tillmap.arms import schema
+from tillmap.config import paths
+from tillmap.config.params import read_params
+from tillmap.core.errors import InputError, ParamsError
+from tillmap.core.files import read_json
+from tillmap.llm.limits import CARDS, SHAPES, Card, Shape, answering_seconds, tuning_seconds
+from tillmap.tuning.recipes import RECIPES
+
+T = TypeVar("T")
+
+# Of the limit. Tuning: an H100 reached a quarter of its datasheet with batches of 64 (docs/gpu.md). Answering was not
+# measured with vLLM; this is the project's goal for an H100. GradientGurus' 30 minutes on an A40 are 0.77 of its limit.
+TRAINING_SHARE, ANSWERING_SHARE = 0.25, 0.4
+
+# Tokens on the contest's rows with Llama 3's tokenizer: of a training example, of a question and of an answer, its end
+# included. A rag question has five examples; 32 of its tokens are the same in all, and cached.
+CONTEST = {
+    ("llama", "ours"): (47, 38, 9),
+    ("llama", "gradientgurus"): (79, 42, 37),
+    ("rag", "ours"): (0, 241, 10),
+    ("rag", "gradientgurus"): (0, 462, 37),
+}
+_CACHED = {"llama": 0, "rag": 32}
+
+
+class Work(NamedTuple):
+    """One thing that a GPU does: how many rows of how many tokens, and the least seconds for all of them."""
+
+    arm: str
+    recipe: str
+    what: str
+    rows: int
+    tokens: str
+    source: str
+    seconds: float
+    share: float
+
+
+def estimate(
+    gpu: Annotated[str, typer.Option(help=f"The GPU: {', '.join(CARDS)}.")],
+    model: Annotated[str, typer.Option(help=f"The model's shape: {', '.join(SHAPES)}.")] = "llama3-8b",
+    rows: Annotated[int | None, typer.Option(min=1, help="Rows to answer. As shipped, your test rows.")] = None,
+    train_rows: Annotated[int | None, typer.Option(min=1, help="Training examples. As shipped, all you have.")] = None,
+    usd_per_hour: Annotated[float | None, typer.Option(min=0, help="As shipped, costs.gpu_usd_per_hour.")] = None,
+) -> None:  # fmt: skip
+    """Estimate the hours and dollars of `llama` and `rag` on a GPU.
+
+    The limit is what the GPU's operations and bytes per second allow. What to expect is a share of it. Rows, and the
+    tokens of the recipe in params.yaml, are those of your last run (metrics/); other tokens are the contest's.
+    """
+    card, shape = _known(gpu.lower(), CARDS, "gpu"), _known(model, SHAPES, "model")
+    params = read_params(paths.PARAMS, schema())
+    recipes = {"llama": params.llama.recipe, "rag": params.rag.recipe}  # type: ignore[attr-defined]
+    usd = usd_per_hour if usd_per_hour is not None else params.costs.gpu_usd_per_hour or card.usd_per_hour
+    if usd is None:
+        raise ParamsError(f"no price of the {card.name} is known: add --usd-per-hour, or set costs.gpu_usd_per_hour")
+    answered = rows or _count(paths.METRICS / "ingest.json", "ingest", "test_rows", "--rows")
+    trained = train_rows or _count(
+        paths.METRICS / "prompts/llama.json", "prompts", "llama", "all", "rows", "--train-rows"
+    )
+    typer.echo(f"{card.name}: {card.flops / 1e12:g} TFLOP/s, {card.bandwidth / 1e9:g} GB/s, {card.memory_gb} GB")
+    typer.echo(f"{model}: {shape.gib:.1f} GiB in 16 bit")
+    typer.echo(f"{answered:,} rows to answer, {trained:,} to train on, ${usd:.2f} an hour\n")
+    typer.echo(_table(list(_work(shape, card, recipes, answered, trained)), usd) + "\n")
+    if usd == card.usd_per_hour:
+        typer.echo(f"The price is RunPod's of {card.priced}; yours: --usd-per-hour.")
+    if shape.gib * 2**30 > 0.9 * card.memory_gb * 1e9:
+        typer.echo("The model does not fit on this GPU in 16 bit. In 4 bit it takes a quarter, and is not faster.")
+    typer.echo(
+        f"Expected: training at {TRAINING_SHARE} of the limit, answering at {ANSWERING_SHARE}. Downloading, "
+        "loading and compiling come on top."
+    )
+
+
+def _known(name: str, known: Mapping[str, T], option: str) -> T:
+    if name not in known:
+        raise ParamsError(f"--{option} {name} is not known; expected one of {', '.join(known)}")
+    return known[name]
+
+
+def _count(file: Path, *keys: str) -> int:
+    """A number of a metrics file. The last of `keys` is the option that replaces it."""
+    *names, option = keys
+    found: Any = read_json(file) if file.is_file() else {}
+    for name in names:
+        found = found.get(name, {}) if isinstance(found, dict) else {}
+    if not isinstance(found, int):
+        raise InputError(f"{file} does not say how many rows there are; run `dvc repro`, or add {option}")
+    return found
+
+
+def _work(shape: Shape, card: Card, recipes: dict[str, str], answered: int, trained: int) -> Iterator[Work]:
+    for (arm, recipe), (example, question, answer) in CONTEST.items():
+        pilot = _pilot(arm) if recipes[arm] == recipe else None
+        if example:
+            epochs = RECIPES[recipe].epochs
+            tokens, source = (pilot["example"], "your run") if pilot and pilot["example"] else (example, "contest")
+            seconds = tuning_seconds(shape, card, tokens * trained * epochs)
+            name = f"training, {epochs:g} epoch{'s' * (epochs != 1)}"
+            yield Work(arm, recipe, name, trained, f"{tokens:.0f}", source, seconds, TRAINING_SHARE)
+        asked, told, source = (
+            (pilot["question"], pilot["answer"], "your run") if pilot else (question, answer, "contest")
+        )
+        cached = 0 if pilot else _CACHED[arm]
+        each = answering_seconds(shape, card, asked, told, cached=cached)
+        yield Work(
+            arm, recipe, "answering", answered, f"{asked:.0f} + {told:.0f}", source, each * answered, ANSWERING_SHARE
+        )
+
+
+def _pilot(arm: str) -> dict[str, float] | None:
+    """Tokens per row of the last run, by the tokenizer of the model that it asked; None if the arm was off."""
+    file = paths.METRICS / "infer" / f"{arm}.json"
+    usage = read_json(file).get("infer", {}).get(arm, {}) if file.is_file() else {}
+    if not usage.get("rows") or not usage.get("prompt_tokens"):
+        return None
+    training = paths.METRICS / f"train_{arm}.json"
+    done = read_json(training).get(f"train_{arm}", {}) if training.is_file() else {}
+    sampled = read_json(paths.METRICS / "prompts" / f"{arm}.json")["prompts"][arm].get("sample", {}).get("rows", 0)
+    seen = sampled * done["recipe"]["epochs"] if done.get("tokens") else 0
+    return {
+        "question": usage["prompt_tokens"] / usage["rows"],
+        "answer": usage["completion_tokens"] / usage["rows"],
+        "example": done["tokens"] / seen if seen else 0.0,
+    }
+
+
+def _table(works: list[Work], usd_per_hour: float) -> str:
+    lines = []
+    for work in works:
+        least, likely = work.seconds / 3600, work.seconds / work.share / 3600
+        lines.append(
+            {
+                "arm": work.arm,
+                "recipe": work.recipe,
+                "work": work.what,
+                "rows": f"{work.rows:,}",
+                "tokens": work.tokens,
+                "tokens of": work.source,
+                "hours, least": _hours(least),
+                "expected": _hours(likely),
+                "dollars": f"{math.ceil(likely * usd_per_hour * 100) / 100:,.2f}",
+            }
+        )
+    align = ["left", "left", "left", "right", "right", "left", "right", "right", "right"]
+    table = pd.DataFrame(lines)
+    return str(table.to_markdown(index=False, tablefmt="simple", disable_numparse=True, colalign=align))
+
+
+def _hours(hours: float) -> str:
+    return f"{hours:,.2f}" if hours >= 0.01 else f"{hours:.4f}"

@@ -1,0 +1,49 @@
+"""benchmarks/gpu.py on a CPU, with the tiny shape: a GPU is measured with the same lines."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+from project import ROOT
+
+sys.path.insert(0, str(ROOT / "benchmarks"))
+
+import gpu
+
+from tillmap.llm.limits import Shape
+
+
+@pytest.fixture(scope="module")
+def card():
+    return gpu.ceilings(64, 2**16)
+
+
+def test_answering_is_measured_against_this_machines_limit(tiny, card):
+    found = gpu.answer(tiny, card, "ours", 4, "transformers")
+    assert found["speed"] > 0 and 0 < found["of_limit"] < 1
+    assert (found["unit"], found["rows"]) == ("rows/s", 4)
+
+
+def test_embedding_is_measured(tiny, card):
+    assert gpu.embed(tiny, card, 8)["speed"] > 0
+
+
+def test_a_checkpoint_has_the_shape_that_is_asked_for(tmp_path):
+    small = Shape(2, 64, 96, 4, 2, 49_152, head_dim=32)  # as in Qwen3, where heads are wider than hidden / heads
+    gpu.write_base(small, tmp_path / "base")
+    assert gpu.shape_of(tmp_path / "base").body == small.body
+
+
+def test_both_recipes_have_their_own_texts():
+    ours, theirs = (gpu.conversations(2, recipe) for recipe in ("ours", "gradientgurus"))
+    assert "|" in ours[0][-1]["content"] and json.loads(theirs[0][-1]["content"])
+
+
+@pytest.mark.slow
+def test_the_command_prints_one_table(tmp_path):
+    command = [sys.executable, ROOT / "benchmarks/gpu.py", "--rows", "8", "--json", tmp_path / "found.json"]
+    printed = subprocess.run(command, check=True, text=True, capture_output=True).stdout
+    assert all(f"\n{step} " in printed for step in gpu.STEPS)
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert found["train"]["unit"] == "tokens/s" and 0 < found["train"]["of_limit"] < 1
