@@ -51,10 +51,12 @@ compare: setup
 	dvc exp show --only-changed --drop \
 	  '$(SHOWN_ELSEWHERE)|$(OF_MERGED)|$(FILES)|.*\.(low|high|supergroup|group)$$|Created|State|Executor'
 
-# The SSH server that some tests push to. Installing it needs root.
+# The SSH server that some tests push to, and the browser that others open. Installing them needs root.
 SSHD := $(shell PATH="$$PATH:/usr/sbin:/usr/local/sbin" command -v sshd)
+BROWSER := $(shell command -v chromium || command -v google-chrome)
+MISSING := $(if $(SSHD),,openssh-server) $(if $(BROWSER),,chromium)
 servers:
-	$(if $(SSHD),,apt-get update -qq && apt-get install -y -qq --no-install-recommends openssh-server)
+	$(if $(strip $(MISSING)),apt-get update -qq && apt-get install -y -qq --no-install-recommends $(MISSING))
 
 # Kills every stage and fills its disk, many times; `make test-all` does so a few times.
 faults: setup
@@ -104,6 +106,6 @@ types: setup
 prune: setup
 	$(BIN)/tillmap prune
 
-# Deletes everything that the pipeline wrote. The cache and the environment are kept.
+# Deletes everything that the pipeline wrote. The cache, the environment and what people decided are kept.
 clean:
-	rm -rf data models plots
+	rm -rf models plots $(filter-out data/corrections%,$(wildcard data/*))

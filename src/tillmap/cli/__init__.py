@@ -5,7 +5,7 @@ import sys
 
 import typer
 
-from tillmap.cli import cancel, doctor, init, predict, private, profile, prune, submit, summary
+from tillmap.cli import cancel, doctor, init, predict, private, profile, prune, review, submit, summary
 from tillmap.core.errors import TillmapError
 
 _EXIT = """Exit codes: 0 success, 1 an error that you can fix (the message says how), 2 wrong options or arguments."""
@@ -19,8 +19,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 for command in (
-    init.init, predict.predict, submit.submit, summary.summary, doctor.doctor, profile.profile, cancel.cancel,
-    prune.prune, private.private,
+    init.init, predict.predict, review.review, submit.submit, summary.summary, doctor.doctor, profile.profile,
+    cancel.cancel, prune.prune, private.private,
 ):  # fmt: skip
     app.command(epilog=_EXIT)(command)
 
