@@ -105,7 +105,7 @@ def made(request, tmp_path_factory):
             infer.write_off(arm)
         postprocess.main(params)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(evaluate.reports, "draw", lambda *_: None)  # tests/test_report.py draws all shapes
+            patch.setattr(evaluate.reports, "draw", lambda *_: {})  # tests/test_report.py draws all shapes
             evaluate.main(params)
     return folder, levels
 

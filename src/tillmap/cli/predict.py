@@ -145,7 +145,7 @@ def predict(  # noqa: PLR0917 - the options of a command line
 def _require_outside(out: Path, feed: str) -> None:
     """Raise InputError if the output would overwrite the input, or a file that a stage writes."""
     place, here = out.resolve(), Path().resolve()
-    own = [name for name in ("data", "models", "metrics", "plots") if place.is_relative_to(here / name)]
+    own = [name for name in ("data", "models", "metrics", "plots", "report") if place.is_relative_to(here / name)]
     if own:
         raise InputError(f"{out}: {own[0]}/ belongs to the pipeline; write to another folder")
     if feed != "-" and place == Path(feed).resolve():

@@ -21,6 +21,7 @@ MODELS = Path("models")
 BASE = MODELS / "base"
 SEEN = MODELS / "seen.json"  # the retailers and words of the training subset
 CONFIDENCE = MODELS / "confidence"
+REPORT = Path("report")
 METRICS = Path("metrics")
 PLOTS = Path("plots")
 TABLE = PLOTS / "table.txt"
