@@ -21,7 +21,7 @@ from tillmap.retrieval import RETRIEVERS
 from tillmap.splitting.subsets import draw_pilot
 
 # Those of the arms and of the data are only shown.
-SHOWN = ("seed", "data.source", "split", "retrieval", "nearest", "linear", "rag", "llama", "openai")
+SHOWN = ("seed", "data.source", "nearest", "linear", "rag", "llama", "openai")
 PARAMS = (*SHOWN, "run", "review", "evaluate", "provider.prices", "costs", "vote.arms")
 
 

@@ -36,9 +36,7 @@ def make_tables(tests=TEST):
     predictions = {}
     for arm, wrong in (("free", (0,)), ("asked", (0, 1))):
         paths = LEVELS.paths(asked)
-        said = [
-            path if number % 3 not in wrong else (SCRIPT, TEA)[path == SCRIPT] for number, path in enumerate(paths)
-        ]
+        said = [path if number % 3 not in wrong else (SCRIPT, TEA)[path == SCRIPT] for number, path in enumerate(paths)]
         predictions[arm] = pd.concat([asked[["split", "id"]], LEVELS.columns(said)], axis=1).assign(
             confidence=np.linspace(0.05, 0.95, len(asked)), repair="none", in_tree=True, source=arm, status="ok"
         )

@@ -36,7 +36,7 @@ def test_of_many_rows_800_are_shown_the_scored_ones_if_there_are_enough():
 
 
 def test_a_row_has_every_arms_answer_and_what_it_was_made_of(made):
-    rows, predictions, shown = made
+    rows, _, shown = made
     assert shown["arms"] == ["free", "asked"] and shown["asks_model"] == ["asked"]
     assert len(shown["rows"]) == TEST + 40
     line = next(row for row in shown["rows"] if row["split"] == "test" and row["id"] == "1")

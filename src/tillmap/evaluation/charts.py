@@ -35,11 +35,11 @@ _WAYS = {  # titles of slices whose names are not enough
 _GREY = "0.45"
 _LINE, _EDGE = "0.92", "0.9"  # of the grid, and between the values of a slice
 _ON_CELLS = "0.05"  # dark, but not the black of the axes, which is light in a dark page; cells keep their colours
-# Colours of a page, which change when it is dark. The black of the axes and texts is that of the page's text.
+# Colours of a page, which change when it is dark
 _OF_PAGE = {_LINE: "var(--edge)", _EDGE: "var(--edge)", _GREY: "var(--muted)", "0.75": "var(--muted)"} | {
-    colour: f"var(--arm-{number})" for number, colour in enumerate(_COLOURS) if colour != "#000000"
+    colour: "var(--ink)" if colour == "#000000" else f"var(--arm-{number})" for number, colour in enumerate(_COLOURS)
 }
-_PAGE_INCHES = 5.2  # 374 px, so that letters keep their size on a phone
+_PAGE_INCHES = 4.6  # 331 px, so that letters keep their size on a phone
 _DPI = 150
 _ROW_INCHES = 0.3
 

@@ -25,7 +25,7 @@ from tillmap.postprocessing.calibration import Confidence
 
 TARGETS = (0.8, 0.9, 0.95)  # target accuracies of the answered rows
 OTHER = "other"  # the slice of rows without a catch-all path
-NOT_DRAWN = ("all", "level", "source", "in_tree")  # slices without a chart
+NOT_DRAWN = ("all", "source", "in_tree")  # slices without a chart
 Tables = Mapping[str, pd.DataFrame]
 
 

@@ -144,7 +144,13 @@ def rows_shown(
                 "answers": answers[key],
             }
             for key, given, path, labelled, scored, (text, retailer, price) in zip(
-                keys, shown, true, has_truth, _are_in(chosen, truth), facts.itertuples(index=False, name=None), strict=True
+                keys,
+                shown,
+                true,
+                has_truth,
+                _are_in(chosen, truth),
+                facts.itertuples(index=False, name=None),
+                strict=True,
             )
         ],
         "paths": paths.values(),
