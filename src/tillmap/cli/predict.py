@@ -76,6 +76,16 @@ def predict(  # noqa: PLR0917 - the options of a command line
             "arms, if the files are here]"
         ),
     ] = None,
+    explain: Annotated[
+        int | None,
+        typer.Option(
+            metavar="K",
+            min=1,
+            max=10,
+            help="Explain each answer with the K best paths, the K nearest labelled rows and the K words that spoke "
+            "most for it.",
+        ),
+    ] = None,
     budget: Annotated[
         float | None,
         typer.Option(min=0, help="The most dollars to spend on a paid arm. [default: provider.budget_usd]"),
@@ -101,8 +111,11 @@ def predict(  # noqa: PLR0917 - the options of a command line
     FILE has these columns: the id; the levels, empty where a path ends; code, with a taxonomy file that has codes;
     confidence (the probability that the whole path is right); repair (how the answer became a label path: none,
     folded, parsed, snapped or vote); in_tree (whether a training row has this path); source (the arm); and status
-    (ok, or empty or error if the arm gave no answer; such a row gets the labels of its neighbours). The last line
-    of the output shows how far the rows are from the training rows, and the expected accuracy.
+    (ok, or empty or error if the arm gave no answer; such a row gets the labels of its neighbours). --explain adds
+    candidates (path and share), neighbours (id, text, path and similarity; they need data/split and data/index) and
+    words (word, and what it adds to the answer's score; of the linear arm).
+
+    The last line of the output shows how far the rows are from the training rows, and the expected accuracy.
     """
     from tillmap.catalogue.formats import format_of
     from tillmap.serving.batch import label_feed
@@ -131,9 +144,11 @@ def predict(  # noqa: PLR0917 - the options of a command line
             name="standard input" if feed == "-" else None,
         )
         labeller = open_arm(arm.value, params, confidence)
-        done = label_feed(labeller, source, out, target)
+        done = label_feed(labeller, source, out, target, explain or 0)
         source.list_bad(out)
-    columns = answer_columns(source.id_name, labeller.tree.levels, codes=bool(labeller.tree.codes))
+    columns = answer_columns(
+        source.id_name, labeller.tree.levels, codes=bool(labeller.tree.codes), explained=explain is not None
+    )
     for name, written in columns.items():
         if name != written:
             typer.echo(f"the column {name} has your ids, so the arm's own is called {written}")

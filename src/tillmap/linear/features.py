@@ -1,5 +1,6 @@
 """Features of an item: character n-grams with and without vowels, words, price, retailer, and sizes in the text."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
@@ -7,8 +8,9 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from scipy.sparse import csr_matrix, hstack
-from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
 
 from tillmap.core.errors import InputError, ModelError
 from tillmap.core.quantities import read_quantities
@@ -20,7 +22,11 @@ _COLUMNS = ["block", "term", "weight"]
 # Price buckets per doubling of the price. With 2, the prices 1.69 to 2.37 share a bucket, as goods of one kind do. With
 # 4, the prices 1.84 to 2.18 do, which tells products apart.
 _BUCKETS_PER_DOUBLING = (2, 4)
+_NAMES = {"price": "(price)", "retailer": "(retailer)", "sizes": "(amounts)"}  # of what is no word of the line
 _MIN_PRICE = 0.01  # prices below count as this
+
+
+Ints = NDArray[np.int64]
 
 
 class _Block(NamedTuple):
@@ -103,6 +109,34 @@ class Featuriser:
         ]
         return hstack(parts, format="csr", dtype=np.float32)
 
+    def share_out(self, items: pd.DataFrame, values: csr_matrix) -> list[dict[str, float]]:
+        """Share values of an item's terms (items, terms) out among the words of its line that the terms were found in.
+
+        An n-gram counts for each word by how often it is in it, and a pair of words half for each. Values of the price,
+        the retailer and the sizes are those of `(price)`, `(retailer)` and `(amounts)`. The result of an item has its
+        normalised words, and sums to its values.
+        """
+        lines = [normalise(description).split() for description in items["description"]]
+        rows, words, counts, known = _pairs(lines)
+        sums = np.zeros(len(rows))
+        parts: list[dict[str, float]] = [{} for _ in lines]
+        at = 0
+        for block, vectoriser in self._vectorisers.items():
+            own = values[:, at : at + len(vectoriser.vocabulary_)]
+            at += own.shape[1]
+            if block not in TEXT_BLOCKS:
+                for part, value in zip(parts, np.asarray(own.sum(axis=1)).ravel().tolist(), strict=True):
+                    part[_NAMES[block]] = value
+                continue
+            inside = _terms_in(block, vectoriser, known)
+            found = csr_matrix((counts, (rows, words)), (len(lines), len(known))) @ inside  # how often in each line
+            found.data = 1 / found.data
+            each = csr_matrix(own.multiply(found))
+            sums += np.asarray(each[rows].multiply(inside[words]).sum(axis=1)).ravel() * counts
+        for row, word, value in zip(rows.tolist(), words.tolist(), sums.tolist(), strict=True):
+            parts[row][known[word]] = value
+        return parts
+
     def read_labels(self, texts: Sequence[str]) -> csr_matrix:
         """The features of labels (texts, terms), each read as the description of an item without retailer and price."""
         return self.transform(pd.DataFrame({"description": list(texts), "retailer": "", "price": np.nan}))
@@ -140,6 +174,33 @@ def _vectoriser(block: str, ngrams: tuple[int, int], **terms: Any) -> TfidfVecto
         dtype=np.float32,
         **terms,
     )
+
+
+def _pairs(lines: Sequence[Sequence[str]]) -> tuple[Ints, Ints, Ints, list[str]]:
+    """The distinct words of each line: line and number of the word (pairs,), how often it is there, and all words."""
+    number: dict[str, int] = {}
+    pairs: list[tuple[int, int, int]] = []
+    for row, line in enumerate(lines):
+        for word, count in Counter(line).items():
+            pairs.append((row, number.setdefault(word, len(number)), count))
+    rows, words, counts = np.array(pairs, dtype=np.int64).reshape(-1, 3).T
+    return rows, words, counts, list(number)
+
+
+def _terms_in(block: str, vectoriser: TfidfVectorizer, words: Sequence[str]) -> csr_matrix:
+    """How often each term of a text block is in each word (words, terms); a pair of words is in both."""
+    if block == "words":
+        number = {word: place for place, word in enumerate(words)}
+        places = [
+            (number[word], place)
+            for term, place in vectoriser.vocabulary_.items()
+            for word in term.split(" ")
+            if word in number
+        ]
+        at, terms = np.array(places, dtype=np.int64).reshape(-1, 2).T
+        return csr_matrix((np.ones(len(at)), (at, terms)), (len(words), len(vectoriser.vocabulary_)))
+    spelt = [without_vowels(word) for word in words] if block == "skeletons" else words
+    return csr_matrix(CountVectorizer.transform(vectoriser, spelt), dtype=np.float64)
 
 
 def _read(block: str, items: pd.DataFrame) -> list[str]:

@@ -1,7 +1,7 @@
 """The linear model: a one-vs-rest score for every label of every level, decoded over whole label paths."""
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -122,10 +122,10 @@ class LinearModel:
 
     def rank(self, items: pd.DataFrame, k: int = 10) -> Ranking:
         """The k best paths of each item (description, retailer and price), as positions in the tree; see `Ranking`."""
-        weights = np.array(self.recipe.head_weights[: len(self._layout.paths)], dtype=np.float32)
+        weights = np.array(self.recipe.head_weights[: len(self.layout.paths)], dtype=np.float32)
         starts = tqdm(range(0, max(len(items), 1), _CHUNK), desc="linear", unit="chunk", leave=None, disable=None)
         parts = [
-            self.heads.rank(self.featuriser.transform(items.iloc[start : start + _CHUNK]), self._layout, weights, k)
+            self.heads.rank(self.featuriser.transform(items.iloc[start : start + _CHUNK]), self.layout, weights, k)
             for start in starts
         ]
         return Ranking(*(np.concatenate(part) for part in zip(*parts, strict=True)))
@@ -198,8 +198,37 @@ class LinearModel:
             trials,
         )
 
+    def columns_of(self, paths: Sequence[LabelPath]) -> Ints:
+        """The columns of each path's labels (paths, heads); -1 where a path that is not in the tree has none.
+
+        Raises KeyError for a path whose chain or brand is not known.
+        """
+        layout = self.layout
+        columns = np.full((len(paths), len(layout.paths)), -1, dtype=np.int64)
+        for row, path in enumerate(paths):
+            if path in self._place:
+                columns[row] = layout.paths[:, self._place[path]]
+            else:  # a chain and a brand that were not seen together have columns of their own, and no siblings
+                depth = self.tree.levels.depth
+                columns[row, :depth] = layout.paths[:depth, self._chain_place[self.tree.levels.chain_of(path)]]
+                columns[row, depth] = layout.paths[depth, self._brand_place[path[-1]]]
+        return columns
+
     @cached_property
-    def _layout(self) -> Layout:
+    def _place(self) -> dict[LabelPath, int]:
+        return {path: place for place, path in enumerate(self.tree)}
+
+    @cached_property
+    def _chain_place(self) -> dict[Any, int]:
+        return _first_with(map(self.tree.levels.chain_of, self.tree))
+
+    @cached_property
+    def _brand_place(self) -> dict[Any, int]:
+        return _first_with(path[-1] for path in self.tree)
+
+    @cached_property
+    def layout(self) -> Layout:
+        """What the columns of the heads stand for."""
         depth = self.tree.levels.depth
         columns, _ = _columns_of(self.tree, siblings=self.recipe.siblings)
         for level in range(1, depth):  # from where it ends, a path's column is that of its end

@@ -6,11 +6,13 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+import orjson
 from tqdm import tqdm
 
 from tillmap.catalogue.formats import Format
 from tillmap.core.files import read_table, write_table
 from tillmap.core.run_state import alone, run_key, state_folder
+from tillmap.serving.explanation import EXPLANATION
 from tillmap.serving.feed import Feed
 from tillmap.serving.formats import write_answers
 from tillmap.serving.labeller import Labeller
@@ -47,7 +49,7 @@ class Summary:
         return f"drift: {drift}; expected accuracy {mean:.3f} (95% interval {low:.3f} to {high:.3f})"
 
 
-def label_feed(labeller: Labeller, feed: Feed, out: Path, format_: Format) -> Summary:
+def label_feed(labeller: Labeller, feed: Feed, out: Path, format_: Format, explain: int = 0) -> Summary:
     """Label every row of a feed and write them to `out`, in the same order. A killed run resumes with the next batch.
 
     The whole feed is checked before the first row is labelled, and `out` is written after the last one.
@@ -57,11 +59,12 @@ def label_feed(labeller: Labeller, feed: Feed, out: Path, format_: Format) -> Su
         feed: the rows.
         out: the file to write; an existing one is replaced.
         format_: the format of `out`.
+        explain: see `Labeller.label`.
 
     Raises InputError for a bad row, ResourceError if another process labels the same feed, and what the arm raises.
     """
     checked, size = feed.check(), labeller.rows_at_once
-    run = state_folder() / "predict" / _key(labeller, feed)
+    run = state_folder() / "predict" / _key(labeller, feed, explain)
     with alone(run):
         kept = sum(1 for _ in run.glob("[0-9]*.parquet"))
         if kept:
@@ -71,13 +74,24 @@ def label_feed(labeller: Labeller, feed: Feed, out: Path, format_: Format) -> Su
             for number, batch in enumerate(feed.batches(size)):
                 piece = run / f"{number:06d}.parquet"
                 if not piece.is_file():
-                    write_table(labeller.label(batch, first=number * size).drop(columns="key"), piece)
+                    answers = labeller.label(batch, first=number * size, explain=explain).drop(columns="key")
+                    for name in EXPLANATION if explain else ():
+                        answers[name] = answers[name].map(orjson.dumps).map(bytes.decode).astype("str")
+                    write_table(answers, piece)
                 if drift is not None:
                     drift.add(batch)
                 bar.update(len(batch))
         confidence, failed = 0.0, 0
         levels, codes = labeller.tree.levels, bool(labeller.tree.codes)
-        with write_answers(out, format_, feed.id_name, numbers=checked.numbers, levels=levels, codes=codes) as write:
+        with write_answers(
+            out,
+            format_,
+            feed.id_name,
+            numbers=checked.numbers,
+            levels=levels,
+            codes=codes,
+            explained=explain > 0,
+        ) as write:
             for number, batch in enumerate(feed.batches(size)):
                 answers = read_table(run / f"{number:06d}.parquet").assign(key=batch["key"].array)
                 write(answers)
@@ -88,7 +102,7 @@ def label_feed(labeller: Labeller, feed: Feed, out: Path, format_: Format) -> Su
     return Summary(checked.rows, failed, model.expected_accuracy([confidence / checked.rows]) if model else None, drift)
 
 
-def _key(labeller: Labeller, feed: Feed) -> str:
+def _key(labeller: Labeller, feed: Feed, explain: int) -> str:
     """A hash of everything that the labels depend on."""
     with feed.file.path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -99,5 +113,6 @@ def _key(labeller: Labeller, feed: Feed) -> str:
         "confidence": labeller.confidence and vars(labeller.confidence),
         "reading": feed.reading,
         "feed": digest,
+        **({"explain": explain} if explain else {}),
     }
-    return run_key(settings, labeller.files())
+    return run_key(settings, labeller.files(explain=explain > 0))
