@@ -33,14 +33,15 @@ def word_scores(model: LinearModel, items: pd.DataFrame, paths: Sequence[LabelPa
     layout, recipe = model.layout, model.recipe
     weights = np.array(recipe.head_weights[: len(layout.paths)], dtype=np.float32)
     columns = model.columns_of(paths)
-    features = model.featuriser.transform(items)
+    words = model.featuriser.read_words(items)
+    features = model.featuriser.transform_read(items, words)
     heads = model.heads
     values = np.zeros(len(features.data), dtype=np.float32)
     _compiled_values(
         features.indptr, features.indices, features.data, heads.starts, heads.columns, heads.values, columns, weights,
         values,
     )  # fmt: skip
-    parts = model.featuriser.share_out(items, csr_matrix((values, features.indices, features.indptr), features.shape))
+    parts = model.featuriser.share_out(words, csr_matrix((values, features.indices, features.indptr), features.shape))
     known = np.where(columns >= 0, heads.biases[columns], 0.0) @ weights.astype(np.float64)
     unseen = np.array([path not in model.tree for path in paths], dtype=bool)
     known -= np.where(unseen, recipe.unseen_penalty or 0.0, 0.0)
