@@ -35,6 +35,7 @@ demo: setup
 	$(if $(FULL),dvc exp run --set-param run.pilot_rows=null,dvc repro)
 	@echo && tillmap summary
 	@echo "Predictions: data/predictions/ARM.parquet   metrics: metrics/   charts: plots/*.png"
+	@echo "The report, for any browser: $(CURDIR)/report/index.html"
 
 # The openai arm with a local server in place of OpenAI, which answers with SmolLM2. Needs no key and costs nothing.
 demo-openai: setup
@@ -47,7 +48,7 @@ share-demo: setup
 # Pulls what the stages from postprocess on need, and runs only these. For a machine without models and GPU. Example:
 # make rescore SET="postprocess.min_similarity=0.4 evaluate.resamples=500"
 rescore: setup
-	dvc pull stratify retrieve infer postprocess cascade
+	dvc pull stratify retrieve prompts infer postprocess cascade
 	dvc pull $(patsubst %,data/usage/train_%.json,linear rerank llama openai)
 	TILLMAP_ONLY="postprocess evaluate" dvc exp run --allow-missing $(addprefix --set-param ,$(SET)) evaluate
 
@@ -125,4 +126,4 @@ prune: setup
 
 # Deletes everything that the pipeline wrote. The cache, the environment and what people decided are kept.
 clean:
-	rm -rf models plots $(filter-out data/corrections%,$(wildcard data/*))
+	rm -rf models plots report $(filter-out data/corrections%,$(wildcard data/*))

@@ -106,7 +106,7 @@ def made(request, tmp_path_factory):
             infer.write_off(arm)
         postprocess.main(params)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(evaluate.reports, "draw", lambda *_: None)  # tests/test_report.py draws all shapes
+            patch.setattr(evaluate.reports, "draw", lambda *_: {})  # tests/test_report.py draws all shapes
             evaluate.main(params)
     return folder, levels
 
@@ -169,3 +169,26 @@ def test_predict_writes_the_levels_and_the_users_codes(made, tmp_path):
     assert ("code" in written) == bool(tree.codes)
     if tree.codes:
         assert written["code"].tolist() == [tree.code_of(path) for path in found]
+
+
+@pytest.mark.parametrize("arm", ["nearest", "linear"])
+def test_an_explanation_has_the_best_paths_the_nearest_rows_and_the_words(made, arm):
+    folder, levels = made
+    asked = pd.DataFrame({"key": [1, 2], "description": ["best rye loaf fine", "gift"], "retailer": "", "price": 1.0})
+    with chdir(folder):
+        labeller = open_arm(arm, read_params(paths.PARAMS, schema()), "own")
+        plain, explained = labeller.label(asked), labeller.label(asked, explain=3)
+        rows = read_table(paths.ROWS).query("subset == 'train'").set_index("id")
+    pd.testing.assert_frame_equal(explained[plain.columns], plain)
+    for answer, row in zip(levels.paths(plain), explained.to_dict("records"), strict=True):
+        assert [label or "" for label in row["candidates"][0]["path"]] == list(answer)
+        shares = [each["share"] for each in row["candidates"]]
+        assert 1 <= len(shares) <= 3 and shares == sorted(shares, reverse=True) and sum(shares) <= 1.001
+        similar = [each["similarity"] for each in row["neighbours"]]
+        assert len(similar) == 3 and similar == sorted(similar, reverse=True)
+        for each in row["neighbours"]:
+            known = rows.loc[int(each["id"])]
+            assert each["text"] == known["description"]
+            assert [label or "" for label in each["path"]] == list(levels.path(known[list(levels)]))
+    words = [each["word"] for each in explained["words"][0]]
+    assert (set(words) & {"rye", "loaf"} and len(words) <= 3) if arm == "linear" else words == []

@@ -1,11 +1,9 @@
 """The page of `tillmap review` in a real browser, with the keyboard alone, on a wide screen and a phone's."""
 
 import json
-import os
-import shutil
 
 import pytest
-from playwright.sync_api import expect, sync_playwright
+from playwright.sync_api import expect
 
 from review_rows import COFFEE, CREME, GREEN, LEVELS, SCRIPT, TEA, serving, write_project
 from tillmap.review.decisions import read_decisions
@@ -13,17 +11,6 @@ from tillmap.review.decisions import read_decisions
 pytestmark = pytest.mark.slow
 expect.set_options(timeout=60_000)  # a busy machine fails nothing
 WIDE, PHONE = {"width": 1400, "height": 900}, {"width": 390, "height": 844}
-
-
-@pytest.fixture(scope="module")
-def browser():
-    program = shutil.which("chromium") or shutil.which("google-chrome")
-    assert program, "there is no browser; `make servers` installs Chromium"
-    sandbox = [] if os.getuid() else ["--no-sandbox"]  # which root cannot use
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=program, args=sandbox)
-        yield browser
-        browser.close()
 
 
 class Screen:

@@ -77,6 +77,16 @@ def predict(  # noqa: PLR0917 - the options of a command line
             "arms, if the files are here]"
         ),
     ] = None,
+    explain: Annotated[
+        int | None,
+        typer.Option(
+            metavar="K",
+            min=1,
+            max=10,
+            help="Explain each answer with the K best paths, the K nearest labelled rows and the K words that spoke "
+            "most for it.",
+        ),
+    ] = None,
     budget: Annotated[
         float | None,
         typer.Option(min=0, help="The most dollars to spend on a paid arm. [default: provider.budget_usd]"),
@@ -103,8 +113,11 @@ def predict(  # noqa: PLR0917 - the options of a command line
     FILE has these columns: the id; the levels, empty where a path ends; code, with a taxonomy file that has codes;
     confidence (the probability that the whole path is right); repair (how the answer became a label path: none,
     folded, parsed, snapped or vote); in_tree (whether a training row has this path); source (the arm); and status
-    (ok, or empty or error if the arm gave no answer; such a row gets the labels of its neighbours). The last line
-    of the output shows how far the rows are from the training rows, and the expected accuracy.
+    (ok, or empty or error if the arm gave no answer; such a row gets the labels of its neighbours). --explain adds
+    candidates (path and share), neighbours (id, text, path and similarity; they need data/split and data/index) and
+    words (word, and what it adds to the answer's score; of the linear arm).
+
+    The last line of the output shows how far the rows are from the training rows, and the expected accuracy.
     """
     from tillmap.serving.batch import label_feed
     from tillmap.serving.feed import open_feed
@@ -133,10 +146,12 @@ def predict(  # noqa: PLR0917 - the options of a command line
             name=given.shown,
         )
         labeller = open_arm(arm.value, params, confidence)
-        done = label_feed(labeller, source, out, target)
+        done = label_feed(labeller, source, out, target, explain or 0)
         source.list_bad(out)
     printed = is_standard_output(out)  # then no other line may be among the rows
-    columns = answer_columns(source.id_name, labeller.tree.levels, codes=bool(labeller.tree.codes))
+    columns = answer_columns(
+        source.id_name, labeller.tree.levels, codes=bool(labeller.tree.codes), explained=explain is not None
+    )
     for name, written in columns.items():
         if name != written:
             typer.echo(f"the column {name} has your ids, so the arm's own is called {written}", err=printed)
@@ -150,7 +165,7 @@ def _require_outside(out: Path, feed: Path) -> None:
     if is_stream(out):
         return
     place, here = out.resolve(), Path().resolve()
-    own = [name for name in ("data", "models", "metrics", "plots") if place.is_relative_to(here / name)]
+    own = [name for name in ("data", "models", "metrics", "plots", "report") if place.is_relative_to(here / name)]
     if own:
         raise InputError(f"{out}: {own[0]}/ belongs to the pipeline; write to another folder")
     if feed != STANDARD and place.exists() and feed.exists() and place.samefile(feed):

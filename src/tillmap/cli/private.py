@@ -13,7 +13,8 @@ from tillmap.core.files import write_text
 
 # Outputs that contain descriptions. Models, completions and predictions have only the ids of rows.
 HOLD_ROWS = tuple(
-    str(path) for path in (paths.RAW, paths.SPLIT, paths.INDEX, paths.PROMPTS, paths.CASCADE, paths.REVIEW)
+    str(path)
+    for path in (paths.RAW, paths.SPLIT, paths.INDEX, paths.PROMPTS, paths.CASCADE, paths.REVIEW, paths.REPORT)
 )
 
 

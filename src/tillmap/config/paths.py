@@ -22,6 +22,7 @@ BASE = MODELS / "base"
 LINEAR = MODELS / "linear"
 SEEN = MODELS / "seen.json"  # the retailers and words of the training subset
 CONFIDENCE = MODELS / "confidence"
+REPORT = Path("report")
 METRICS = Path("metrics")
 PLOTS = Path("plots")
 TABLE = PLOTS / "table.txt"

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from matplotlib.figure import Figure
 
 from tillmap.core.taxonomy import KEY, Levels
 from tillmap.evaluation import charts
@@ -24,7 +25,7 @@ from tillmap.postprocessing.calibration import Confidence
 
 TARGETS = (0.8, 0.9, 0.95)  # target accuracies of the answered rows
 OTHER = "other"  # the slice of rows without a catch-all path
-NOT_DRAWN = ("all", "level", "source", "in_tree")  # slices without a chart
+NOT_DRAWN = ("all", "source", "in_tree")  # slices without a chart
 Tables = Mapping[str, pd.DataFrame]
 
 
@@ -171,10 +172,19 @@ def draw(
     losses: Mapping[str, Sequence[Sequence[float]]],
     levels: Levels,
     folder: Path,
-) -> None:
-    """Draw all charts into a folder, as PNG and CSV. `losses` has (step, loss, learning rate) of each tuned arm."""
+) -> dict[str, charts.Drawing]:
+    """Draw all charts into a folder, as PNG and CSV. `losses` has (step, loss, learning rate) of each tuned arm.
+
+    Returns the charts by the names of their files, for a page.
+    """
     first, last = levels.chain[0], levels.chain[-1]
     marks, slices = report.marks, report.slices
+    drawn: dict[str, charts.Drawing] = {}
+
+    def keep(figure: Figure, table: pd.DataFrame, name: str, *, narrow: bool = True) -> None:
+        charts.save(figure, table, folder, name)
+        drawn[name] = charts.to_svg(figure, name, narrow=narrow)
+
     arms = pd.DataFrame(
         [
             {"arm": arm, "accuracy": score["item_accuracy"], "low": score["low"], "high": score["high"]}
@@ -185,19 +195,20 @@ def draw(
         "calibration": (calibration_table, charts.draw_calibration),
         "coverage": (coverage_curve, charts.draw_coverage),
     }
-    charts.save(charts.draw_arms(arms), arms, folder, "arms")
-    charts.save(charts.draw_recall(recall), recall, folder, "recall")
+    keep(charts.draw_arms(arms), arms, "arms")
+    keep(charts.draw_recall(recall), recall, "recall")
     for name, (tabulate, picture) in curves.items():
         table = pd.concat(tabulate(own["confidence"], own["right"]).assign(arm=arm) for arm, own in marks.items())
-        charts.save(picture(table), table, folder, name)
+        keep(picture(table), table, name)
     for way in slices["slice"].unique():
         if way not in NOT_DRAWN:
             table = slices[slices["slice"] == way]
-            charts.save(charts.draw_slices(table, way), table, folder, "by_" + re.sub(r"[^\w-]+", "_", way))
+            keep(charts.draw_slices(table, way), table, "by_" + re.sub(r"[^\w-]+", "_", way))
     for arm, own in marks.items():
         matrix = confusion(own, first)
-        charts.save(charts.draw_confusion(matrix, arm, first), matrix, folder, f"confusion_{arm}")
+        keep(charts.draw_confusion(matrix, arm, first), matrix, f"confusion_{arm}", narrow=False)
         costliest_confusions(own, last).to_csv(folder / f"costliest_{arm}.csv", index=False, lineterminator="\n")
     for arm, steps in losses.items():
         table = pd.DataFrame(steps, columns=["step", "loss", "learning_rate"])
-        charts.save(charts.draw_loss(table), table, folder, f"loss_{arm}")
+        keep(charts.draw_loss(table), table, f"loss_{arm}")
+    return drawn

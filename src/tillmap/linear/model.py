@@ -1,7 +1,7 @@
 """The linear model: a one-vs-rest score for every label of every level, decoded over whole label paths."""
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -209,6 +209,34 @@ class LinearModel:
             recipe,
             trials,
         )
+
+    def columns_of(self, paths: Sequence[LabelPath]) -> Ints:
+        """The columns of each path's labels (paths, heads); -1 where a path that is not in the tree has none.
+
+        Raises KeyError for a path whose chain or brand is not known.
+        """
+        layout = self.layout
+        columns = np.full((len(paths), len(layout.paths)), -1, dtype=np.int64)
+        for row, path in enumerate(paths):
+            if path in self._place:
+                columns[row] = layout.paths[:, self._place[path]]
+            else:  # a chain and a brand that were not seen together have columns of their own, and no siblings
+                depth = self.tree.levels.depth
+                columns[row, :depth] = layout.paths[:depth, self._chain_place[self.tree.levels.chain_of(path)]]
+                columns[row, depth] = layout.paths[depth, self._brand_place[path[-1]]]
+        return columns
+
+    @cached_property
+    def _place(self) -> dict[LabelPath, int]:
+        return {path: place for place, path in enumerate(self.tree)}
+
+    @cached_property
+    def _chain_place(self) -> dict[Any, int]:
+        return _first_with(map(self.tree.levels.chain_of, self.tree))
+
+    @cached_property
+    def _brand_place(self) -> dict[Any, int]:
+        return _first_with(path[-1] for path in self.tree)
 
     @cached_property
     def layout(self) -> Layout:

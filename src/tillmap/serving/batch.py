@@ -6,6 +6,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+import orjson
 import pandas as pd
 from tqdm import tqdm
 
@@ -14,6 +15,7 @@ from tillmap.core.errors import LostRowsError
 from tillmap.core.files import read_table, write_table
 from tillmap.core.inputs import watch
 from tillmap.core.run_state import alone, run_key, state_folder
+from tillmap.serving.explanation import EXPLANATION
 from tillmap.serving.feed import Feed
 from tillmap.serving.formats import write_answers
 from tillmap.serving.labeller import Labeller
@@ -50,7 +52,7 @@ class Summary:
         return f"drift: {drift}; expected accuracy {mean:.3f} (95% interval {low:.3f} to {high:.3f})"
 
 
-def label_feed(labeller: Labeller, feed: Feed, out: Path, format_: Format) -> Summary:
+def label_feed(labeller: Labeller, feed: Feed, out: Path, format_: Format, explain: int = 0) -> Summary:
     """Label every row of a feed and write them to `out`, in the same order. A killed run resumes with the next batch.
 
     The whole feed is checked before the first row is labelled, and `out` is written after the last one. The feed is
@@ -61,13 +63,14 @@ def label_feed(labeller: Labeller, feed: Feed, out: Path, format_: Format) -> Su
         feed: the rows.
         out: the file to write; an existing one is replaced.
         format_: the format of `out`.
+        explain: see `Labeller.label`.
 
     Raises InputError for a bad row or a feed that changes, ResourceError if another process labels the same feed or
     writes the same file, LostRowsError if a row would be missing, and what the arm raises.
     """
     unchanged = watch(feed.file.path)
     checked, size = feed.check(), labeller.rows_at_once
-    run = state_folder() / "predict" / _key(labeller, feed)
+    run = state_folder() / "predict" / _key(labeller, feed, explain)
     with alone(run):
         kept = sum(1 for _ in run.glob("[0-9]*.parquet"))
         if kept:
@@ -78,8 +81,10 @@ def label_feed(labeller: Labeller, feed: Feed, out: Path, format_: Format) -> Su
                 unchanged()  # else the answers of other rows would be saved as those of this feed
                 piece = run / f"{number:06d}.parquet"
                 if not piece.is_file():
-                    answers = labeller.label(batch, first=number * size).drop(columns="key")
+                    answers = labeller.label(batch, first=number * size, explain=explain).drop(columns="key")
                     _require_all(answers, batch, labeller.arm)
+                    for name in EXPLANATION if explain else ():
+                        answers[name] = answers[name].map(orjson.dumps).map(bytes.decode).astype("str")
                     write_table(answers, piece)
                 if drift is not None:
                     drift.add(batch)
@@ -87,7 +92,14 @@ def label_feed(labeller: Labeller, feed: Feed, out: Path, format_: Format) -> Su
         confidence, failed = 0.0, 0
         levels, codes = labeller.tree.levels, bool(labeller.tree.codes)
         with write_answers(
-            out, format_, feed.id_name, rows=checked.rows, numbers=checked.numbers, levels=levels, codes=codes
+            out,
+            format_,
+            feed.id_name,
+            rows=checked.rows,
+            numbers=checked.numbers,
+            levels=levels,
+            codes=codes,
+            explained=explain > 0,
         ) as write:
             for number, batch in enumerate(feed.batches(size)):
                 unchanged()
@@ -109,7 +121,7 @@ def _require_all(answers: pd.DataFrame, batch: pd.DataFrame, what: str) -> None:
         raise LostRowsError(f"{what} gave {len(answers):,} answers to {len(batch):,} rows; nothing was written")
 
 
-def _key(labeller: Labeller, feed: Feed) -> str:
+def _key(labeller: Labeller, feed: Feed, explain: int) -> str:
     """A hash of everything that the labels depend on."""
     with feed.file.path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -120,5 +132,6 @@ def _key(labeller: Labeller, feed: Feed) -> str:
         "confidence": labeller.confidence and vars(labeller.confidence),
         "reading": feed.reading,
         "feed": digest,
+        **({"explain": explain} if explain else {}),
     }
-    return run_key(settings, labeller.files())
+    return run_key(settings, labeller.files(explain=explain > 0))

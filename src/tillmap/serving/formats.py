@@ -16,17 +16,28 @@ from tillmap.catalogue.formats import Format, format_of, unpacked
 from tillmap.core.errors import LostRowsError
 from tillmap.core.files import replacing
 from tillmap.core.taxonomy import Levels
+from tillmap.serving.explanation import EXPLANATION
 
 Write = Callable[[pd.DataFrame], None]
-_OTHER_TYPES = {"confidence": pa.float64(), "in_tree": pa.bool_()}  # than text
+_PATH = pa.list_(pa.string())
+_OTHER_TYPES = {  # than text
+    "confidence": pa.float64(),
+    "in_tree": pa.bool_(),
+    "candidates": pa.list_(pa.struct({"path": _PATH, "share": pa.float64()})),
+    "neighbours": pa.list_(
+        pa.struct({"id": pa.string(), "text": pa.string(), "path": _PATH, "similarity": pa.float64()})
+    ),
+    "words": pa.list_(pa.struct({"word": pa.string(), "adds": pa.float64()})),
+}
 
 
-def answer_columns(id_name: str, levels: Levels, *, codes: bool) -> dict[str, str]:
+def answer_columns(id_name: str, levels: Levels, *, codes: bool, explained: bool = False) -> dict[str, str]:
     """What the columns after the id are called in a file of answers, by their own names.
 
     They have their own names, but for one that the column of ids has: it is called `answer_NAME`.
     """
     names = [*levels, *(["code"] if codes else []), "confidence", "repair", "in_tree", "source", "status"]
+    names += EXPLANATION if explained else ()
     return {name: f"answer_{name}" if name == id_name else name for name in names}
 
 
@@ -40,7 +51,15 @@ def format_or_lines(path: Path, stream: bool) -> Format:
 
 @contextmanager
 def write_answers(
-    path: Path, format_: Format, id_name: str, *, rows: int, numbers: bool, levels: Levels, codes: bool
+    path: Path,
+    format_: Format,
+    id_name: str,
+    *,
+    rows: int,
+    numbers: bool,
+    levels: Levels,
+    codes: bool,
+    explained: bool = False,
 ) -> Iterator[Write]:
     """Give a function that appends a table of labelled rows to a file.
 
@@ -55,15 +74,17 @@ def write_answers(
             Parquet file has them all as text, since a column has one type; JSON Lines keep each as it was.
         levels: the names of the levels.
         codes: whether there is a code for each path.
+        explained: whether the answers are explained. JSON Lines have an explanation as objects, CSV as the text of
+            these objects, and Parquet as lists of structs.
 
     A table has `key` (the id), the levels (null where a path ends), `code` if there are codes, confidence, repair,
-    in_tree, source and status.
+    in_tree, source and status; and the columns of `EXPLANATION` as JSON texts if there are explanations.
 
     Raises LostRowsError, and leaves `path` as it is, if another number of rows was written.
     """
     written = 0
     writer = {"jsonl": _jsonl_writer, "csv": _csv_writer, "parquet": _parquet_writer}[format_]
-    columns = answer_columns(id_name, levels, codes=codes)
+    columns = answer_columns(id_name, levels, codes=codes, explained=explained)
     texts = [*levels, *(["code"] if codes else [])]
     with replacing(path) as file, writer(file, id_name, columns, numbers) as write:
 
@@ -90,6 +111,9 @@ Columns = Mapping[str, str]  # see `answer_columns`
 def _jsonl_writer(file: IO[bytes], id_name: str, columns: Columns, numbers: bool) -> Iterator[Write]:
     def write(answers: pd.DataFrame) -> None:
         names = [id_name, *columns.values()]
+        for name in EXPLANATION:
+            if name in answers:
+                answers[name] = answers[name].map(orjson.Fragment)
         for values in answers.itertuples(index=False, name=None):
             record = dict(zip(names, values, strict=True))
             file.write(orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_SERIALIZE_NUMPY))
@@ -122,7 +146,10 @@ def _parquet_writer(file: IO[bytes], id_name: str, columns: Columns, numbers: bo
         def write(answers: pd.DataFrame) -> None:
             keys = answers["key"] if numbers else answers["key"].map(str)
             arrays = [pa.array(keys, schema.field(0).type)]
-            arrays += [pa.array(answers[name], type_) for name, type_ in types.items()]
+            arrays += [
+                pa.array(answers[name].map(orjson.loads) if name in EXPLANATION else answers[name], type_)
+                for name, type_ in types.items()
+            ]
             table.write_table(pa.table(arrays, schema=schema))
 
         yield write
