@@ -10,6 +10,7 @@ from tillmap.config import paths
 from tillmap.config.blocks import CASCADE
 from tillmap.config.params import Params
 from tillmap.core.files import read_json, read_jsonl, read_table
+from tillmap.core.taxonomy import Key, LabelPath, RankedPaths
 from tillmap.postprocessing.calibration import CandidateScores, Confidence, candidate_scores
 from tillmap.postprocessing.predictions import TOGETHER
 
@@ -52,3 +53,15 @@ def free_scores(params: Params) -> dict[str, CandidateScores]:
     """The candidate scores of the free arms that are on."""
     free = [arm for arm in params.run.on if arm in ARMS and ARMS[arm].free]
     return {arm: candidate_scores(completions_of(arm)) for arm in free}
+
+
+def ranked_paths(arms: Sequence[str]) -> dict[str, dict[Key, RankedPaths]]:
+    """The candidates of each free arm among these, best first, by row."""
+    return {
+        arm: {
+            (record["split"], record["id"]): [(LabelPath(*path), share) for path, share in record["candidates"]]
+            for record in completions_of(arm)
+        }
+        for arm in arms
+        if arm in ARMS and ARMS[arm].free
+    }

@@ -1,6 +1,6 @@
 """Compares the arms: scores with intervals, rows to review, costs, charts and a table."""
 
-from stages.answers import confidences_of, free_scores, predictions_of, training_usage, usage_of
+from stages.answers import confidences_of, free_scores, predictions_of, ranked_paths, training_usage, usage_of
 from stages.context import neighbours
 from tillmap.arms import asks_model
 from tillmap.cascade.report import score_routed
@@ -15,9 +15,11 @@ from tillmap.evaluation.comparison import comparison_table
 from tillmap.evaluation.ledger import bill_arms, estimate_table
 from tillmap.evaluation.review import review_arms
 from tillmap.retrieval import RETRIEVERS
+from tillmap.retrieval.paths import paths_of_neighbours, paths_of_ranking
 from tillmap.splitting.subsets import draw_pilot
 
 PARAMS = ("seed", "run", "review", "evaluate", "provider.prices", "costs", "vote.arms")
+MOST = 20  # of an arm's candidates, whose recall is reported
 
 
 def main(params: Params) -> Metrics:
@@ -40,7 +42,10 @@ def main(params: Params) -> Metrics:
     report = reports.make_report(
         predictions, rows, truth, levels, held_back=held_back, confidences=confidences_of(arms), usage=usage, **draws
     )
-    recall = reports.recall_of({name: neighbours(name) for name in RETRIEVERS}, rows, truth, levels, **draws)
+    train = rows[rows["subset"] == "train"]
+    found = {name: paths_of_neighbours(neighbours(name), train, levels) for name in RETRIEVERS}
+    found |= {arm: paths_of_ranking(ranked, levels, MOST) for arm, ranked in ranked_paths(arms).items()}
+    recall = reports.recall_of(found, truth, levels, **draws)
     training = {arm: training_usage(arm, usage[arm]) for arm in arms}
     costs = bill_arms(usage, training, params.provider.prices, params.costs, int((rows["subset"] == "test").sum()))
     estimate = estimate_table(costs, usage)
@@ -50,10 +55,10 @@ def main(params: Params) -> Metrics:
         reports.draw(report, recall, losses, levels, folder)
         write_text(comparison_table(report.scores) + "\n", folder / paths.TABLE.name)
         write_text(estimate + "\n", folder / paths.ESTIMATE.name)
-    found = report.as_json() | {"recall": reports.by_retriever(recall)}
+    scores = report.as_json() | {"recall": reports.by_retriever(recall)}
     if params.run.cascade:
-        found["cascade"] = score_routed(report.marks, read_table(paths.CASCADE / "routes.parquet"), **draws)
-    write_json({"scores": found}, paths.METRICS / "scores.json")
+        scores["cascade"] = score_routed(report.marks, read_table(paths.CASCADE / "routes.parquet"), **draws)
+    write_json({"scores": scores}, paths.METRICS / "scores.json")
     write_json({"costs": costs}, paths.METRICS / "costs.json")
     scored = "test" if truth["split"].eq("test").any() else "holdout"
     return {"arms": report.compact(), "scored": scored, "rows": len(truth), "pilot": pilot is not None}
