@@ -18,11 +18,13 @@ from tillmap.evaluation.page import about_run, render
 from tillmap.evaluation.review import review_arms
 from tillmap.evaluation.rows_shown import choose_rows, rows_shown
 from tillmap.retrieval import RETRIEVERS
+from tillmap.retrieval.paths import paths_of_neighbours, paths_of_ranking
 from tillmap.splitting.subsets import draw_pilot
 
 # Those of the arms and of the data are only shown.
-SHOWN = ("seed", "data.source", "nearest", "linear", "rag", "llama", "openai")
+SHOWN = ("seed", "data.source", "nearest", "linear", "rerank", "rag", "llama", "openai")
 PARAMS = (*SHOWN, "run", "review", "evaluate", "provider.prices", "costs", "vote.arms")
+MOST = 20  # of an arm's candidates, whose recall is reported
 
 
 def main(params: Params) -> Metrics:
@@ -37,15 +39,18 @@ def main(params: Params) -> Metrics:
     truth = reports.choose_truth(rows, predictions, pilot, levels)
     draws = {"resamples": params.evaluate.resamples, "seed": params.seed}
 
-    held_back = {}
+    free = free_scores(params)
     with new_folder(paths.REVIEW) as folder:
         held_back = review_arms(
-            predictions, free_scores(params), rows, levels, min_confidence=params.review.min_confidence, folder=folder
+            predictions, free, rows, levels, min_confidence=params.review.min_confidence, folder=folder
         )
     report = reports.make_report(
         predictions, rows, truth, levels, held_back=held_back, confidences=confidences_of(arms), usage=usage, **draws
     )
-    recall = reports.recall_of({name: neighbours(name) for name in RETRIEVERS}, rows, truth, levels, **draws)
+    training_rows = rows[rows["subset"] == "train"]
+    found = {name: paths_of_neighbours(neighbours(name), training_rows, levels) for name in RETRIEVERS}
+    found |= {arm: paths_of_ranking(ranked, levels, MOST) for arm, ranked in free.items()}
+    recall = reports.recall_of(found, truth, levels, **draws)
     training = {arm: training_usage(arm, usage[arm]) for arm in arms}
     costs = bill_arms(usage, training, params.provider.prices, params.costs, int((rows["subset"] == "test").sum()))
     estimate = estimate_table(costs, usage)
@@ -55,10 +60,10 @@ def main(params: Params) -> Metrics:
         drawings = reports.draw(report, recall, losses, levels, folder)
         write_text(comparison_table(report.scores) + "\n", folder / paths.TABLE.name)
         write_text(estimate + "\n", folder / paths.ESTIMATE.name)
-    found = report.as_json() | {"recall": reports.by_retriever(recall)}
+    scores = report.as_json() | {"recall": reports.by_retriever(recall)}
     if params.run.cascade:
-        found["cascade"] = score_routed(report.marks, read_table(paths.CASCADE / "routes.parquet"), **draws)
-    write_json({"scores": found}, paths.METRICS / "scores.json")
+        scores["cascade"] = score_routed(report.marks, read_table(paths.CASCADE / "routes.parquet"), **draws)
+    write_json({"scores": scores}, paths.METRICS / "scores.json")
     write_json({"costs": costs}, paths.METRICS / "costs.json")
     scored = "test" if truth["split"].eq("test").any() else "holdout"
 
@@ -73,7 +78,7 @@ def main(params: Params) -> Metrics:
         completions={arm: said_by(arm) for arm in best_first},
         questions={arm: asked_by(arm) for arm in asking},
         neighbours=neighbours("lexical"),
-        training=rows[rows["subset"] == "train"],
+        training=training_rows,
     )
     what = f"{len(truth):,} {scored} rows" + (", drawn at random (run.pilot_rows)" if pilot is not None else "")
     with new_folder(paths.REPORT) as folder:
@@ -83,7 +88,7 @@ def main(params: Params) -> Metrics:
             run=about_run(params.data.source, rows, what, {arm: device_of(usage[arm], training[arm]) for arm in arms}),
             params=params_shown(params),
             drawings=drawings,
-            recall=recall,
+            recall=reports.of_whole_paths(recall),
             costs=costs,
             minutes={arm: minutes_of(usage[arm], training[arm]) for arm in arms},
             rows=shown,

@@ -6,7 +6,7 @@ order of appearance in a table. Charts agree if their tables have the same order
 
 import re
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from html import escape
 from io import StringIO
@@ -196,22 +196,43 @@ def draw_confusion(table: pd.DataFrame, arm: str, level: str, most: int = 20) ->
 
 
 def draw_recall(table: pd.DataFrame) -> Figure:
-    """Draw recall at K by retriever. Columns: retriever, and those of `metrics.recall_table`."""
-    figure, axes = _canvas(7, 4.5, "How often the true path is among the K nearest neighbours")
-    for name, (colour, marker) in _styles(table["retriever"]).items():
-        rows = table[table["retriever"] == name].sort_values("k")
-        axes.fill_between(rows["k"], rows["low"], rows["high"], color=colour, alpha=0.15, linewidth=0)
-        axes.plot(rows["k"], rows["recall"], color=colour, marker=marker, label=name)
-    ks = sorted(set(table["k"]))
-    axes.set_xscale("log")
-    axes.xaxis.set_major_locator(FixedLocator(ks))
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(ScalarFormatter())
-    axes.set_xlabel("K: number of neighbours (bands: 95% intervals)")
+    """Draw recall at K by retriever. Columns: retriever, and those of `metrics.recall_table` for the whole path."""
+    figure, axes = _canvas(7, 4.5, "How often the true path is among the first K paths")
+    _draw_recall_lines(axes, table, _styles(table["retriever"]))
+    axes.set_xlabel("K: number of distinct paths (bands: 95% intervals)")
     axes.set_ylabel("recall of the true path")
     _as_share(axes, "y", upper=min(1.0, table["high"].max() * 1.1))
     _add_legend(axes, "retriever")
     return figure
+
+
+def draw_level_recall(table: pd.DataFrame) -> Figure:
+    """Draw recall at K of each level's label, by retriever. Columns: retriever, and those of `metrics.recall_table`."""
+    levels, styles = list(dict.fromkeys(table["level"])), _styles(table["retriever"])
+    figure, first = _canvas(2.2 * len(levels) + 3, 3.6, "How often the true label is among those of the first K paths")
+    first.remove()
+    panels = figure.subplots(1, len(levels), sharey=True, squeeze=False)[0]
+    for axes, level in zip(panels, levels, strict=True):
+        _draw_recall_lines(axes, table[table["level"] == level], styles)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(color="0.92", linewidth=0.8)
+        axes.set_title(_shortened(level), fontsize=9)
+        axes.set_xlabel("K")
+    panels[0].set_ylabel("recall of the label")
+    _as_share(panels[0], "y")
+    _add_legend(panels[-1], "retriever")
+    return figure
+
+
+def _draw_recall_lines(axes: Axes, table: pd.DataFrame, styles: Mapping[str, tuple[str, str]]) -> None:
+    for name, (colour, marker) in styles.items():
+        rows = table[table["retriever"] == name].sort_values("k")
+        axes.fill_between(rows["k"], rows["low"], rows["high"], color=colour, alpha=0.15, linewidth=0)
+        axes.plot(rows["k"], rows["recall"], color=colour, marker=marker, label=name)
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(FixedLocator(sorted(set(table["k"]))))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(ScalarFormatter())
 
 
 def draw_calibration(table: pd.DataFrame) -> Figure:

@@ -19,7 +19,7 @@ from tillmap.evaluation.calibration_curves import (
     threshold_for_use,
 )
 from tillmap.evaluation.comparison import compare_arms
-from tillmap.evaluation.metrics import mark, recall_table, rounded, score_arm, score_held_back
+from tillmap.evaluation.metrics import WHOLE_PATH, mark, recall_table, rounded, score_arm, score_held_back
 from tillmap.evaluation.slices import catch_all_paths, confusion, costliest_confusions, score_slices, slice_rows
 from tillmap.postprocessing.calibration import Confidence
 
@@ -147,23 +147,29 @@ def _speed(usage: Mapping[str, Any]) -> dict[str, Any]:
     return {"rows_per_second": usage["rows_per_second"], **(tokens if any(tokens.values()) else {})}
 
 
-def recall_of(
-    neighbours: Tables, rows: pd.DataFrame, truth: pd.DataFrame, levels: Levels, *, resamples: int, seed: int
-) -> pd.DataFrame:
-    """How often each retriever finds the true path: `metrics.recall_table` for each, with its name."""
-    train = rows[rows["subset"] == "train"]
+def recall_of(paths: Tables, truth: pd.DataFrame, levels: Levels, *, resamples: int, seed: int) -> pd.DataFrame:
+    """How often each retriever finds the truth: `metrics.recall_table` of its paths table, with its name."""
     return pd.concat(
-        recall_table(table, truth, train, levels, resamples=resamples, seed=seed).assign(retriever=name)
-        for name, table in neighbours.items()
+        recall_table(table, truth, levels, resamples=resamples, seed=seed).assign(retriever=name)
+        for name, table in paths.items()
     )
 
 
-def by_retriever(recall: pd.DataFrame) -> dict[str, dict[str, float]]:
-    """The recall of each retriever, as numbers for a metrics file."""
-    return {
-        str(name): {f"at_{k}": round(float(found), 6) for k, found in zip(table["k"], table["recall"], strict=True)}
-        for name, table in recall.groupby("retriever", sort=False)
-    }
+def by_retriever(recall: pd.DataFrame) -> dict[str, dict[str, Any]]:
+    """The recall of each retriever, as numbers for a metrics file: of the whole path, and in `levels` of each label."""
+    found: dict[str, dict[str, Any]] = {}
+    for (name, level), table in recall.groupby(["retriever", "level"], sort=False):
+        at = {f"at_{k}": round(float(share), 6) for k, share in zip(table["k"], table["recall"], strict=True)}
+        if level == WHOLE_PATH:
+            found[str(name)] = at | {"levels": {}}
+        else:
+            found[str(name)]["levels"][str(level)] = at
+    return found
+
+
+def of_whole_paths(recall: pd.DataFrame) -> pd.DataFrame:
+    """The rows of a table of recall that are about whole paths, without the column `level`."""
+    return recall[recall["level"] == WHOLE_PATH].drop(columns="level")
 
 
 def draw(
@@ -196,7 +202,10 @@ def draw(
         "coverage": (coverage_curve, charts.draw_coverage),
     }
     keep(charts.draw_arms(arms), arms, "arms")
-    keep(charts.draw_recall(recall), recall, "recall")
+    of_path = of_whole_paths(recall)
+    keep(charts.draw_recall(of_path), of_path, "recall")
+    of_levels = recall[recall["level"] != WHOLE_PATH]
+    keep(charts.draw_level_recall(of_levels), of_levels, "recall_by_level")
     for name, (tabulate, picture) in curves.items():
         table = pd.concat(tabulate(own["confidence"], own["right"]).assign(arm=arm) for arm, own in marks.items())
         keep(picture(table), table, name)

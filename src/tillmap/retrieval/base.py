@@ -70,6 +70,13 @@ class Texts:
         """The lowest row id of each text [t], ascending."""
         return self.rows[self.starts[:-1]]
 
+    def positions_of(self, ids: Ids) -> Ids:
+        """The positions of the texts of some rows; -1 for a row that is not indexed."""
+        order = np.argsort(self.rows, kind="stable")
+        place = np.minimum(np.searchsorted(self.rows[order], ids), len(order) - 1)
+        text_of_row = np.repeat(np.arange(len(self.keys)), np.diff(self.starts))
+        return np.where(self.rows[order][place] == ids, text_of_row[order][place], -1).astype(np.int64)
+
     def allowed(self, among: Sequence[int] | Ids) -> NDArray[np.bool_]:
         """Which entries of `rows` [n] are in `among`. Ids that are not indexed are ignored."""
         return np.isin(self.rows, np.asarray(among, dtype=np.int64))
@@ -131,6 +138,10 @@ class Retriever(ABC):
 
         `among` restricts the search to these text positions, which are ascending.
         """
+
+    @abstractmethod
+    def similarity(self, queries: list[str], which: Ids, positions: Ids) -> Floats:
+        """The scores [p] of pairs: of normalised query `which[i]` and the text at `positions[i]`."""
 
     @abstractmethod
     def save(self, folder: Path) -> None:
