@@ -3,21 +3,29 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
+# A machine with an NVIDIA GPU gets its own lock, any other those for CPUs. `make setup GPU=` takes the latter there, too.
+GPU := $(shell command -v nvidia-smi)
+LOCKS := $(if $(GPU),gpu,torch cpu) share
 # No telemetry, from any program
 export DVC_NO_ANALYTICS := 1
 export DO_NOT_TRACK := 1
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: setup servers demo demo-openai share-demo rescore compare faults locks licences test test-slow test-all pytest-pipeline pytest-library lint types clean prune
+.PHONY: setup environment servers demo demo-openai share-demo rescore compare faults locks licences audit test test-slow test-all pytest-pipeline pytest-library lint types clean prune
 
 setup: $(INSTALLED)
 
+# The programs of an environment hold its path, so it does not work once the project was moved or copied.
+environment:
+	@made=$$(sed -n 's/^command = .* -m venv //p' $(VENV)/pyvenv.cfg 2>/dev/null); \
+	if [ -n "$$made" ] && [ ! "$$made" -ef $(VENV) ]; then \
+	  echo "$(VENV) was made as $$made and does not work here; run \`rm -rf $(VENV) && make setup\`" >&2; exit 1; fi
+
 # --no-deps: the locks are complete, and some packages depend on others that would pull in CUDA. pip checks the hashes of
-# the locks. torch has none, because its build depends on the package index.
-$(INSTALLED): requirements/torch.txt requirements/cpu.txt requirements/share.txt pyproject.toml
+# the locks. torch.txt has none, because torch's build depends on the package index, and is installed apart for that.
+$(INSTALLED): $(LOCKS:%=requirements/%.txt) pyproject.toml | environment
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --no-deps -r requirements/torch.txt
-	$(BIN)/python -m pip install --quiet --no-deps -r requirements/cpu.txt -r requirements/share.txt
+	for lock in $(LOCKS); do $(BIN)/python -m pip install --quiet --no-deps -r requirements/$$lock.txt || exit 1; done
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
 	touch $@
 
@@ -27,6 +35,7 @@ demo: setup
 	$(if $(FULL),dvc exp run --set-param run.pilot_rows=null,dvc repro)
 	@echo && tillmap summary
 	@echo "Predictions: data/predictions/ARM.parquet   metrics: metrics/   charts: plots/*.png"
+	@echo "The report, for any browser: $(CURDIR)/report/index.html"
 
 # The openai arm with a local server in place of OpenAI, which answers with SmolLM2. Needs no key and costs nothing.
 demo-openai: setup
@@ -39,22 +48,24 @@ share-demo: setup
 # Pulls what the stages from postprocess on need, and runs only these. For a machine without models and GPU. Example:
 # make rescore SET="postprocess.min_similarity=0.4 evaluate.resamples=500"
 rescore: setup
-	dvc pull stratify retrieve infer postprocess cascade
-	dvc pull $(patsubst %,data/usage/train_%.json,linear llama openai)
+	dvc pull stratify retrieve prompts infer postprocess cascade
+	dvc pull $(patsubst %,data/usage/train_%.json,linear rerank llama openai)
 	TILLMAP_ONLY="postprocess evaluate" dvc exp run --allow-missing $(addprefix --set-param ,$(SET)) evaluate
 
 # Compares experiments: the params that differ, and the scores of the arms
-SHOWN_ELSEWHERE := (catalogue|ingest|stratify|index|retrieve|prompts|base_model|train_linear|train_llama|train_openai|infer|postprocess|evaluate|scores|costs)\.
+SHOWN_ELSEWHERE := (catalogue|ingest|stratify|index|retrieve|prompts|base_model|train_linear|train_rerank|train_llama|train_openai|infer|postprocess|evaluate|scores|costs)\.
 OF_MERGED := cascade\.(trial\.|calls|llm_seconds|usd|estimated|(prompt|cached|completion)_tokens|rows|seconds|peak|threshold|coverage|expected|to_|max_usd|llm).*
 FILES := data/|metrics/|models/|plots
 compare: setup
 	dvc exp show --only-changed --drop \
 	  '$(SHOWN_ELSEWHERE)|$(OF_MERGED)|$(FILES)|.*\.(low|high|supergroup|group)$$|Created|State|Executor'
 
-# The SSH server that some tests push to. Installing it needs root.
+# The SSH server that some tests push to, and the browser that others open. Installing them needs root.
 SSHD := $(shell PATH="$$PATH:/usr/sbin:/usr/local/sbin" command -v sshd)
+BROWSER := $(shell command -v chromium || command -v google-chrome)
+MISSING := $(if $(SSHD),,openssh-server) $(if $(BROWSER),,chromium)
 servers:
-	$(if $(SSHD),,apt-get update -qq && apt-get install -y -qq --no-install-recommends openssh-server)
+	$(if $(strip $(MISSING)),apt-get update -qq && apt-get install -y -qq --no-install-recommends $(MISSING))
 
 # Kills every stage and fills its disk, many times; `make test-all` does so a few times.
 faults: setup
@@ -74,6 +85,15 @@ LOCKED = $(shell sed -n 's/^\([^ \#]*\)==.*/\1/p' requirements/torch.txt require
 licences: setup
 	sed -i '/^|/d' docs/licences.md
 	$(BIN)/pip-licenses --packages $(LOCKED) | grep -v '^|  ' >> docs/licences.md
+
+# Looks up the locked versions among the known vulnerabilities. Needs the network, and an environment of its own, because
+# the auditor's packages are not tillmap's.
+audit:
+	$(PYTHON) -m venv $(VENV)-audit
+	$(VENV)-audit/bin/python -m pip install --quiet pip-audit==2.10.1
+	for lock in torch cpu share gpu; do \
+	  $(VENV)-audit/bin/pip-audit --strict --disable-pip --no-deps -r requirements/$$lock.txt || exit 1; \
+	done
 
 # The fast tests, with one small run of the pipeline. `make test-slow` runs the tests that are marked slow (servers, kills,
 # full disks, SmolLM2, the documented commands), `make test-all` runs both.
@@ -104,6 +124,6 @@ types: setup
 prune: setup
 	$(BIN)/tillmap prune
 
-# Deletes everything that the pipeline wrote. The cache and the environment are kept.
+# Deletes everything that the pipeline wrote. The cache, the environment and what people decided are kept.
 clean:
-	rm -rf data models plots
+	rm -rf models plots report $(filter-out data/corrections%,$(wildcard data/*))

@@ -1,13 +1,15 @@
 """Reads what earlier stages wrote about the arms: completions, predictions, confidences and usage."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import chain
 from typing import Any
 
 import pandas as pd
 
 from tillmap.arms import ARMS
+from tillmap.arms.context import QUESTIONS
 from tillmap.config import paths
-from tillmap.config.blocks import CASCADE
+from tillmap.config.blocks import CASCADE, VOTE
 from tillmap.config.params import Params
 from tillmap.core.files import read_json, read_jsonl, read_table
 from tillmap.postprocessing.calibration import CandidateScores, Confidence, candidate_scores
@@ -17,6 +19,19 @@ from tillmap.postprocessing.predictions import TOGETHER
 def completions_of(arm: str) -> list[dict[str, Any]]:
     """An arm's completions, one record per row."""
     return list(read_jsonl(paths.COMPLETIONS / f"{arm}.jsonl"))
+
+
+def said_by(arm: str) -> Iterator[dict[str, Any]]:
+    """The completions of any arm, of the vote and of the cascade, one record at a time."""
+    files = {VOTE: paths.PREDICTIONS / f"{VOTE}.jsonl", CASCADE: paths.CASCADE / "completions.jsonl"}
+    return read_jsonl(files.get(arm, paths.COMPLETIONS / f"{arm}.jsonl"))
+
+
+def asked_by(arm: str) -> Iterator[dict[str, Any]]:
+    """The questions of an arm that asks a language model, one record at a time."""
+    if arm != CASCADE:
+        return read_jsonl(paths.PROMPTS / arm / QUESTIONS)
+    return chain(read_jsonl(paths.CASCADE / "trial.jsonl"), read_jsonl(paths.CASCADE / QUESTIONS))
 
 
 def predictions_of(arm: str) -> pd.DataFrame:

@@ -21,6 +21,7 @@ def context_of(params: Params, arm: str) -> Context:
         seed=params.seed,
         model=paths.MODELS / arm,
         base=paths.BASE / arm,
+        linear=paths.LINEAR,
         rows_file=paths.ROWS,
         tree_file=paths.TREE,
         neighbours=lambda _, retriever: neighbours(retriever),

@@ -10,7 +10,8 @@ from tillmap.cli.stages import Metrics, run_arm_stage
 from tillmap.config import paths
 from tillmap.config.params import Params
 from tillmap.core.completions import TOKENS, Completion
-from tillmap.core.files import OFF, new_folder, write_json, write_jsonl
+from tillmap.core.files import OFF, new_folder, require_same_rows, write_json, write_jsonl
+from tillmap.core.taxonomy import KEY
 
 PARAMS = ("seed", "run.{arm}", "{arm}", "engine", "provider")
 NO_ANSWER = Completion(None, None, "", "off").as_record()
@@ -18,7 +19,10 @@ NO_ANSWER = Completion(None, None, "", "off").as_record()
 
 def main(params: Params, name: str) -> Metrics:
     arm, context, began = ARMS[name], context_of(params, name), time.perf_counter()
-    answers = [answer.as_record() for answer in arm.answer(context, context.asked)]
+    asked = context.asked
+    answers = [answer.as_record() for answer in arm.answer(context, asked)]
+    given = ((answer["split"], answer["id"]) for answer in answers)
+    require_same_rows(f"the answers of {name}", given, asked[KEY].itertuples(index=False, name=None))
     write_jsonl(answers, paths.COMPLETIONS / f"{name}.jsonl")
     with new_folder(paths.RULES / name) as folder:
         AnswerRules.of_arm(arm, context).save(folder)

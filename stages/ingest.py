@@ -1,17 +1,23 @@
 """Reads the files of `data.source` and checks every row. The order of the rows is kept."""
 
+from pathlib import Path
+
 from tillmap.catalogue.counts import count_rows, find_contradictions
 from tillmap.catalogue.source import read_source
 from tillmap.cli.stages import Metrics, run_stage
 from tillmap.config import paths
 from tillmap.config.params import Params
 from tillmap.core.files import new_folder, write_json, write_table
+from tillmap.core.inputs import watch
 
 PARAMS = ("data", "taxonomy")
 
 
 def main(params: Params) -> Metrics:
+    place = Path(params.data.source)
+    unchanged = watch(*(place.iterdir() if place.is_dir() else (place,)))
     source = read_source(params.data, params.taxonomy)
+    unchanged()
     rows, levels = source.rows, source.levels
     with new_folder(paths.RAW) as folder:
         write_table(rows, folder / "rows.parquet")

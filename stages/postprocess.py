@@ -12,7 +12,7 @@ from tillmap.cli.stages import Metrics, run_stage
 from tillmap.config import paths
 from tillmap.config.blocks import VOTE
 from tillmap.config.params import Params
-from tillmap.core.files import new_folder, read_table, write_json, write_jsonl, write_table
+from tillmap.core.files import new_folder, read_table, require_same_rows, write_json, write_jsonl, write_table
 from tillmap.core.taxonomy import KEY, Key, LabelTree, Levels, RankedPaths
 from tillmap.postprocessing.predictions import calibrate_arm, count_repairs, make_repairer, predict, write_off
 from tillmap.postprocessing.voting import choose_voters, hold_election
@@ -40,16 +40,25 @@ def main(params: Params) -> Metrics:
             tables[arm] = calibrate_arm(
                 arm, completions, table, rows, free=free, training=training, folder=confidences / arm
             )
+            answered = [(answer["split"], answer["id"]) for answer in completions]
+            require_same_rows(f"the predictions of {arm}", _keys(tables[arm]), answered)
         if voters:
             began, ballots = time.perf_counter(), {arm: tables[arm] for arm in voters}
             elected = hold_election(ballots, {arm: free[arm] for arm in free if arm in voters}, rows, training)
             write_jsonl(elected.completions, answers / f"{VOTE}.jsonl")
             tables[VOTE] = elected.predictions
+            shared = set.intersection(*(set(_keys(ballot)) for ballot in ballots.values()))
+            voted = [key for key in _keys(tables[voters[0]]) if key in shared]
+            require_same_rows(f"the predictions of {VOTE}", _keys(tables[VOTE]), voted)
             metrics[VOTE] = elected.usage(time.perf_counter() - began) | {"voters": voters}
         for arm, table in tables.items():
             write_table(table, answers / f"{arm}.parquet")
     write_json(metrics.get(VOTE, {"off": True}), paths.USAGE / f"{VOTE}.json")
     return metrics
+
+
+def _keys(table: pd.DataFrame) -> list[Key]:
+    return list(table[KEY].itertuples(index=False, name=None))
 
 
 def neighbours_votes(params: Params, rows: pd.DataFrame, levels: Levels) -> Mapping[Key, RankedPaths]:

@@ -1,4 +1,4 @@
-"""Trains an arm's model, in the stages train_linear, train_llama and train_openai. A killed tuning resumes."""
+"""Trains an arm's model, in the stages train_linear, train_rerank and so on. A killed tuning resumes."""
 
 import time
 

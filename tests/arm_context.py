@@ -11,7 +11,7 @@ NOWHERE = Path("nowhere")
 NO_NEIGHBOURS = pd.DataFrame(columns=["split", "id", "rank", "neighbour", "score"])
 
 
-def make_context(arm, settings, training, neighbours=NO_NEIGHBOURS, *, model=NOWHERE, levels=CONTEST):
+def make_context(arm, settings, training, neighbours=NO_NEIGHBOURS, *, model=NOWHERE, linear=NOWHERE, levels=CONTEST):
     """The context of an arm whose rows are those of the training subset; every retriever gives `neighbours`."""
     context = Context(
         arm,
@@ -19,6 +19,7 @@ def make_context(arm, settings, training, neighbours=NO_NEIGHBOURS, *, model=NOW
         seed=1,
         model=model,
         base=NOWHERE,
+        linear=linear,
         rows_file=NOWHERE,
         tree_file=NOWHERE,
         neighbours=lambda rows, retriever: neighbours,

@@ -1,6 +1,7 @@
 """Tests never touch the user's resume state or a hub."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -70,6 +71,20 @@ def project(tmp_path_factory, tiny):
         del project.env["OPENAI_API_KEY"]
         project.commit("first run")
         yield project
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """Chromium without a window."""
+    from playwright.sync_api import sync_playwright
+
+    program = shutil.which("chromium") or shutil.which("google-chrome")
+    assert program, "there is no browser; `make servers` installs Chromium"
+    sandbox = [] if os.getuid() else ["--no-sandbox"]  # which root cannot use
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=program, args=sandbox)
+        yield browser
+        browser.close()
 
 
 def _right_answer(folder, body):

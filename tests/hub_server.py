@@ -1,4 +1,4 @@
-"""A Hugging Face hub on this machine that takes a repository and one commit, as `HfApi.upload_folder` sends it."""
+"""A Hugging Face hub on this machine. It takes a repository in one commit, and gives the files of a repository."""
 
 import base64
 import json
@@ -11,6 +11,7 @@ class Hub(ThreadingHTTPServer):
     def __init__(self, token):
         super().__init__(("127.0.0.1", 0), Handler)
         self.token, self.files = token, {}
+        self.refused, self.given = set(), []  # names of files that it does not give, and of those that it gave
         self.url = f"http://127.0.0.1:{self.server_port}"
 
 
@@ -39,19 +40,39 @@ class Handler(BaseHTTPRequestHandler):
             return self.reply({"commitOid": oid, "commitUrl": f"{self.server.url}/{name}/commit/{oid}"})
         return self.reply({"error": f"not known: {self.path}"}, 404)
 
+    def do_HEAD(self):
+        self.do_GET()
+
     def do_GET(self):
+        parts = self.path.partition("?")[0].split("/")
+        if "tree" in parts:
+            files = self.server.files["/".join(parts[3:5])]
+            return self.reply([{"type": "file", "path": name, "size": len(content), "oid": name}
+                               for name, content in files.items()])  # fmt: skip
+        if "resolve" in parts:
+            return self.give("/".join(parts[1:3]), parts[4], parts[-1])
         if self.path.startswith("/api/models/"):
             name = "/".join(self.path.split("/")[3:5])
             return self.reply({"id": name, "sha": "0" * 40, "siblings": [], "private": True, "tags": []})
         return self.reply({"error": f"not known: {self.path}"}, 404)
 
+    def give(self, name, commit, file):
+        if file in self.server.refused:
+            return self.reply({"error": "not today"}, 403)
+        if self.command == "GET":
+            self.server.given.append(file)
+        self.send(self.server.files[name][file], 200, {"ETag": f'"{file}"', "X-Repo-Commit": commit})
+
     def reply(self, value, status=200):
-        body = json.dumps(value).encode()
+        self.send(json.dumps(value).encode(), status, {"Content-Type": "application/json"})
+
+    def send(self, body, status, headers):
         self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(body)))
+        for name, value in {**headers, "Content-Length": str(len(body))}.items():
+            self.send_header(name, value)
         self.end_headers()
-        self.wfile.write(body)
+        if self.command != "HEAD":
+            self.wfile.write(body)
 
     def log_message(self, *_):
         """Nothing on the terminal."""

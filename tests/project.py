@@ -16,12 +16,13 @@ DVC = [sys.executable, "-m", "dvc"]
 SMALL = {
     "run": {"openai": True, "pilot_rows": None},
     "demo": {"train_rows": 300, "test_rows": 40},
+    "rerank": {"folds": 2, "trees": 10, "candidates": 20},
     "rag": {"held_out_rows": 2, "max_new_tokens": 12, "examples": 2},
     "llama": {"held_out_rows": 2, "sample_rows": 24, "engine": "transformers", "constrain": "tree"},
     "train_llama": {"batch_rows": 4, "checkpoint_steps": 2},
     "openai": {"held_out_rows": 2, "sample_rows": 30},
     "provider": {"poll_seconds": 0.01, "settle_seconds": 0.1, "requests": 20},
-    "engine": {"batch_rows": 8, "kv_cache_gib": 0.25, "max_model_len": 512},
+    "engine": {"batch_rows": 8, "save_rows": 8, "kv_cache_gib": 0.25, "max_model_len": 512},
     "evaluate": {"resamples": 100},
 }
 # Several stages in one process: a start-up takes longer than most of them.

@@ -28,7 +28,7 @@ ANSWERS = pd.DataFrame(
 
 
 def written(path, format_, id_name="sku", numbers=False, codes=True):
-    with write_answers(path, format_, id_name, numbers=numbers, levels=LEVELS, codes=codes) as write:
+    with write_answers(path, format_, id_name, rows=3, numbers=numbers, levels=LEVELS, codes=codes) as write:
         write(ANSWERS)
         write(ANSWERS.tail(1).reset_index(drop=True).assign(key="8"))
     return path
@@ -74,3 +74,23 @@ def test_ids_may_be_called_as_one_of_our_columns(tmp_path, name, format_):
 def test_the_contests_columns():
     names = answer_columns("indoml_id", CONTEST, codes=False)
     assert list(names) == list(names.values()) == [*CONTEST, *REST]
+
+
+def test_explanations_are_objects_json_text_or_structs(tmp_path):
+    why = {
+        "candidates": [{"path": ["food", None], "share": 0.5}],
+        "neighbours": [{"id": "7", "text": 'a "b" \u8336', "path": ["food", "tea"], "similarity": 0.25}],
+        "words": [],
+    }
+    explained = ANSWERS.assign(**{name: json.dumps(entries, ensure_ascii=False) for name, entries in why.items()})
+    files = {}
+    for format_ in ("jsonl", "csv", "parquet"):
+        files[format_] = tmp_path / f"a.{format_}"
+        options = {"numbers": False, "levels": LEVELS, "codes": True, "explained": True}
+        with write_answers(files[format_], format_, "sku", **options) as write:
+            write(explained)
+    lines = [json.loads(line) for line in files["jsonl"].read_text().splitlines()]
+    assert [{name: line[name] for name in why} for line in lines] == [why, why]
+    with files["csv"].open(newline="") as file:
+        assert [{name: json.loads(row[name]) for name in why} for row in csv.DictReader(file)] == [why, why]
+    assert pq.read_table(files["parquet"]).to_pylist() == lines

@@ -99,13 +99,14 @@ def made(request, tmp_path_factory):
         for name in ("dense", "hybrid"):
             write_table(read_table(paths.NEIGHBOURS / "lexical.parquet"), paths.NEIGHBOURS / f"{name}.parquet")
         train.main(params, "linear")
-        for arm in ("nearest", "linear"):
+        train.main(params, "rerank")
+        for arm in ("nearest", "linear", "rerank"):
             infer.main(params, arm)
         for arm in ("rag", "llama", "openai"):
             infer.write_off(arm)
         postprocess.main(params)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(evaluate.reports, "draw", lambda *_: None)  # tests/test_report.py draws all shapes
+            patch.setattr(evaluate.reports, "draw", lambda *_: {})  # tests/test_report.py draws all shapes
             evaluate.main(params)
     return folder, levels
 
@@ -116,7 +117,7 @@ def test_every_arm_answers_with_paths_of_the_tree_and_is_nearly_always_right(mad
         tree = LabelTree.from_table(read_table(paths.TREE))
         rows = read_table(paths.ROWS)
         metrics = read_json(paths.METRICS / "scores.json")["scores"]["arms"]
-        for arm in ("nearest", "linear", "vote"):
+        for arm in ("nearest", "linear", "rerank", "vote"):
             answers = read_table(paths.PREDICTIONS / f"{arm}.parquet")
             assert set(answers.columns) >= set(levels) and set(levels.paths(answers)) <= set(tree.paths)
             assert answers["in_tree"].all() and answers["confidence"].between(0, 1).all()
@@ -134,7 +135,7 @@ def test_what_is_written_for_people_has_the_levels(made):
     assert set(review.columns) >= {*levels, *(f"guess_{level}" for level in levels)}
 
 
-@pytest.mark.parametrize("arm", ["nearest", "linear"])
+@pytest.mark.parametrize("arm", ["nearest", "linear", "rerank"])
 def test_new_rows_are_labelled_as_the_test_rows_were(made, arm):
     folder, levels = made
     with chdir(folder):
@@ -168,3 +169,26 @@ def test_predict_writes_the_levels_and_the_users_codes(made, tmp_path):
     assert ("code" in written) == bool(tree.codes)
     if tree.codes:
         assert written["code"].tolist() == [tree.code_of(path) for path in found]
+
+
+@pytest.mark.parametrize("arm", ["nearest", "linear"])
+def test_an_explanation_has_the_best_paths_the_nearest_rows_and_the_words(made, arm):
+    folder, levels = made
+    asked = pd.DataFrame({"key": [1, 2], "description": ["best rye loaf fine", "gift"], "retailer": "", "price": 1.0})
+    with chdir(folder):
+        labeller = open_arm(arm, read_params(paths.PARAMS, schema()), "own")
+        plain, explained = labeller.label(asked), labeller.label(asked, explain=3)
+        rows = read_table(paths.ROWS).query("subset == 'train'").set_index("id")
+    pd.testing.assert_frame_equal(explained[plain.columns], plain)
+    for answer, row in zip(levels.paths(plain), explained.to_dict("records"), strict=True):
+        assert [label or "" for label in row["candidates"][0]["path"]] == list(answer)
+        shares = [each["share"] for each in row["candidates"]]
+        assert 1 <= len(shares) <= 3 and shares == sorted(shares, reverse=True) and sum(shares) <= 1.001
+        similar = [each["similarity"] for each in row["neighbours"]]
+        assert len(similar) == 3 and similar == sorted(similar, reverse=True)
+        for each in row["neighbours"]:
+            known = rows.loc[int(each["id"])]
+            assert each["text"] == known["description"]
+            assert [label or "" for label in each["path"]] == list(levels.path(known[list(levels)]))
+    words = [each["word"] for each in explained["words"][0]]
+    assert (set(words) & {"rye", "loaf"} and len(words) <= 3) if arm == "linear" else words == []

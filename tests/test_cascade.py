@@ -142,7 +142,7 @@ class Shop:
     def __init__(self, folder, base_url, pilot_rows=None, **changes):
         self.folder = folder
         folder.mkdir()
-        off = dict.fromkeys(("nearest", "rag", "llama", "openai"), False)
+        off = dict.fromkeys(("nearest", "rerank", "rag", "llama", "openai"), False)
         self.set_params({
             "run": off | {"cascade": True, "pilot_rows": pilot_rows},
             "openai": {"mode": "retrieved", "engine": "openai_server", "examples": 1},

@@ -30,6 +30,7 @@ RECALL = pd.DataFrame(
     [(name, k, 0.3 + k / 50, 0.28 + k / 50, 0.32 + k / 50) for name in ("dense", "lexical") for k in (1, 5, 20)],
     columns=["retriever", "k", "recall", "low", "high"],
 )
+LEVEL_RECALL = pd.concat((RECALL.assign(level=level) for level in ("division", "class")), ignore_index=True)
 CALIBRATION = pd.DataFrame(
     {"arm": "linear", "confidence": [0.1, 0.5, 0.9], "accuracy": [0.2, 0.5, 0.85], "rows": [10, 20, 70]}
 )
@@ -40,6 +41,7 @@ DRAWN = {
     "slices": (lambda table: charts.draw_slices(table, "retailer"), SLICES),
     "confusion": (lambda table: charts.draw_confusion(table, "linear", "division"), CONFUSION),
     "recall": (charts.draw_recall, RECALL),
+    "recall_by_level": (charts.draw_level_recall, LEVEL_RECALL),
     "calibration": (charts.draw_calibration, CALIBRATION),
     "coverage": (charts.draw_coverage, COVERAGE),
 }

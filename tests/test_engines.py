@@ -15,12 +15,13 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from tillmap.core.completions import Question
-from tillmap.core.errors import ModelError, ParamsError, ResourceError
+from tillmap.core.errors import ModelError, ParamsError, ResourceError, cause
 from tillmap.core.taxonomy import CONTEST, LabelPath, LabelTree
 from tillmap.llm.checkpoints import SMOLLM2_PACKAGE, check_adapter, check_checkpoint, fetch_checkpoint
 from tillmap.llm.engines.loading import load_engine, require_memory
 from tillmap.llm.interface.answer_formats import make_answer_format
 from tillmap.llm.interface.generation import Generation, Machine
+from tiny import make_adapter
 
 GREEDY = Generation(max_new_tokens=8, temperature=0.0, seed=0)
 SMALL = Machine(dtype="float32", max_model_len=256, batch_rows=8, kv_cache_gib=0.25, eager=True)
@@ -45,7 +46,9 @@ slow = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def tiny_vllm(tiny):
-    return load_engine("vllm", tiny, LONGER, BY_LIKELIHOOD)
+    engine = load_engine("vllm", tiny, LONGER, BY_LIKELIHOOD)
+    yield engine
+    engine.close()  # not whenever Python finds it: an engine of vLLM that ends takes the others of its process with it
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +61,9 @@ def smollm2(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def smollm2_vllm(smollm2):
-    return load_engine("vllm", smollm2, SMALL, GREEDY)
+    engine = load_engine("vllm", smollm2, SMALL, GREEDY)
+    yield engine
+    engine.close()
 
 
 def either_engine(monkeypatch, folder, machine, vllm):
@@ -246,22 +251,8 @@ def test_unseen_brands_keep_to_the_chains_of_a_questions_own_answers(name, asked
 
 @pytest.fixture(scope="module")
 def adapter(smollm2, tmp_path_factory):
-    """A LoRA that was never trained, and yet changes what the small model says."""
-    import torch
-    from peft import LoraConfig, get_peft_model
-    from transformers import AutoModelForCausalLM
-
     folder = tmp_path_factory.mktemp("adapter")
-    base = AutoModelForCausalLM.from_pretrained(smollm2, dtype=torch.float32)
-    linear = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-    adapted = get_peft_model(base, LoraConfig(r=4, lora_alpha=8, target_modules=linear, task_type="CAUSAL_LM"))
-    draw = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for name, weights in adapted.named_parameters():
-            if "lora_" in name:
-                scale = 0.02 if "lora_B" in name else weights.shape[1] ** -0.5
-                weights.copy_(torch.randn(weights.shape, generator=draw) * scale)
-    adapted.save_pretrained(folder)
+    make_adapter(smollm2, folder)
     return folder
 
 
@@ -392,6 +383,27 @@ def test_too_little_memory_says_how_much_and_what_to_do(tiny):
     huge = Machine("float32", 256, 8, kv_cache_gib=1e6, eager=True)
     with pytest.raises(ResourceError, match=r"needs 1000000\.\d GiB .* GiB are free; lower engine\.kv_cache_gib"):
         require_memory(tiny, huge)
+
+
+def test_why_a_library_failed_is_what_its_first_error_says():
+    from pydantic import BaseModel, field_validator
+
+    class Config(BaseModel):
+        name: str
+
+        @field_validator("name")
+        @classmethod
+        def known(cls, name):
+            raise ValueError(f"Unknown method: {name}")
+
+    with pytest.raises(ValueError, match="1 validation error") as told:
+        Config(name="abacus")
+    assert cause(told.value) == "Value error, Unknown method: abacus"
+    outer = RuntimeError("the engine did not start")
+    outer.__cause__ = told.value
+    assert cause(outer) == "Value error, Unknown method: abacus"
+    assert cause(OSError("no such file\nand more")) == "no such file"
+    assert cause(NotImplementedError()) == "NotImplementedError"
 
 
 def test_unknown_engine_is_named(tiny):

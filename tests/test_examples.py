@@ -37,7 +37,8 @@ def made(request, tmp_path_factory):
             write_table(read_table(paths.NEIGHBOURS / "lexical.parquet"), paths.NEIGHBOURS / f"{name}.parquet")
         prompts.main(params, "rag")
         train.main(params, "linear")
-        for arm in ("nearest", "linear"):
+        train.main(params, "rerank")
+        for arm in ("nearest", "linear", "rerank"):
             infer.main(params, arm)
         for arm in ("llama", "openai"):
             infer.write_off(arm)

@@ -12,7 +12,7 @@ from tillmap.llm.engines import loading
 from tillmap.llm.interface import inference
 from tillmap.llm.interface.answer_formats import make_answer_format
 from tillmap.llm.interface.generation import Generation, Machine
-from tillmap.llm.interface.inference import LocalModel, answer_missing, ask_in_batches, plan_generation
+from tillmap.llm.interface.inference import KeptEngine, LocalModel, answer_missing, ask_in_batches, plan_generation
 
 QUESTIONS = [Question("test", number, [{"role": "user", "content": str(number)}]) for number in range(10)]
 PILOT = [QUESTIONS[number] for number in (1, 4, 7, 8)]
@@ -202,8 +202,9 @@ def local(tmp_path):
     return LocalModel("vllm", tmp_path / "base", None, machine, Generation(8, 0.0, 1))
 
 
-def test_a_model_is_known_by_its_files_and_settings_but_not_by_batches_and_threads(local, tmp_path):
-    same = replace(local, machine=replace(local.machine, batch_rows=64, threads=2))
+def test_a_model_is_known_by_its_files_and_settings_but_not_by_sizes_and_threads(local, tmp_path):
+    sizes = {"batch_rows": 64, "save_rows": 256, "threads": 2, "gpu_memory_utilization": 0.5}
+    same = replace(local, machine=replace(local.machine, **sizes))
     assert same.key() == local.key()
     (tmp_path / "adapter").mkdir()
     (tmp_path / "adapter/adapter_model.safetensors").write_bytes(b"more")
@@ -224,11 +225,37 @@ def test_a_resumed_run_keeps_its_threads_and_another_takes_those_that_are_free(l
     monkeypatch.setattr(loading, "load_engine", lambda engine, checkpoint, machine, *_: used.append(machine.threads))
     for free in (3, 1):
         monkeypatch.setattr(inference, "free_threads", lambda free=free: free)
-        local.load(tmp_path)
+        KeptEngine().load(local, tmp_path)
     (tmp_path / "other").mkdir()
-    local.load(tmp_path / "other")
-    replace(local, machine=replace(local.machine, threads=2)).load(tmp_path / "other")
+    KeptEngine().load(local, tmp_path / "other")
+    KeptEngine().load(local.with_threads(2), tmp_path / "other")
     assert used == [3, 3, 1, 2]
+
+
+def test_an_engine_is_kept_for_the_same_model_and_ended_before_another(local, tmp_path, monkeypatch):
+    happened = []
+
+    class Loaded:
+        def __init__(self, *model):
+            happened.append(f"load {model[2].threads}")
+
+        def close(self):
+            happened.append("close")
+
+    monkeypatch.setattr(loading, "load_engine", Loaded)
+    kept = KeptEngine()
+    for free, name in ((3, "trial"), (1, "routed")):
+        monkeypatch.setattr(inference, "free_threads", lambda free=free: free)
+        (tmp_path / name).mkdir()
+        kept.load(local, tmp_path / name)
+    assert happened == ["load 3"]
+    kept.load(replace(local, adapter=tmp_path), tmp_path / "routed")
+    (tmp_path / "resumed").mkdir()
+    (tmp_path / "resumed/threads").write_text("2")
+    kept.load(replace(local, adapter=tmp_path), tmp_path / "resumed")
+    kept.close()
+    kept.close()
+    assert happened == ["load 3", "close", "load 3", "close", "load 2", "close"]
 
 
 def test_generation_takes_the_answers_that_are_allowed_to_all():

@@ -1,6 +1,7 @@
 """The locks are complete, hold what is installed, and agree with each other; docs/licences.md is theirs."""
 
 import importlib.metadata
+import os
 import re
 import subprocess
 import sys
@@ -54,6 +55,18 @@ def test_what_is_installed_is_what_is_locked():
     assert not wrong, "locked and installed differ; run `make setup`, or write the new versions into the lock"
 
 
+@pytest.mark.parametrize(("gpu", "locks"), [(True, ["gpu", "share"]), (False, ["torch", "cpu", "share"])])
+def test_setup_installs_the_locks_of_this_machine(gpu, locks, tmp_path):
+    """vLLM's builds for GPUs and for CPUs are packages of different names with the same files."""
+    if gpu:
+        (tmp_path / "nvidia-smi").write_text("#!/bin/sh\n")
+        (tmp_path / "nvidia-smi").chmod(0o755)
+    command = ["make", "--dry-run", "--always-make", "setup", *([] if gpu else ["GPU="])]
+    path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
+    steps = subprocess.check_output(command, cwd=ROOT, text=True, env=os.environ | {"PATH": path})
+    assert f"for lock in {' '.join(locks)};" in steps
+
+
 def test_nothing_is_locked_twice_with_two_versions():
     assert not {name for name in SHARE if name in CPU or name in GPU}
 
@@ -73,7 +86,7 @@ def test_both_locks_hold_the_same_versions_of_what_pyproject_names():
     differ = {
         name for name in direct(*EXTRAS) if name in CPU and CPU[name].partition("+")[0] != GPU[name].partition("+")[0]
     }
-    assert differ <= {"unsloth"}, "docs/gpu.md says why that one differs; others must not"
+    assert differ == set()
 
 
 def test_what_the_pipelines_core_needs_is_locked_at_any_depth():

@@ -128,31 +128,36 @@ def test_f1_is_scikit_learns(pairs):
     assert f1_scores(true, predicted) == pytest.approx(expected)
 
 
-def neighbour_rows(query, ids, split="test"):
-    return pd.DataFrame({"split": split, "id": query, "rank": range(len(ids)), "neighbour": ids, "score": 1.0})
+def found_paths(query, paths, split="test"):
+    return rows(paths, split).assign(id=query, rank=range(len(paths)))
 
 
-def test_recall_counts_the_first_neighbour_with_the_true_path():
-    training = rows([TEA, JAM, HONEY], split="train", ids=[10, 20, 30])
+def test_recall_counts_the_first_paths():
     truth = rows([TEA, JAM, HONEY, (*HONEY[:3], "unseen")])
-    neighbours = pd.concat(
+    found = pd.concat(
         [
-            neighbour_rows(0, [10, 20]),
-            neighbour_rows(1, [10, 30, 20]),
-            neighbour_rows(3, [30, 30]),
-            neighbour_rows(2, [30], split="train"),  # the same id of the other split
+            found_paths(0, [TEA, JAM]),
+            found_paths(1, [TEA, HONEY, JAM]),
+            found_paths(3, [HONEY, TEA]),
+            found_paths(2, [HONEY], split="train"),  # the same id of the other split
         ]
     )
-    table = recall_table(neighbours, truth, training, CONTEST, ks=(1, 2, 3, 50))
-    assert table["k"].tolist() == [1, 2, 3]
-    assert table["found"].tolist() == [1, 1, 2]
-    assert table["recall"].tolist() == [0.25, 0.25, 0.5]
+    table = recall_table(found, truth, CONTEST, ks=(1, 2, 5, 50))  # the first 5 cover all, so 50 say nothing more
+    whole = table[table["level"] == "path"]
+    assert whole["k"].tolist() == [1, 2, 5]
+    assert whole["found"].tolist() == [1, 1, 2]
+    assert whole["recall"].tolist() == [0.25, 0.25, 0.5]
     assert (table["low"] <= table["recall"]).all()
+    modules = table[table["level"] == "module"]
+    assert modules["found"].tolist() == [2, 2, 3]
+    assert table[table["level"] == "brand"]["found"].tolist() == [1, 2, 2]  # orchard, in another path
 
 
-def test_recall_refuses_neighbours_that_are_no_training_rows():
-    with pytest.raises(InputError, match=r"1 of 2 are not training rows, .* id=99"):
-        recall_table(neighbour_rows(0, [10, 99]), rows([TEA]), rows([TEA], ids=[10]), CONTEST)
+def test_recall_of_a_level_is_of_the_rows_that_reach_it():
+    truth = ragged([FOOD, BREAD, RYE])
+    table = recall_table(truth.assign(rank=0), truth, RAGGED, ks=(1,)).set_index("level")
+    assert table["rows"].to_dict() == {"path": 3, "division": 3, "group": 2, "class": 1}
+    assert (table["recall"] == 1).all()
 
 
 def test_path_codes_tell_whole_paths_apart():
@@ -220,9 +225,8 @@ def test_one_level_and_eight(depth):
     score = score_arm(ragged([("a",) * depth, ("a",) * depth], levels), truth, "linear", levels)
     assert score["item_accuracy"] == 0.5 and set(score["accuracy"].values()) == {0.5}
     assert score["hierarchical"]["f1"] == 0.5
-    training = levels.columns([("b",) * depth]).assign(split="train", id=[7])
-    near = pd.concat([neighbour_rows(0, [7]), neighbour_rows(1, [7])])
-    assert recall_table(near, truth, training, levels, ks=(1,))["found"].tolist() == [1]
+    found = ragged([("b",) * depth, ("b",) * depth], levels).assign(rank=0)
+    assert recall_table(found, truth, levels, ks=(1,))["found"].head(1).tolist() == [1]
 
 
 def test_paths_that_differ_only_in_where_they_end_have_other_codes():

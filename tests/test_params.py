@@ -48,15 +48,15 @@ def test_shipped_params_are_valid_and_list_every_arm():
 
 
 def test_run_keeps_the_order_of_the_file(changed):
-    names = ("nearest", "linear", "rag", "llama", "openai", "cascade", "vote")
+    names = ("nearest", "linear", "rerank", "rag", "llama", "openai", "cascade", "vote")
     run = read_params(PARAMS).run
     assert run.arms == names
-    assert run.own_answers == names[:5]
+    assert run.own_answers == names[:6]
     assert run.on == tuple(name for name in names if getattr(run, name))
     turned = read_params(changed("  nearest: true\n  linear: true\n", "  linear: true\n  nearest: false\n")).run
     assert turned.arms == ("linear", "nearest", *names[2:])
     assert turned.on[0] == "linear" and "nearest" not in turned.on
-    assert turned.own_answers == ("linear", "nearest", *names[2:5])
+    assert turned.own_answers == ("linear", "nearest", *names[2:6])
 
 
 class Fixed(Section):
@@ -81,7 +81,7 @@ def test_a_new_arm_brings_its_switch_its_block_and_its_name(changed):
     params = check_params(f"{text}\nfixed: {{answer: milk}}\n", Path("p"), wider)
     assert params.block("fixed").answer == "milk"
     assert params.is_on("fixed") and params.needs("fixed") and params.vote.arms == ["fixed"]
-    assert params.run.own_answers == ("nearest", "linear", "rag", "llama", "fixed", "openai")
+    assert params.run.own_answers == ("nearest", "linear", "rerank", "rag", "llama", "fixed", "openai")
     with pytest.raises(ParamsError, match=r"^p:\d+: run\.fixed is not a parameter; known here: "):
         check_params(f"{text}\nfixed: {{answer: milk}}\n", Path("p"), schema())
 

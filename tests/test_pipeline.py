@@ -69,8 +69,11 @@ def test_metrics_agree_with_a_scorer_of_its_own(project):
         right = [tuple(getattr(row, level) for level in CONTEST) == truth[row.id] for row in predictions.itertuples()]
         assert metrics[arm]["item_accuracy"] == pytest.approx(sum(right) / len(truth))
     recall = project.read_json("metrics/scores.json")["scores"]["recall"]
-    assert set(recall) == {"dense", "lexical", "hybrid"}
-    assert all(set(found) == {"at_1", "at_5", "at_10", "at_20"} for found in recall.values())
+    assert set(recall) > {"dense", "lexical", "hybrid", "linear"}
+    depths = {"at_1", "at_5", "at_10", "at_20"}
+    assert all(set(recall[name]) == depths | {"levels"} for name in ("dense", "lexical", "hybrid"))
+    assert set(recall["linear"]) == depths - {"at_20"} | {"levels"}  # it keeps 10 candidates
+    assert set(recall["linear"]["levels"]) == set(CONTEST)
     assert "nearest" in (project.folder / "plots/table.txt").read_text()
 
 

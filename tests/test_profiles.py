@@ -52,8 +52,18 @@ def test_the_later_profile_wins_and_the_effective_batch_stays(params):
     large = read_params(params, schema()).train_llama
     apply_profiles(["gpu-16gb"], params, PROFILES, schema())
     small = read_params(params, schema()).train_llama
-    assert (large.batch_rows, small.batch_rows) == (16, 11)
-    assert abs(small.batch_rows * small.accumulation - large.batch_rows * large.accumulation) <= small.batch_rows // 2
+    assert (large.batch_rows, small.batch_rows) == (64, 32)
+    assert small.batch_rows * small.accumulation == large.batch_rows * large.accumulation
+
+
+@pytest.mark.parametrize("names", [["gpu"], ["gpu", "gpu-16gb"]])
+def test_the_engine_of_a_profile_takes_the_bases_of_its_arms(names, params):
+    """vLLM takes a 4-bit base only where the adapter is merged into it, which unpacks it."""
+    apply_profiles(names, params, PROFILES, schema())
+    found = read_params(params, schema())
+    assert "4bit" in found.llama.base
+    assert found.llama.engine == "transformers" or found.engine.lora == "merge"
+    assert found.rag.engine == "transformers" or "4bit" not in found.rag.base
 
 
 @pytest.mark.parametrize(

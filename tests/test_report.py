@@ -6,8 +6,9 @@ import pytest
 
 from tillmap.core.taxonomy import CONTEST, LabelPath, Levels
 from tillmap.evaluation.comparison import comparison_table
-from tillmap.evaluation.report import choose_truth, draw, make_report, recall_of
+from tillmap.evaluation.report import by_retriever, choose_truth, draw, make_report, recall_of
 from tillmap.evaluation.review import review_arms
+from tillmap.retrieval.paths import paths_of_neighbours
 
 MILK, CREAM = LabelPath("food", "dairy", "milk", "alder"), LabelPath("food", "dairy", "cream", "alder")
 SIZES = {"train": 20, "calibration": 40, "holdout": 30, "test": 50}
@@ -118,7 +119,10 @@ def test_a_report_of_any_taxonomy(levels, one, other, tmp_path):
     assert set(report.compact()["linear"]) - {"item_accuracy", "low", "high"} <= set(levels)
     assert "linear" in comparison_table(report.scores)
     near = asked[["split", "id"]].assign(rank=0, neighbour=0, score=1.0)
-    recall = recall_of({"lexical": near}, rows, truth, levels, **draws)
+    recall = recall_of(
+        {"lexical": paths_of_neighbours(near, rows.query("subset == 'train'"), levels)}, truth, levels, **draws
+    )
+    assert set(by_retriever(recall)["lexical"]["levels"]) <= set(levels)
     draw(report, recall, {}, levels, tmp_path / "plots")
     written = {file.name for file in (tmp_path / "plots").iterdir()}
     assert {"arms.csv", "confusion_linear.png", "costliest_linear.csv", "by_refund.csv"} <= written

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.sparse import csr_matrix
 
 from tillmap.core.errors import InputError, ModelError, ParamsError
 from tillmap.core.text import normalise
@@ -20,6 +21,7 @@ from tillmap.retrieval.embedding import PACKAGED, Embedder, find_model
 from tillmap.retrieval.filters import Filters, search_filtered
 from tillmap.retrieval.lexical import LexicalRetriever
 from tillmap.retrieval.neighbours import fuse, neighbours_table
+from tillmap.retrieval.postings import Postings
 
 KINDS = ["creme egg", "milk chocolate", "orange juice", "olive oil", "shampoo", "green tea", "dog biscuit", "bin bag"]
 BRANDS = ["cadbury", "alderley", "golden meadow", "kirana", "purely", "sunny"]
@@ -406,3 +408,26 @@ def test_word_starts_and_forgiving_length_help_cut_words(rows: pd.DataFrame) -> 
         [1, 2, 3], ["alderley very long name of green tea", "emerald", "bold"], initial=1, length=1
     )
     assert plain.search(["ald"], 1)[0].tolist() != [[1]]
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 10_000), st.integers(1, 12), st.sampled_from([1, 40, 10**6]))
+def test_postings_find_the_best_rows_of_a_sparse_matrix(seed: int, k: int, budget: int) -> None:
+    rng = np.random.default_rng(seed)
+    size, columns = int(rng.integers(20, 300)), 15
+    # Few distinct values, so that many rows have equal products.
+    rows, queries = (
+        csr_matrix(rng.integers(0, 3, (n, columns)) * (rng.random((n, columns)) < 0.3), dtype=np.float32)
+        for n in (size, 5)
+    )
+    positions, scores = Postings(rows, rows.T.tocsr(), budget, candidates=12).top(queries, k)
+    products = np.asarray((queries @ rows.T).todense())
+    for query in range(5):
+        found = positions[query][positions[query] >= 0]
+        assert len(set(found)) == len(found)
+        assert scores[query][: len(found)].tolist() == products[query, found].tolist()
+        if budget == 10**6:  # the search is exact: the largest products, of equal ones the first rows
+            best = [row for row in np.argsort(-products[query], kind="stable") if products[query, row] > 0][:k]
+            assert sorted(found) == sorted(best)
+        else:  # the rarest column of the query is always read
+            assert len(found) or not queries[query].nnz or not rows.T.tocsr()[queries[query].indices].getnnz(1).min()

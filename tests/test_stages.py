@@ -65,8 +65,9 @@ def test_code_used_is_the_code_declared(name):
 @pytest.mark.parametrize(
     ("file", "stages"),
     [
-        ("arms/linear.py", {"train_linear", "infer@linear", "cascade"}),
-        ("linear/model.py", {"train_linear", "infer@linear"}),
+        ("arms/linear.py", {"train_linear", "infer@linear", "infer@rerank", "cascade"}),
+        ("linear/model.py", {"train_linear", "train_rerank", "infer@linear", "infer@rerank"}),
+        ("rerank/features.py", {"train_rerank", "infer@rerank"}),
         ("arms/rag.py", {"prompts@rag", "infer@rag", "cascade"}),
         ("arms/openai.py", {"prompts@openai", "train_openai", "infer@openai", "cascade"}),
         ("cascade/plan.py", {"cascade"}),
@@ -89,8 +90,8 @@ def test_an_edited_file_reruns_these_stages(file, stages):
 
 
 def test_dvc_yaml_stays_readable():
-    assert len((ROOT / "dvc.yaml").read_text().splitlines()) <= 150
-    assert len(STAGES) <= 21
+    assert len((ROOT / "dvc.yaml").read_text().splitlines()) <= 165
+    assert len(STAGES) <= 23
 
 
 def test_every_stage_module_is_in_the_pipeline():

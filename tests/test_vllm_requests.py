@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tillmap.core.taxonomy import CONTEST, LabelPath, LabelTree
-from tillmap.llm.engines.vllm_requests import grammar_of, max_bytes
+from tillmap.llm.engines import vllm_requests
+from tillmap.llm.engines.vllm_requests import grammar_of, grammars_parsed_once, max_bytes
 from tillmap.llm.interface.answer_formats import make_answer_format
 
 
@@ -60,3 +61,25 @@ def test_a_free_brand_is_allowed_as_its_form_says(name: str, brand: str) -> None
             and len(text.encode()) <= max_bytes(tuple(answer_format.answers), form)
         )
     assert all(reads(grammar, list(answer_format.answers)))
+
+
+def test_vllm_parses_each_grammar_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As vLLM does it, request by request."""
+    import xgrammar
+    from vllm import SamplingParams
+    from vllm.exceptions import VLLMValidationError
+    from vllm.sampling_params import StructuredOutputsParams
+    from vllm.v1.structured_output.backend_xgrammar import validate_xgrammar_grammar
+
+    parsed, plain = [], xgrammar.Grammar.from_ebnf
+    monkeypatch.setattr(xgrammar.Grammar, "from_ebnf", staticmethod(lambda text: parsed.append(text) or plain(text)))
+    vllm_requests._parser.cache_clear()
+    grammars = [grammar_of(("tea | tata", "tea | twinings"), None), grammar_of(("soap | lux",), None)]
+    with grammars_parsed_once():
+        for grammar in grammars * 3:
+            wanted = StructuredOutputsParams(grammar=grammar)
+            validate_xgrammar_grammar(SamplingParams(structured_outputs=wanted))
+        with pytest.raises(VLLMValidationError, match="Invalid grammar"):
+            validate_xgrammar_grammar(SamplingParams(structured_outputs=StructuredOutputsParams(grammar="root ::= (")))
+    assert parsed == [*grammars, "root ::= ("]
+    vllm_requests._parser.cache_clear()

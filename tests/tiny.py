@@ -1,4 +1,4 @@
-"""A language model of seconds: Llama's architecture and SmolLM2's tokenizer, small random weights."""
+"""A language model of seconds: Llama's architecture and SmolLM2's tokenizer, small random weights. Also in 4 bit."""
 
 import sys
 from pathlib import Path
@@ -20,6 +20,33 @@ def make_tiny(folder):
             num_key_value_heads=1, max_position_embeddings=1024, initializer_range=0.3, bos_token_id=1, eos_token_id=2,
         )
     ).save_pretrained(folder)  # fmt: skip
+
+
+def make_tiny_4bit(base, folder):
+    """Write a checkpoint's weights in bitsandbytes' 4 bit, in the form of the 4-bit models on the hub."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+
+    packed = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True)
+    AutoModelForCausalLM.from_pretrained(base, quantization_config=packed).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(base).save_pretrained(folder)
+
+
+def make_adapter(base, folder, rank=4):
+    """Write a LoRA that was never trained, and yet changes what the model says."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    linear = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+    adapted = get_peft_model(model, LoraConfig(r=rank, lora_alpha=8, target_modules=linear, task_type="CAUSAL_LM"))
+    draw = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for name, weights in adapted.named_parameters():
+            if "lora_" in name:
+                scale = 0.02 if "lora_B" in name else weights.shape[1] ** -0.5
+                weights.copy_(torch.randn(weights.shape, generator=draw) * scale)
+    adapted.save_pretrained(folder)
 
 
 if __name__ == "__main__":

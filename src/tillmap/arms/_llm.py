@@ -141,7 +141,7 @@ class LocalModelArm(LanguageModelArm):
 
     def ask(self, context: Context, questions: Sequence[Question], allowed: dict[str, Any] | None) -> list[Completion]:
         from tillmap.llm.interface.generation import Machine
-        from tillmap.llm.interface.inference import LocalModel, ask_model, plan_generation
+        from tillmap.llm.interface.inference import KeptEngine, LocalModel, ask_model, plan_generation
 
         assert context.engine is not None
         checkpoint, adapter = self.find_model(context)
@@ -152,7 +152,7 @@ class LocalModelArm(LanguageModelArm):
             Machine(**context.engine.model_dump()),
             plan_generation(context.settings, context.seed, allowed),
         )
-        answers = ask_model(model, questions, context.arm)
+        answers = ask_model(model, questions, context.arm, context.load_once("engine", KeptEngine))
         context.notes |= {"seconds": answers.seconds, "device": _device()}
         return answers.completions
 

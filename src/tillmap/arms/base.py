@@ -2,7 +2,7 @@
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -15,8 +15,9 @@ from tillmap.core.errors import ParamsError
 from tillmap.core.taxonomy import LabelPath, LabelTree, Levels
 
 # What an arm can need to label new rows. rows: data/split. index: the retrievers' indexes. model: the arm's own model,
-# models/ARM. base: the checkpoint that it asks, or that its model was tuned from, models/base/ARM.
-Need = Literal["rows", "index", "model", "base"]
+# models/ARM. fits: the linear model. base: the checkpoint that it asks, or that its model was tuned from,
+# models/base/ARM.
+Need = Literal["rows", "index", "model", "fits", "base"]
 
 
 class Arm(ABC):
@@ -50,6 +51,14 @@ class Arm(ABC):
         The `infer` stage and `tillmap predict` both call this method. An arm can write what its answers took (seconds,
         dollars) to `context.notes`.
         """
+
+    def words(self, context: Context, rows: pd.DataFrame, paths: Sequence[LabelPath]) -> list[dict[str, float]] | None:
+        """What each word of a new row's line adds to the score of its path; None if the arm has no such scores.
+
+        `rows` has description, retailer and price; `paths` has the arm's answer to each. The values of a row sum to the
+        score, see `linear.words`.
+        """
+        return None
 
     def check(self, context: Context) -> None:
         """Check the arm's files before a long run. Raises InputError or ModelError if one is missing or damaged."""

@@ -32,6 +32,7 @@ class Context:
         seed: the random seed.
         engine, provider: these blocks of params.yaml; None in a stage that does not declare them.
         model, base: the folders of the arm's own model, and of the checkpoint that it asks or was tuned from.
+        linear: the folder of the linear arm's model, for arms that build on it.
         rows_file, tree_file: the files with the split's rows, and with the label tree of the training subset.
         prompts: the folder with the questions that the `prompts` stage wrote; None if the arm writes them itself.
         neighbours: gives the neighbours table of some rows, by the name of a retriever.
@@ -44,6 +45,7 @@ class Context:
     seed: int
     model: Path
     base: Path
+    linear: Path
     rows_file: Path
     tree_file: Path
     neighbours: FindNeighbours

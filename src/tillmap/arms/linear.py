@@ -1,6 +1,6 @@
 """The `linear` arm: scores every label by the character n-grams of the line, and answers the best label path."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -12,7 +12,7 @@ from tillmap.arms.base import Arm, Need, answer_of
 from tillmap.arms.context import Context
 from tillmap.config.blocks import Count, Section
 from tillmap.core.completions import Completion
-from tillmap.core.taxonomy import LabelTree
+from tillmap.core.taxonomy import LabelPath, LabelTree
 
 
 class LinearSettings(Section):
@@ -81,6 +81,13 @@ class Linear(Arm):
             "trials": list(model.trials),
             "size_mib": round(size / 2**20, 1),
         }
+
+    def words(self, context: Context, rows: pd.DataFrame, paths: Sequence[LabelPath]) -> list[dict[str, float]] | None:
+        from tillmap.linear import fits
+        from tillmap.linear.words import word_scores
+
+        fit = fits.fit_for("test")
+        return word_scores(context.load_once(fit, partial(fits.load, context.model, fit)), rows, paths)
 
     def answer(self, context: Context, rows: pd.DataFrame) -> Iterator[Completion]:
         """Answer each subset with the fit that was trained on the most rows outside it.

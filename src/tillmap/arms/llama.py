@@ -41,7 +41,7 @@ class Llama(LocalModelArm):
         """
         from tillmap.core.run_state import alone, run_key, state_folder
         from tillmap.llm.checkpoints import check_checkpoint
-        from tillmap.llm.merging import merge_adapter
+        from tillmap.llm.merging import MERGED_DTYPES, merge_adapter
         from tillmap.tuning.hub import push_model, require_token
         from tillmap.tuning.lora import train_adapter
         from tillmap.tuning.recipes import choose_recipe
@@ -67,7 +67,7 @@ class Llama(LocalModelArm):
                 seed=context.seed,
             )
             if training.merge:
-                merge_adapter(context.base, adapter, folder, training.merge)
+                merge_adapter(context.base, adapter, folder, MERGED_DTYPES[training.merge])
         found = trained.report() | {"examples": len(conversations), "seed": context.seed, "merge": training.merge}
         found["losses"] = trained.losses
         if training.hub_id:

@@ -6,7 +6,7 @@ from typing import Self
 
 from tillmap.arms.base import Arm
 from tillmap.arms.context import Context
-from tillmap.core.files import read_json, read_table, write_json, write_table
+from tillmap.core.files import of_this_version, read_json, read_table, write_json, write_table
 from tillmap.core.taxonomy import LabelTree
 
 _RULES, _PATHS = "rules.json", "paths.parquet"
@@ -47,7 +47,12 @@ class AnswerRules:
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        """Read what `save` wrote. Raises InputError if a file is missing or damaged."""
+        """Read what `save` wrote.
+
+        Raises InputError if a file is missing or damaged, ModelError if it is of another version.
+        """
         paths = folder / _PATHS
         tree = LabelTree.from_table(read_table(paths)) if paths.is_file() else None
-        return cls(**read_json(folder / _RULES), paths=tree)
+        written = read_json(folder / _RULES)
+        with of_this_version(folder / _RULES):
+            return cls(**written, paths=tree)

@@ -5,8 +5,9 @@ import sys
 
 import typer
 
-from tillmap.cli import cancel, doctor, estimate, init, predict, private, profile, prune, submit, summary
+from tillmap.cli import cancel, doctor, estimate, init, predict, private, profile, prune, review, submit, summary
 from tillmap.core.errors import TillmapError
+from tillmap.core.machine import settle
 
 _EXIT = """Exit codes: 0 success, 1 an error that you can fix (the message says how), 2 wrong options or arguments."""
 
@@ -19,8 +20,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 for command in (
-    init.init, predict.predict, submit.submit, summary.summary, doctor.doctor, profile.profile, cancel.cancel,
-    estimate.estimate, prune.prune, private.private,
+    init.init, predict.predict, review.review, submit.submit, summary.summary, doctor.doctor, profile.profile,
+    estimate.estimate, cancel.cancel, prune.prune, private.private,
 ):  # fmt: skip
     app.command(epilog=_EXIT)(command)
 
@@ -30,6 +31,7 @@ def run() -> None:
     logging.basicConfig(level=logging.ERROR, format="%(message)s", stream=sys.stderr)
     logging.getLogger("tillmap").setLevel(logging.INFO)
     try:
+        settle()
         app()
     except TillmapError as error:
         sys.exit(f"tillmap: {error}")

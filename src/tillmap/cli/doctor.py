@@ -3,9 +3,15 @@
 import importlib.metadata
 import os
 import re
+import shlex
 import shutil
+import subprocess
 import sys
-from collections.abc import Callable, Iterator
+import sysconfig
+from collections.abc import Callable, Iterable, Iterator
+from configparser import ConfigParser
+from configparser import Error as ConfigParserError
+from contextlib import suppress
 from pathlib import Path
 from queue import Empty, Queue
 from threading import Thread
@@ -13,17 +19,24 @@ from typing import NamedTuple
 
 import typer
 
+import tillmap
 from tillmap.arms import ARMS, schema
+from tillmap.cli.stages import WRITTEN
 from tillmap.config import paths
 from tillmap.config.params import Params, read_params
-from tillmap.core.errors import TillmapError
+from tillmap.core.errors import TillmapError, first_line
+from tillmap.core.machine import has_home, has_name, may_write, temporary_home
 from tillmap.core.run_state import state_folder
 
 _PYTHON = (3, 11)
-_MIN_DISK_GIB = 2  # for the data and the models; the environment, 4.6 GiB, is installed already
+_MIN_DISK_GIB = 2  # for the data and small models; the environment is installed already
+_BASE_GIB = 16  # of a base from the hub: 8 billion parameters in 16 bit, or in 4 bit and later unpacked
 _MIN_GPU_GIB = 8
+_DRIVER = 580  # the first that runs programs built with CUDA 13, as torch 2.13 is
 _TIMEOUT = 30.0  # seconds for a remote to answer
 _PIN = re.compile(r"^([A-Za-z0-9._-]+)==([^\s;#\\]+)")
+# In a program that pip made: the Python that runs it.
+_RUNS = re.compile(rb"^(?:#!|'''exec' \"?)(/[^\"\n]*python[0-9.]*)", re.MULTILINE)
 _MAX_PACKAGES = 5  # named in a finding
 
 
@@ -32,9 +45,9 @@ def doctor() -> None:
 
     Looks for problems that keep the pipeline or `tillmap predict` from running, and suggests fixes. Changes nothing.
 
-    Checks the Python version, the packages (against the locks in requirements/), the GPU, disk space, params.yaml,
-    DVC's remote, API keys (only whether they are set) and the files of each arm that is on. The exit code is 1 if there
-    is a problem.
+    Checks the Python version, the environment and its packages (against the locks in requirements/), the GPU, the
+    user's name and home, which folders may be written, disk space, params.yaml, git, DVC's remote, API keys (only
+    whether they are set) and the files of each arm that is on. The exit code is 1 if there is a problem.
     """
     bad = 0
     for finding in examine(Path()):
@@ -57,27 +70,58 @@ class Finding(NamedTuple):
 
 
 def examine(root: Path) -> Iterator[Finding]:
-    """Run every check; `root` is the project's folder."""
-    yield _python()
-    yield _packages(root)
-    yield _gpu()
-    yield from _disk(state_folder())
-    params = None
-    try:
-        params = read_params(root / paths.PARAMS, schema())
-        yield Finding("params", True, "params.yaml is valid")
-    except TillmapError as error:
-        yield Finding("params", False, str(error), "correct params.yaml")
-    yield _remote(root)
-    if params is not None:
-        yield from _keys(params)
-        yield from _models(root, params)
+    """Run every check; `root` is the project's folder. A check that fails itself is a finding, too."""
+    params: list[Params] = []
+    checks: dict[str, Callable[[], Iterable[Finding]]] = {
+        "python": lambda: [_python()],
+        "environment": lambda: [_environment(root)],
+        "packages": lambda: [_packages(root)],
+        "gpu": _gpu,
+        "user": lambda: [_user()],
+        "project": lambda: [_project(root)],
+        "params": lambda: [_params(root, params)],
+        "disk": lambda: [_disk("disk", root, 2 * _bases_to_fetch(root, params), "`dvc gc --workspace` frees some")],
+        "state": lambda: _state(_bases_to_fetch(root, params)),
+        "git": lambda: [_git(root)],
+        "remote": lambda: [_remote(root)],
+        "keys": lambda: (finding for read in params for finding in _keys(read)),
+        "arms": lambda: (finding for read in params for finding in _models(root, read)),
+    }
+    for name, check in checks.items():
+        try:
+            yield from check()
+        except TillmapError as error:
+            found, _, remedy = str(error).rpartition("; ")
+            yield Finding(name, False, found, remedy)
+        except OSError as error:
+            remedy = "become its owner, or have it opened for you"
+            yield Finding(name, False, f"{error.filename or 'a file'}: {error.strerror or error}", remedy)
+        except Exception as error:  # whatever it is: the checks after it are made
+            yield Finding(name, False, f"{type(error).__name__}: {first_line(error)}", "not expected: report this line")
 
 
 def _python() -> Finding:
     version = sys.version_info[:2]
     found = ".".join(map(str, sys.version_info[:3]))
     return Finding("python", version == _PYTHON, found, "use Python 3.11: `make setup PYTHON=python3.11`")
+
+
+def _environment(root: Path) -> Finding:
+    """Whether the programs and the code are those of this folder. An environment does not work once it was moved."""
+    here = Path(sys.executable).parent
+    remedy = "an environment cannot be moved or copied: `rm -rf .venv && make setup`"
+    for name in ("tillmap", "dvc"):
+        program = here / name
+        if not program.is_file():
+            return Finding("environment", False, f"{program} is missing", "`make setup`, `source .venv/bin/activate`")
+        python = _RUNS.search(program.read_bytes()[:1024])
+        if python and not Path(os.fsdecode(python[1])).exists():
+            return Finding("environment", False, f"{program} was made for {os.fsdecode(python[1])}", remedy)
+    code = Path(tillmap.__file__).resolve().parent
+    own = root.absolute() / "src" / "tillmap"
+    if own.is_dir() and own.resolve() != code:
+        return Finding("environment", False, f"the code that runs is in {code}, not in this folder", remedy)
+    return Finding("environment", True, f"{sys.prefix}, with the code in {code}")
 
 
 def _packages(root: Path) -> Finding:
@@ -114,7 +158,7 @@ def _cuda() -> bool:
         return False
 
 
-def _gpu() -> Finding:
+def _gpu() -> Iterator[Finding]:
     """No GPU is not a problem: the default params are for a CPU."""
     if _cuda():
         import torch
@@ -122,37 +166,169 @@ def _gpu() -> Finding:
         count, device = torch.cuda.device_count(), torch.cuda.get_device_properties(0)
         free = torch.cuda.mem_get_info(0)[0] / 2**30
         more = f", the first of {count}" if count > 1 else ""
-        return Finding(
+        yield Finding(
             "gpu",
             free >= _MIN_GPU_GIB,
             f"{device.name}{more}, {free:.0f} of {device.total_memory / 2**30:.0f} GiB free; see docs/gpu.md",
             f"free at least {_MIN_GPU_GIB} GiB (`nvidia-smi` lists the processes), or choose another GPU with "
             "CUDA_VISIBLE_DEVICES",
         )
-    if shutil.which("nvidia-smi"):
-        remedy = "`pip install -r requirements/gpu.txt`, and check that `nvidia-smi` finds the driver"
-        return Finding("gpu", False, "nvidia-smi is installed, but torch finds no GPU", remedy)
-    return Finding("gpu", True, "none; language models run on the CPU, slowly")
-
-
-def _disk(state: Path) -> Iterator[Finding]:
-    places = {"disk": Path(), "disk of resume state": state}
-    for name, place in places.items():
-        there = next(folder for folder in (place.absolute(), *place.absolute().parents) if folder.exists())
-        free = shutil.disk_usage(there).free / 2**30
-        remedy = f"free {_MIN_DISK_GIB} GiB there" + (
-            ", or set TILLMAP_STATE to a folder on another disk"
-            if place == state
-            else "; `dvc gc --workspace` deletes old data"
+        yield _compiler()
+    elif shutil.which("nvidia-smi"):
+        remedy = (
+            f"`nvidia-smi` must show a driver of version {_DRIVER} or newer (CUDA 13); "
+            "`rm -r .venv && make setup` installs the packages for a GPU"
         )
-        yield Finding(name, free >= _MIN_DISK_GIB, f"{free:.0f} GiB free at {place.absolute()}", remedy)
+        yield Finding("gpu", False, "nvidia-smi is installed, but torch finds no GPU", remedy)
+    else:
+        yield Finding("gpu", True, "none; language models run on the CPU, slowly")
+
+
+def _user() -> Finding:
+    """Whether the user has a name and a home. tillmap can do without, DVC and git cannot."""
+    lacks = [what for what, there in (("name", has_name()), ("home folder", has_home())) if not there]
+    if lacks:
+        return Finding(
+            "user",
+            False,
+            f"user id {os.getuid()} has no {' and no '.join(lacks)}, which DVC and git ask for",
+            "`export LOGNAME=me HOME=FOLDER`, with a folder that you may write to",
+        )
+    return Finding("user", True, "has a name and a home folder")
+
+
+def _project(root: Path) -> Finding:
+    """Whether the pipeline can run in this folder."""
+    here = root.absolute()
+    closed = [folder for folder in (here, *(here / name for name in WRITTEN)) if not may_write(folder)]
+    if closed:
+        return Finding(
+            "project",
+            False,
+            f"{closed[0]} may not be written: `tillmap predict` works, the pipeline does not",
+            "become its owner, or run the pipeline in a copy of the project of your own",
+        )
+    if set("{}") & set(str(here)):
+        return Finding("project", False, f"{here}: DVC fails in a folder with braces in its name", "rename the folder")
+    return Finding("project", True, f"{here} may be written")
+
+
+def _state(bases: int) -> Iterator[Finding]:
+    """Whether resume state is kept where it stays, and has room: a base from a hub is there while it is fetched."""
+    state = state_folder()
+    elsewhere = "`export TILLMAP_STATE=FOLDER`, with a folder that you may write to"
+    if state.is_relative_to(temporary_home()):
+        found = f"{state}: among the temporary files, which may be gone after a restart"
+        yield Finding("state", False, found, elsewhere)
+    else:
+        yield Finding("state", True, f"kept in {state}")
+    yield _disk("disk of resume state", state, bases, elsewhere)
+
+
+def _disk(name: str, place: Path, bases: int, remedy: str) -> Finding:
+    """Whether a disk has room for small things and for some bases from a hub."""
+    needed = _MIN_DISK_GIB + bases * _BASE_GIB
+    there = next(folder for folder in (place.absolute(), *place.absolute().parents) if os.path.lexists(folder))
+    free = shutil.disk_usage(there).free / 2**30
+    found = f"{free:.0f} GiB free at {place.absolute()}, {needed} needed"
+    return Finding(name, free >= needed, found, f"free {needed} GiB there; {remedy}")
+
+
+def _params(root: Path, params: list[Params]) -> Finding:
+    """Whether params.yaml is valid; then it is added to `params`."""
+    try:
+        params.append(read_params(root / paths.PARAMS, schema()))
+    except TillmapError as error:
+        return Finding("params", False, str(error), "correct params.yaml")
+    return Finding("params", True, "params.yaml is valid")
+
+
+def _git(root: Path) -> Finding:
+    """Whether git knows the project, which DVC needs, and its user, which experiments need: they are commits."""
+    if not shutil.which("git"):
+        return Finding("git", False, "not installed", "install git; DVC needs it")
+    if _without_git(root):
+        return Finding("git", True, "not used (core.no_scm in .dvc/config); `dvc exp` needs it")
+    fault = _fault_of_git(root)
+    return Finding("git", False, *fault) if fault else Finding("git", True, "knows the project and its user")
+
+
+def _fault_of_git(root: Path) -> tuple[str, str] | None:
+    """What is wrong, and the remedy."""
+    asked = _ask_git(root, "rev-parse", "--git-dir")
+    if "dubious ownership" in asked.stderr:
+        remedy = f"`git config --global --add safe.directory {shlex.quote(str(root.absolute()))}`"
+        return "the project belongs to another user, so git refuses it", remedy
+    if asked.returncode:
+        remedy = (
+            "`git init && git add -A && git commit -m start`, or `dvc config --local core.no_scm true` to do without "
+            "git and without `dvc exp`"
+        )
+        return "this is no git repository; a downloaded zip is none", remedy
+    if _ask_git(root, "rev-parse", "--verify", "HEAD").returncode:
+        return "there is no commit yet; `dvc exp` needs one", "`git add -A && git commit -m start`"
+    unset = [key for key in ("name", "email") if not _git_user(root, key)]
+    if unset:
+        remedy = " && ".join(f"git config --global user.{key} YOUR_{key.upper()}" for key in unset)
+        return f"user.{' and user.'.join(unset)} not set; `dvc exp` needs it", f"`{remedy}`"
+    return None
+
+
+def _ask_git(root: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["git", "-C", root, *words],
+        env=os.environ | {"LC_ALL": "C"},
+        check=False,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        timeout=_TIMEOUT,
+    )
+
+
+def _git_user(root: Path, key: str) -> bool:
+    given = os.environ.get(f"GIT_AUTHOR_{key.upper()}") and os.environ.get(f"GIT_COMMITTER_{key.upper()}")
+    return bool(given or _ask_git(root, "config", f"user.{key}").stdout.strip())
+
+
+def _without_git(root: Path) -> bool:
+    """Whether DVC is set to run without git."""
+    settings = ConfigParser(interpolation=None, strict=False)
+    with suppress(ConfigParserError):  # DVC says what is wrong with it, in the finding about the remote
+        settings.read([root / ".dvc" / name for name in ("config", "config.local")], encoding="utf-8")
+    return settings.get("core", "no_scm", fallback="").lower() == "true"
+
+
+def _compiler() -> Finding:
+    """Triton, with which torch and Unsloth make kernels while they run, builds a C file on every machine."""
+    lacking = [] if any(map(shutil.which, ("gcc", "cc", "clang"))) else ["a C compiler"]
+    if not Path(sysconfig.get_paths()["include"], "Python.h").is_file():
+        lacking.append("Python.h")
+    remedy = "install gcc and Python's headers: `apt-get install gcc python3.11-dev`"
+    return Finding("compiler", not lacking, f"missing: {', '.join(lacking)}" if lacking else "gcc and Python.h", remedy)
+
+
+def _bases_to_fetch(root: Path, params: list[Params]) -> int:
+    """How many bases will be downloaded from a hub, as far as the params can be read. In the project a base takes its
+    size twice, in the workspace and in DVC's cache.
+    """
+    from tillmap.llm.checkpoints import is_hub_id
+
+    blocks = {arm: read.block(arm) for read in params for arm in ARMS if read.needs(arm)}
+    return sum(
+        is_hub_id(block.base) and not (root / paths.BASE / arm / "config.json").is_file()
+        for arm, block in blocks.items()
+        if hasattr(block, "base")
+    )
 
 
 def _remote(root: Path) -> Finding:
     """Whether DVC's default remote answers. A project needs none until something is shared."""
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
+    from dvc.scm import SCMError
 
+    name = "DVC"
     try:
         with Repo(str(root)) as repo:
             name = repo.config["core"].get("remote")
@@ -162,11 +338,15 @@ def _remote(root: Path) -> Finding:
                 )
             remote = repo.cloud.get_remote(name)
             there = _within(_TIMEOUT, lambda: remote.fs.exists(remote.path))
+    except SCMError as error:
+        return Finding("remote", False, f"not looked at: {first_line(error)}", "first mend what `git` above says")
     except DvcException as error:
-        return Finding("remote", False, str(error).splitlines()[0], "fix it in .dvc/config; `dvc remote list` shows it")
+        return Finding("remote", False, first_line(error), "fix it in .dvc/config; `dvc remote list` shows it")
     except Exception as error:  # each storage library has its own errors
-        said = f"{type(error).__name__}: {error}".splitlines()[0][:200]
-        return Finding("remote", False, f"{name}: {said}", "check the network and your credentials for this storage")
+        said = f"{name}: {type(error).__name__}: {first_line(error)}"
+        own = isinstance(error, OSError) and str(root.absolute()) in str(error.filename)
+        remedy = "first mend what `project` above says" if own else "check the network and your credentials for it"
+        return Finding("remote", False, said, remedy)
     if not there and remote.fs.protocol == "local":
         return Finding("remote", False, f"{name}: {remote.path} is not there", "mount the disk, or create the folder")
     return Finding("remote", True, f"{name} answers" + ("" if there else "; it is empty, `dvc push` fills it"))

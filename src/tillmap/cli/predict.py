@@ -1,12 +1,7 @@
 """`tillmap predict`: label new rows with a trained arm."""
 
-import shutil
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Annotated, Literal
 
 import typer
@@ -15,6 +10,8 @@ from tillmap.arms import ARMS, schema
 from tillmap.config import paths
 from tillmap.config.params import read_params
 from tillmap.core.errors import InputError
+from tillmap.core.files import STANDARD, is_standard_output, is_stream, require_writable
+from tillmap.core.inputs import steady
 
 Trained = StrEnum("Trained", {arm: arm for arm in ARMS})  # type: ignore[misc]
 Format = Literal["jsonl", "csv", "parquet"]
@@ -22,14 +19,18 @@ _FREE = ", ".join(arm for arm in ARMS if ARMS[arm].free)
 
 
 def predict(  # noqa: PLR0917 - the options of a command line
-    feed: Annotated[str, typer.Argument(metavar="INPUT", help="The rows to label: a file, or - for standard input.")],
+    feed: Annotated[Path, typer.Argument(metavar="INPUT", help="The rows to label: a file, or - for standard input.")],
     arm: Annotated[Trained, typer.Option(help="The trained arm to use.")],
-    out: Annotated[Path, typer.Option(metavar="FILE", help="The file to write the labelled rows to.")],
+    out: Annotated[
+        Path, typer.Option(metavar="FILE", help="The file to write the labelled rows to, or - for standard output.")
+    ],
     format_: Annotated[
         Format | None,
-        typer.Option("--format", help="The format of INPUT. [default: from its name; jsonl for standard input]"),
+        typer.Option("--format", help="The format of INPUT. [default: from its name; jsonl for a pipe]"),
     ] = None,
-    out_format: Annotated[Format | None, typer.Option(help="The format of FILE. [default: from its name]")] = None,
+    out_format: Annotated[
+        Format | None, typer.Option(help="The format of FILE. [default: from its name; jsonl for a pipe]")
+    ] = None,
     id_: Annotated[
         str | None,
         typer.Option("--id", help='The column with the ids; "" numbers the rows. [default: data.columns.id]'),
@@ -76,6 +77,16 @@ def predict(  # noqa: PLR0917 - the options of a command line
             "arms, if the files are here]"
         ),
     ] = None,
+    explain: Annotated[
+        int | None,
+        typer.Option(
+            metavar="K",
+            min=1,
+            max=10,
+            help="Explain each answer with the K best paths, the K nearest labelled rows and the K words that spoke "
+            "most for it.",
+        ),
+    ] = None,
     budget: Annotated[
         float | None,
         typer.Option(min=0, help="The most dollars to spend on a paid arm. [default: provider.budget_usd]"),
@@ -93,7 +104,8 @@ def predict(  # noqa: PLR0917 - the options of a command line
     All of INPUT is checked before the first row is labelled. A bad row stops the command, or is left out with
     --on-bad-row quarantine. The error names the line, what was expected and what to do. If the command is killed,
     run it again: it continues after the last finished batch, and writes the same bytes as an uninterrupted run.
-    FILE appears only when it is complete.
+    FILE appears only when it is complete. An existing one is replaced and keeps its mode and owner. INPUT and FILE
+    may be pipes. If INPUT changes while it is read, the command stops with an error.
 
     The command reads params.yaml and the arm's files, and changes nothing of the pipeline. If files are missing, the
     error names the `dvc pull` that fetches them. A paid arm is not asked if the cost may exceed the budget.
@@ -101,67 +113,60 @@ def predict(  # noqa: PLR0917 - the options of a command line
     FILE has these columns: the id; the levels, empty where a path ends; code, with a taxonomy file that has codes;
     confidence (the probability that the whole path is right); repair (how the answer became a label path: none,
     folded, parsed, snapped or vote); in_tree (whether a training row has this path); source (the arm); and status
-    (ok, or empty or error if the arm gave no answer; such a row gets the labels of its neighbours). The last line
-    of the output shows how far the rows are from the training rows, and the expected accuracy.
+    (ok, or empty or error if the arm gave no answer; such a row gets the labels of its neighbours). --explain adds
+    candidates (path and share), neighbours (id, text, path and similarity; they need data/split and data/index) and
+    words (word, and what it adds to the answer's score; of the linear arm).
+
+    The last line of the output shows how far the rows are from the training rows, and the expected accuracy.
     """
-    from tillmap.catalogue.formats import format_of
     from tillmap.serving.batch import label_feed
     from tillmap.serving.feed import open_feed
-    from tillmap.serving.formats import answer_columns
+    from tillmap.serving.formats import answer_columns, format_or_lines
     from tillmap.serving.labeller import open_arm
 
-    target = out_format or format_of(out)
+    target = out_format or format_or_lines(out, is_stream(out))
+    require_writable(out)
     _require_outside(out, feed)
     params = read_params(paths.PARAMS, schema())
     if budget is not None:
         params = params.model_copy(update={"provider": params.provider.model_copy(update={"budget_usd": budget})})
-    with _as_file(feed) as path:
+    with steady(feed) as given:
         source = open_feed(
-            path,
+            given.path,
             params.data,
             id=id_,
             text=text,
             retailer=retailer,
             price=price,
-            format=(format_ or "jsonl") if feed == "-" else format_,
+            format=format_ or format_or_lines(feed, given.stream),
             encoding=encoding,
             delimiter="\t" if delimiter == "tab" else delimiter,
             decimal=decimal,
             on_bad_row=on_bad_row,
-            name="standard input" if feed == "-" else None,
+            name=given.shown,
         )
         labeller = open_arm(arm.value, params, confidence)
-        done = label_feed(labeller, source, out, target)
+        done = label_feed(labeller, source, out, target, explain or 0)
         source.list_bad(out)
-    columns = answer_columns(source.id_name, labeller.tree.levels, codes=bool(labeller.tree.codes))
+    printed = is_standard_output(out)  # then no other line may be among the rows
+    columns = answer_columns(
+        source.id_name, labeller.tree.levels, codes=bool(labeller.tree.codes), explained=explain is not None
+    )
     for name, written in columns.items():
         if name != written:
-            typer.echo(f"the column {name} has your ids, so the arm's own is called {written}")
+            typer.echo(f"the column {name} has your ids, so the arm's own is called {written}", err=printed)
     failed = f", {done.failed:,} of them by the neighbours' vote, because the arm gave no answer" if done.failed else ""
-    typer.echo(f"{done.rows:,} rows labelled by {arm.value}{failed}: {out}")
-    typer.echo(str(done))
+    typer.echo(f"{done.rows:,} rows labelled by {arm.value}{failed}: {out}", err=printed)
+    typer.echo(str(done), err=printed)
 
 
-def _require_outside(out: Path, feed: str) -> None:
+def _require_outside(out: Path, feed: Path) -> None:
     """Raise InputError if the output would overwrite the input, or a file that a stage writes."""
+    if is_stream(out):
+        return
     place, here = out.resolve(), Path().resolve()
-    own = [name for name in ("data", "models", "metrics", "plots") if place.is_relative_to(here / name)]
+    own = [name for name in ("data", "models", "metrics", "plots", "report") if place.is_relative_to(here / name)]
     if own:
         raise InputError(f"{out}: {own[0]}/ belongs to the pipeline; write to another folder")
-    if feed != "-" and place == Path(feed).resolve():
+    if feed != STANDARD and place.exists() and feed.exists() and place.samefile(feed):
         raise InputError(f"{out}: this is the file to label; write to another file")
-    if place.is_dir():
-        raise InputError(f"{out}: this is a folder; name a file in it")
-
-
-@contextmanager
-def _as_file(feed: str) -> Iterator[Path]:
-    """The feed as a file that can be read twice. Standard input is copied to a temporary file."""
-    if feed != "-":
-        yield Path(feed)
-        return
-    with TemporaryDirectory() as folder:
-        kept = Path(folder) / "stdin"
-        with kept.open("wb") as file:
-            shutil.copyfileobj(sys.stdin.buffer, file)
-        yield kept

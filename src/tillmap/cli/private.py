@@ -1,5 +1,6 @@
 """`tillmap private`: never push the rows of a licensed catalogue."""
 
+from io import StringIO
 from pathlib import Path
 
 import typer
@@ -8,10 +9,12 @@ from ruamel.yaml.comments import CommentedMap
 
 from tillmap.config import paths
 from tillmap.core.errors import ParamsError
+from tillmap.core.files import write_text
 
 # Outputs that contain descriptions. Models, completions and predictions have only the ids of rows.
 HOLD_ROWS = tuple(
-    str(path) for path in (paths.RAW, paths.SPLIT, paths.INDEX, paths.PROMPTS, paths.CASCADE, paths.REVIEW)
+    str(path)
+    for path in (paths.RAW, paths.SPLIT, paths.INDEX, paths.PROMPTS, paths.CASCADE, paths.REVIEW, paths.REPORT)
 )
 
 
@@ -48,6 +51,7 @@ def keep_private(dvcfile: Path) -> list[str]:
                 outs[place] = CommentedMap({path: CommentedMap(options | {"push": False})})
     if not found:
         raise ParamsError(f"{dvcfile}: none of {', '.join(HOLD_ROWS)} is an output; run this from the project's root")
-    with dvcfile.open("w", encoding="utf-8") as file:
-        yaml.dump(pipeline, file)
+    text = StringIO()
+    yaml.dump(pipeline, text)
+    write_text(text.getvalue(), dvcfile)
     return changed

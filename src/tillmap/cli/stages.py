@@ -17,6 +17,7 @@ from tillmap.config import paths
 from tillmap.config.params import Params, read_params
 from tillmap.core.errors import ResourceError, TillmapError
 from tillmap.core.files import write_json
+from tillmap.core.machine import may_write, settle
 from tillmap.core.run_state import hold
 
 Metrics = dict[str, Any]
@@ -25,6 +26,8 @@ ONLY = "TILLMAP_ONLY"  # the stages that may run, such as "postprocess evaluate"
 _LOCKS = Path(".dvc/tmp/tillmap")
 _NO_ROOM = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "your disk quota is used up",
             errno.EFBIG: "a file would exceed the size limit"}  # fmt: skip
+_NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS)
+WRITTEN = ("data", "models", "metrics", "plots")  # the folders of the pipeline
 logger = logging.getLogger("tillmap")
 
 
@@ -80,7 +83,9 @@ def _run(name: str, work: Callable[[], Metrics]) -> None:
         os.environ.setdefault("TQDM_DISABLE", "1")
     began = time.perf_counter()
     try:
+        settle()
         _check_allowed(name)
+        _check_writable()
         with hold(_LOCKS / f"{name.replace('/', '@')}.lock", _refusal):
             metrics = work()
             metrics |= {"seconds": round(time.perf_counter() - began, 2), "peak_memory_mib": _peak_memory_mib()}
@@ -93,9 +98,11 @@ def _run(name: str, work: Callable[[], Metrics]) -> None:
         sys.exit(f"{name}: out of memory; close other programs, or lower engine.batch_rows and engine.kv_cache_gib")
     except Exception as error:
         problem = _disk_problem(error)
-        if problem is None:
-            raise
-        sys.exit(f"{name}: {problem}; free some space and run `dvc repro` again")
+        if problem is not None:
+            sys.exit(f"{name}: {problem}; free some space and run `dvc repro` again")
+        if isinstance(error, OSError) and error.errno in _NOT_ALLOWED:
+            sys.exit(f"{name}: {error.filename or 'a file'}: {error.strerror}; correct that and run `dvc repro` again")
+        raise
     shown = ", ".join(f"{key} {value}" for key, value in metrics.items() if not isinstance(value, dict | list))
     logger.info("%s: %s", name, shown)
 
@@ -108,6 +115,16 @@ def _check_allowed(name: str) -> None:
         raise ResourceError(
             f"only {allowed} may run here ({ONLY}), but a dependency of `{stage}` differs from dvc.lock; "
             "undo that change (`git checkout . && dvc checkout`), or run on a machine without this limit"
+        )
+
+
+def _check_writable() -> None:
+    """Raise ResourceError if the pipeline's folders may not be written, before the work and not after it."""
+    here = Path.cwd()
+    closed = [folder for folder in (here, *(here / name for name in WRITTEN)) if not may_write(folder)]
+    if closed:
+        raise ResourceError(
+            f"{closed[0]}: this folder may not be written; run as its owner, or in a copy of the project of your own"
         )
 
 

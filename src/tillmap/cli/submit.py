@@ -12,7 +12,8 @@ from tillmap.config import paths
 from tillmap.config.blocks import CASCADE, COMBINED
 from tillmap.config.params import read_params
 from tillmap.core.errors import InputError
-from tillmap.core.files import read_table
+from tillmap.core.files import is_standard_output, read_table, require_writable
+from tillmap.core.inputs import steady
 
 Arm = StrEnum("Arm", {arm: arm for arm in (*ARMS, *COMBINED)})  # type: ignore[misc]
 
@@ -22,7 +23,7 @@ def submit(  # noqa: PLR0917 - the options of a command line
         str,
         typer.Option(metavar="NAME", help="Names the file in the zip, test_NAME.predict: letters, digits, - and _."),
     ],
-    out: Annotated[Path, typer.Option(metavar="FILE.zip", help="The zip to write.")],
+    out: Annotated[Path, typer.Option(metavar="FILE.zip", help="The zip to write, or - for standard output.")],
     predictions: Annotated[
         Path | None,
         typer.Argument(help="The output of `tillmap predict` for the test file: JSON Lines, CSV or Parquet."),
@@ -54,16 +55,21 @@ def submit(  # noqa: PLR0917 - the options of a command line
     """
     from tillmap.core.taxonomy import KEY, LabelTree
     from tillmap.serving.feed import open_feed
+    from tillmap.serving.formats import format_or_lines
     from tillmap.serving.submission import read_answers, write_submission
 
     if (predictions is None) == (arm is None):
         raise typer.BadParameter("expected either a PREDICTIONS file or --arm")
+    require_writable(out)
     data = read_params(paths.PARAMS, schema(), ["data"]).data
     rows, tree = read_table(paths.ROWS), LabelTree.from_table(read_table(paths.TREE))
     tree = LabelTree.from_rows(rows[rows["split"] == "train"], tree.levels, declared=tree)
     id_name, given = data.columns.id or "id", "given_id" if "given_id" in rows else "id"
     if predictions is not None:
-        answers = read_answers(predictions, tree.levels, id_name, ragged=not all(map(all, tree)))
+        with steady(predictions) as source:
+            kind = format_or_lines(predictions, source.stream)
+            ragged = not all(map(all, tree))
+            answers = read_answers(source.path, tree.levels, id_name, ragged=ragged, format=kind, name=source.shown)
     elif arm is not None:
         answers = _pipeline_answers(arm.value, rows)
         if given != "id":
@@ -71,11 +77,13 @@ def submit(  # noqa: PLR0917 - the options of a command line
     if test is None:
         asked = rows.loc[rows["split"] == "test", given]
     else:
-        feed = open_feed(test, data, on_bad_row=on_bad_row)
-        asked = pd.concat([batch["key"] for batch in feed.batches(100_000)], ignore_index=True)
-        feed.list_bad(out)
+        with steady(test) as source:
+            kind = format_or_lines(test, source.stream)
+            feed = open_feed(source.path, data, format=kind, on_bad_row=on_bad_row, name=source.shown)
+            asked = pd.concat([batch["key"] for batch in feed.batches(100_000)], ignore_index=True)
+            feed.list_bad(out)
     written = write_submission(answers, asked, tree, name, out, id_name=id_name, unseen=unseen)
-    typer.echo(f"{written:,} rows in test_{name}.predict: {out}")
+    typer.echo(f"{written:,} rows in test_{name}.predict: {out}", err=is_standard_output(out))
 
 
 def _pipeline_answers(arm: str, rows: pd.DataFrame) -> pd.DataFrame:

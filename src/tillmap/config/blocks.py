@@ -243,8 +243,10 @@ class Engine(Section):
     dtype: Literal["float32", "bfloat16", "float16", "auto"]
     max_model_len: Annotated[int, Field(ge=64)]
     batch_rows: Count
+    save_rows: Count
     threads: Count | None
     kv_cache_gib: Annotated[float, Field(gt=0)] | None
+    gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)]
     eager: bool
     lora: Literal["merge", "serve"]
 

@@ -23,9 +23,25 @@ class ResourceError(TillmapError):
     """The machine lacks memory, disk space or a device."""
 
 
+class LostRowsError(TillmapError):
+    """The rows of an output are not those of its input. The output is not written."""
+
+
 def first_line(error: BaseException) -> str:
     """The first line of a library's error, cut to 200 characters, for a message of our own.
 
     If the error has no text, it is the name of its class.
     """
     return (str(error).strip() or type(error).__name__).splitlines()[0][:MAX_LINE_CHARACTERS]
+
+
+def cause(error: BaseException) -> str:
+    """Why a library failed, in one line of at most 200 characters: the error that the others were raised from.
+
+    pydantic counts its errors in the first line and names them below, so what they say is taken from them.
+    """
+    while error.__cause__ is not None:
+        error = error.__cause__
+    details = getattr(error, "errors", None)  # of pydantic's ValidationError, which vLLM's configs raise
+    said = "; ".join(str(each["msg"]) for each in details()) if callable(details) else first_line(error)
+    return said[:MAX_LINE_CHARACTERS]

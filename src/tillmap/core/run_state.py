@@ -1,16 +1,16 @@
 """The resume state of long runs: what they have finished so far, saved outside the workspace.
 
 DVC deletes a stage's outputs before the stage runs, and runs queued experiments in copies of the workspace. State that
-must survive both is in a folder of the user: `TILLMAP_STATE`, or the platform's state folder. A run finds its state by
-a key, which is a hash of its questions, model and settings. The key does not depend on the code, only on
-`STATE_VERSION`: raise that when a change of the code makes saved answers wrong.
+must survive both is in a folder of the user (`state_folder`). A run finds its state by a key, which is a hash of its
+questions, model and settings. The key does not depend on the code, only on `STATE_VERSION`: raise that when a change of
+the code makes saved answers wrong.
 """
 
 import hashlib
 import json
 import os
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -18,6 +18,7 @@ import platformdirs
 from filelock import FileLock, Timeout
 
 from tillmap.core.errors import ResourceError
+from tillmap.core.machine import may_write, temporary_home
 
 STATE_VERSION = 1
 _LOCK = "lock"
@@ -27,8 +28,24 @@ Timed = dict[str, tuple[Record, float]]  # by key, a record and the seconds it t
 
 
 def state_folder() -> Path:
-    """`TILLMAP_STATE`, or the platform's state folder for tillmap."""
-    return Path(os.environ.get("TILLMAP_STATE") or platformdirs.user_state_dir("tillmap")).absolute()
+    """The folder of the resume state: the first of these.
+
+    1. `TILLMAP_STATE`.
+    2. The user's own (`XDG_STATE_HOME` or `~/.local/state`, then `tillmap`), if it can be written.
+    3. `state` in `temporary_home`, which may be emptied when the machine starts again.
+
+    Raises ResourceError if there is none, or if `TILLMAP_STATE` cannot be written: it was chosen, so nothing else is
+    taken in silence.
+    """
+    if chosen := os.environ.get("TILLMAP_STATE"):
+        if not may_write(Path(chosen)):
+            raise ResourceError(f"{chosen}: may not be written; set TILLMAP_STATE to a folder that you may write to")
+        return Path(chosen).absolute()
+    with suppress(RuntimeError):  # no home
+        own = Path(platformdirs.user_state_dir("tillmap")).absolute()
+        if may_write(own):
+            return own
+    return temporary_home() / "state"
 
 
 def run_key(settings: dict[str, Any], files: Iterable[Path]) -> str:

@@ -1,17 +1,22 @@
-"""The charts of an evaluation. Each takes a tidy table and gives a matplotlib figure, saved as PNG and CSV.
+"""The charts of an evaluation. Each takes a tidy table and gives a matplotlib figure.
 
-Arms get their colour and marker by their order of appearance in a table. Charts agree if their tables have the same
-order.
+`save` writes a figure as PNG and CSV, and `to_svg` makes it a part of a page. Arms get their colour and marker by their
+order of appearance in a table. Charts agree if their tables have the same order.
 """
 
+import re
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from html import escape
+from io import StringIO
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from matplotlib import rc_context
 from matplotlib.axes import Axes
-from matplotlib.colors import PowerNorm
+from matplotlib.colors import PowerNorm, to_hex
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator, PercentFormatter, ScalarFormatter
 
@@ -28,6 +33,13 @@ _WAYS = {  # titles of slices whose names are not enough
     "repair": "kind of repair of the answer",
 }
 _GREY = "0.45"
+_LINE, _EDGE = "0.92", "0.9"  # of the grid, and between the values of a slice
+_ON_CELLS = "0.05"  # dark, but not the black of the axes, which is light in a dark page; cells keep their colours
+# Colours of a page, which change when it is dark
+_OF_PAGE = {_LINE: "var(--edge)", _EDGE: "var(--edge)", _GREY: "var(--muted)", "0.75": "var(--muted)"} | {
+    colour: "var(--ink)" if colour == "#000000" else f"var(--arm-{number})" for number, colour in enumerate(_COLOURS)
+}
+_PAGE_INCHES = 4.6  # 331 px, so that letters keep their size on a phone
 _DPI = 150
 _ROW_INCHES = 0.3
 
@@ -48,6 +60,53 @@ def save(figure: Figure, table: pd.DataFrame, folder: Path, name: str) -> tuple[
     table.to_csv(partial, index=False, lineterminator="\n")
     partial.replace(numbers)
     return picture, numbers
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A chart for a page: its title, and an `svg` element. Its colours are variables of the page's style sheet."""
+
+    title: str
+    svg: str
+
+
+def to_svg(figure: Figure, name: str, *, narrow: bool = True) -> Drawing:
+    """The figure as an SVG element without its title, whose letters are text. The figure is changed.
+
+    Equal figures give equal texts. Names of labels are escaped.
+
+    Args:
+        figure: the figure.
+        name: tells its ids from those of other charts on the page.
+        narrow: makes it as wide as a phone, with the legend below.
+    """
+    title = figure.get_suptitle()
+    figure.suptitle("")
+    if narrow:
+        _narrow(figure)
+    buffer = StringIO()
+    unsaid = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": name}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")
+        figure.savefig(buffer, format="svg", transparent=True, metadata=unsaid)
+    svg = buffer.getvalue()
+    svg = svg[svg.index("<svg") :]
+    for colour, variable in _OF_PAGE.items():
+        svg = svg.replace(f": {to_hex(colour)}", f": {variable}")  # as in `style="fill: #0072b2"`
+    svg = re.sub(r"<style.*?</style>", "", svg, count=1, flags=re.DOTALL)  # its rules would hold for the whole page
+    return Drawing(title, svg.replace("<svg ", f'<svg role="img" aria-label="{escape(title)}" ', 1).strip())
+
+
+def _narrow(figure: Figure) -> None:
+    axes = figure.axes[0]
+    height = figure.get_figheight()
+    legend = axes.get_legend()
+    if legend is not None:
+        handles, labels = axes.get_legend_handles_labels()
+        legend.remove()
+        figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
+        height += 0.25 * -(-len(labels) // 3)
+    figure.set_size_inches(_PAGE_INCHES, height)
 
 
 def draw_arms(table: pd.DataFrame) -> Figure:
@@ -92,7 +151,7 @@ def draw_slices(table: pd.DataFrame, way: str, most: int = 15) -> Figure:
         axes.hlines(at, rows["low"], rows["high"], color=colour, linewidth=1.4)
         axes.plot(rows["accuracy"], at, marker, color=colour, markersize=4.5, label=arm)
     for edge in range(1, len(shown)):
-        axes.axhline(edge - 0.5, color="0.9", linewidth=0.8)
+        axes.axhline(edge - 0.5, color=_EDGE, linewidth=0.8)
     axes.set_yticks(range(len(shown)), [_with_rows(chosen, value) for value in shown])
     axes.set_ylim(len(shown) - 0.5, -0.5)
     axes.set_xlabel("share of rows right")
@@ -122,7 +181,7 @@ def draw_confusion(table: pd.DataFrame, arm: str, level: str, most: int = 20) ->
     image = axes.imshow(shares, cmap="Blues", norm=PowerNorm(0.5, 0, 1), aspect="equal")  # shows rare errors
     for line, column in np.argwhere(shares >= 0.01):
         share = shares[line, column]
-        colour = "white" if share > 0.4 else "black"
+        colour = "white" if share > 0.4 else _ON_CELLS
         axes.text(column, line, f"{100 * share:.0f}", ha="center", va="center", fontsize=7, color=colour)
     axes.set_xticks(range(len(names)), [_shortened(name) for name in names], rotation=55, ha="right")
     axes.set_yticks(range(len(names)), [f"{_shortened(name)} ({sums[name]:,})" for name in names])
@@ -137,22 +196,43 @@ def draw_confusion(table: pd.DataFrame, arm: str, level: str, most: int = 20) ->
 
 
 def draw_recall(table: pd.DataFrame) -> Figure:
-    """Draw recall at K by retriever. Columns: retriever, and those of `metrics.recall_table`."""
-    figure, axes = _canvas(7, 4.5, "How often the true path is among the K nearest neighbours")
-    for name, (colour, marker) in _styles(table["retriever"]).items():
-        rows = table[table["retriever"] == name].sort_values("k")
-        axes.fill_between(rows["k"], rows["low"], rows["high"], color=colour, alpha=0.15, linewidth=0)
-        axes.plot(rows["k"], rows["recall"], color=colour, marker=marker, label=name)
-    ks = sorted(set(table["k"]))
-    axes.set_xscale("log")
-    axes.xaxis.set_major_locator(FixedLocator(ks))
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(ScalarFormatter())
-    axes.set_xlabel("K: number of neighbours (bands: 95% intervals)")
+    """Draw recall at K by retriever. Columns: retriever, and those of `metrics.recall_table` for the whole path."""
+    figure, axes = _canvas(7, 4.5, "How often the true path is among the first K paths")
+    _draw_recall_lines(axes, table, _styles(table["retriever"]))
+    axes.set_xlabel("K: number of distinct paths (bands: 95% intervals)")
     axes.set_ylabel("recall of the true path")
     _as_share(axes, "y", upper=min(1.0, table["high"].max() * 1.1))
     _add_legend(axes, "retriever")
     return figure
+
+
+def draw_level_recall(table: pd.DataFrame) -> Figure:
+    """Draw recall at K of each level's label, by retriever. Columns: retriever, and those of `metrics.recall_table`."""
+    levels, styles = list(dict.fromkeys(table["level"])), _styles(table["retriever"])
+    figure, first = _canvas(2.2 * len(levels) + 3, 3.6, "How often the true label is among those of the first K paths")
+    first.remove()
+    panels = figure.subplots(1, len(levels), sharey=True, squeeze=False)[0]
+    for axes, level in zip(panels, levels, strict=True):
+        _draw_recall_lines(axes, table[table["level"] == level], styles)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(color="0.92", linewidth=0.8)
+        axes.set_title(_shortened(level), fontsize=9)
+        axes.set_xlabel("K")
+    panels[0].set_ylabel("recall of the label")
+    _as_share(panels[0], "y")
+    _add_legend(panels[-1], "retriever")
+    return figure
+
+
+def _draw_recall_lines(axes: Axes, table: pd.DataFrame, styles: Mapping[str, tuple[str, str]]) -> None:
+    for name, (colour, marker) in styles.items():
+        rows = table[table["retriever"] == name].sort_values("k")
+        axes.fill_between(rows["k"], rows["low"], rows["high"], color=colour, alpha=0.15, linewidth=0)
+        axes.plot(rows["k"], rows["recall"], color=colour, marker=marker, label=name)
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(FixedLocator(sorted(set(table["k"]))))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(ScalarFormatter())
 
 
 def draw_calibration(table: pd.DataFrame) -> Figure:
@@ -214,7 +294,7 @@ def _canvas(width: float, height: float, title: str) -> tuple[Figure, Axes]:
     axes = figure.add_subplot()
     figure.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold")
     axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(color="0.92", linewidth=0.8)
+    axes.grid(color=_LINE, linewidth=0.8)
     axes.set_axisbelow(True)
     return figure, axes
 

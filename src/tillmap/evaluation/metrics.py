@@ -1,6 +1,6 @@
 """Metrics of an arm (item accuracy, levels, F1, hierarchical F1) and of a retriever (recall of the true path)."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from tillmap.evaluation.bootstrap import IntArray, cluster_codes, mean_interval
 
 PREDICTED, RIGHT = "predicted_{}", "right_{}"  # columns of a marked table, to be filled in with a level's name
 UNREPAIRED = "none"
+WHOLE_PATH = "path"  # beside the levels; no level can have this name
 _DIGITS = 6  # after the point, in metrics files
 
 
@@ -160,58 +161,52 @@ def score_held_back(marks: pd.DataFrame, levels: Levels) -> dict[str, Any]:
 
 
 def recall_table(
-    neighbours: pd.DataFrame,
+    paths: pd.DataFrame,
     truth: pd.DataFrame,
-    training: pd.DataFrame,
     levels: Levels,
     *,
     ks: Sequence[int] = (1, 5, 10, 20),
     resamples: int = 2000,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Recall at K of a retriever: the share of rows whose true path is among the paths of their first K neighbours.
+    """Recall at K of a retriever: how often the truth is among the first K distinct paths that it finds for a row.
 
     Args:
-        neighbours: split, id (the query), rank (from 0) and neighbour (an id of `training`).
-        truth: see `mark`. A row without neighbours counts as not found.
-        training: id and the levels.
-        levels: their names.
-        ks: the values of K. Those larger than the number of neighbours are left out.
+        paths: split, id (the query), rank (from 0) and the levels, each path once for a query.
+        truth: see `mark`. A row without paths counts as not found.
+        levels: the names of the levels.
+        ks: the values of K. Those above the first that covers all paths found are left out.
 
-    Returns: k, rows, found, recall, low, high (95% interval, clustered by the truth's product).
+    Returns: level, k, rows, found, recall, low, high (95% interval, clustered by the truth's product). `level` is
+    `path` for the whole path, or the name of a level: then a path counts that has the true label there, whatever its
+    others, and the rows are those whose true path reaches the level.
 
-    Raises InputError if a table lacks a column or a neighbour is not a training row.
+    Raises InputError if a table lacks a column.
     """
-    _require(neighbours, [*KEY, "rank", "neighbour"], "the neighbours")
-    _require(training, ["id", *levels], "the training rows")
+    _require(paths, [*KEY, "rank", *levels], "the paths")
     _require_truth(truth, levels)
-    true_paths, training_paths = path_codes(levels, truth, training)
-    first = np.full(len(truth), np.iinfo(np.int64).max)
-    places = pd.Index(training["id"]).get_indexer(pd.Index(neighbours["neighbour"]))
-    unknown = places < 0
-    if unknown.any():
-        example = neighbours["neighbour"][unknown].iloc[0]
-        raise InputError(
-            f"neighbours: {unknown.sum():,} of {len(neighbours):,} are not training rows, e.g. id={example}; "
-            "run `dvc repro index` to build the index from this split"
-        )
-    for split, rows in truth.reset_index(drop=True).groupby("split", observed=True):
-        asked = (neighbours["split"] == split).to_numpy()
-        query = pd.Index(rows["id"]).get_indexer(pd.Index(neighbours["id"][asked]))
-        where = rows.index.to_numpy()[query]
-        hit = (query >= 0) & (training_paths[places[asked]] == true_paths[where])
-        np.minimum.at(first, where[hit], neighbours["rank"].to_numpy()[asked][hit])
+    asked = pd.MultiIndex.from_frame(truth[KEY].astype({"split": "str"}))
+    query = asked.get_indexer(pd.MultiIndex.from_frame(paths[KEY].astype({"split": "str"})))
+    found, query = paths[query >= 0], query[query >= 0]
+    rank = found["rank"].to_numpy()
+    reached = int(paths["rank"].max()) + 1 if len(paths) else 0
     clusters = clusters_of(truth)
-    reached = neighbours["rank"].max() + 1 if len(neighbours) else 0
     table = []
-    for k in (k for k in ks if k <= reached):
-        found = first < k
-        low, high = mean_interval(found, clusters, resamples=resamples, seed=seed)
-        table.append((k, len(truth), int(found.sum()), found.mean(), low, high))
-    return pd.DataFrame(table, columns=["k", "rows", "found", "recall", "low", "high"])
+    for name, names in [(WHOLE_PATH, list(levels)), *((level, [level]) for level in levels)]:
+        codes, true = path_codes(names, found, truth)
+        first = np.full(len(truth), np.iinfo(np.int64).max)
+        hit = codes == true[query]
+        np.minimum.at(first, query[hit], rank[hit])
+        scored = np.ones(len(truth), dtype=bool) if name == WHOLE_PATH else truth[name].notna().to_numpy()
+        own = None if clusters is None else clusters[scored]
+        for k in (k for k, before in zip(ks, (0, *ks), strict=False) if before < reached) if scored.any() else ():
+            right = first[scored] < k
+            low, high = mean_interval(right, own, resamples=resamples, seed=seed)
+            table.append((name, k, int(scored.sum()), int(right.sum()), right.mean(), low, high))
+    return pd.DataFrame(table, columns=["level", "k", "rows", "found", "recall", "low", "high"])
 
 
-def path_codes(levels: Levels, *tables: pd.DataFrame) -> list[npt.NDArray[np.int64]]:
+def path_codes(levels: Iterable[str], *tables: pd.DataFrame) -> list[npt.NDArray[np.int64]]:
     """A number for each row's label path, equal for equal paths across the tables. One array (rows,) per table."""
     names = list(levels)
     labels = pd.concat([table[names].astype("str") for table in tables], ignore_index=True)

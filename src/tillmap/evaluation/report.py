@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from matplotlib.figure import Figure
 
 from tillmap.core.taxonomy import KEY, Levels
 from tillmap.evaluation import charts
@@ -18,13 +19,13 @@ from tillmap.evaluation.calibration_curves import (
     threshold_for_use,
 )
 from tillmap.evaluation.comparison import compare_arms
-from tillmap.evaluation.metrics import mark, recall_table, rounded, score_arm, score_held_back
+from tillmap.evaluation.metrics import WHOLE_PATH, mark, recall_table, rounded, score_arm, score_held_back
 from tillmap.evaluation.slices import catch_all_paths, confusion, costliest_confusions, score_slices, slice_rows
 from tillmap.postprocessing.calibration import Confidence
 
 TARGETS = (0.8, 0.9, 0.95)  # target accuracies of the answered rows
 OTHER = "other"  # the slice of rows without a catch-all path
-NOT_DRAWN = ("all", "level", "source", "in_tree")  # slices without a chart
+NOT_DRAWN = ("all", "source", "in_tree")  # slices without a chart
 Tables = Mapping[str, pd.DataFrame]
 
 
@@ -146,23 +147,29 @@ def _speed(usage: Mapping[str, Any]) -> dict[str, Any]:
     return {"rows_per_second": usage["rows_per_second"], **(tokens if any(tokens.values()) else {})}
 
 
-def recall_of(
-    neighbours: Tables, rows: pd.DataFrame, truth: pd.DataFrame, levels: Levels, *, resamples: int, seed: int
-) -> pd.DataFrame:
-    """How often each retriever finds the true path: `metrics.recall_table` for each, with its name."""
-    train = rows[rows["subset"] == "train"]
+def recall_of(paths: Tables, truth: pd.DataFrame, levels: Levels, *, resamples: int, seed: int) -> pd.DataFrame:
+    """How often each retriever finds the truth: `metrics.recall_table` of its paths table, with its name."""
     return pd.concat(
-        recall_table(table, truth, train, levels, resamples=resamples, seed=seed).assign(retriever=name)
-        for name, table in neighbours.items()
+        recall_table(table, truth, levels, resamples=resamples, seed=seed).assign(retriever=name)
+        for name, table in paths.items()
     )
 
 
-def by_retriever(recall: pd.DataFrame) -> dict[str, dict[str, float]]:
-    """The recall of each retriever, as numbers for a metrics file."""
-    return {
-        str(name): {f"at_{k}": round(float(found), 6) for k, found in zip(table["k"], table["recall"], strict=True)}
-        for name, table in recall.groupby("retriever", sort=False)
-    }
+def by_retriever(recall: pd.DataFrame) -> dict[str, dict[str, Any]]:
+    """The recall of each retriever, as numbers for a metrics file: of the whole path, and in `levels` of each label."""
+    found: dict[str, dict[str, Any]] = {}
+    for (name, level), table in recall.groupby(["retriever", "level"], sort=False):
+        at = {f"at_{k}": round(float(share), 6) for k, share in zip(table["k"], table["recall"], strict=True)}
+        if level == WHOLE_PATH:
+            found[str(name)] = at | {"levels": {}}
+        else:
+            found[str(name)]["levels"][str(level)] = at
+    return found
+
+
+def of_whole_paths(recall: pd.DataFrame) -> pd.DataFrame:
+    """The rows of a table of recall that are about whole paths, without the column `level`."""
+    return recall[recall["level"] == WHOLE_PATH].drop(columns="level")
 
 
 def draw(
@@ -171,10 +178,19 @@ def draw(
     losses: Mapping[str, Sequence[Sequence[float]]],
     levels: Levels,
     folder: Path,
-) -> None:
-    """Draw all charts into a folder, as PNG and CSV. `losses` has (step, loss, learning rate) of each tuned arm."""
+) -> dict[str, charts.Drawing]:
+    """Draw all charts into a folder, as PNG and CSV. `losses` has (step, loss, learning rate) of each tuned arm.
+
+    Returns the charts by the names of their files, for a page.
+    """
     first, last = levels.chain[0], levels.chain[-1]
     marks, slices = report.marks, report.slices
+    drawn: dict[str, charts.Drawing] = {}
+
+    def keep(figure: Figure, table: pd.DataFrame, name: str, *, narrow: bool = True) -> None:
+        charts.save(figure, table, folder, name)
+        drawn[name] = charts.to_svg(figure, name, narrow=narrow)
+
     arms = pd.DataFrame(
         [
             {"arm": arm, "accuracy": score["item_accuracy"], "low": score["low"], "high": score["high"]}
@@ -185,19 +201,23 @@ def draw(
         "calibration": (calibration_table, charts.draw_calibration),
         "coverage": (coverage_curve, charts.draw_coverage),
     }
-    charts.save(charts.draw_arms(arms), arms, folder, "arms")
-    charts.save(charts.draw_recall(recall), recall, folder, "recall")
+    keep(charts.draw_arms(arms), arms, "arms")
+    of_path = of_whole_paths(recall)
+    keep(charts.draw_recall(of_path), of_path, "recall")
+    of_levels = recall[recall["level"] != WHOLE_PATH]
+    keep(charts.draw_level_recall(of_levels), of_levels, "recall_by_level")
     for name, (tabulate, picture) in curves.items():
         table = pd.concat(tabulate(own["confidence"], own["right"]).assign(arm=arm) for arm, own in marks.items())
-        charts.save(picture(table), table, folder, name)
+        keep(picture(table), table, name)
     for way in slices["slice"].unique():
         if way not in NOT_DRAWN:
             table = slices[slices["slice"] == way]
-            charts.save(charts.draw_slices(table, way), table, folder, "by_" + re.sub(r"[^\w-]+", "_", way))
+            keep(charts.draw_slices(table, way), table, "by_" + re.sub(r"[^\w-]+", "_", way))
     for arm, own in marks.items():
         matrix = confusion(own, first)
-        charts.save(charts.draw_confusion(matrix, arm, first), matrix, folder, f"confusion_{arm}")
+        keep(charts.draw_confusion(matrix, arm, first), matrix, f"confusion_{arm}", narrow=False)
         costliest_confusions(own, last).to_csv(folder / f"costliest_{arm}.csv", index=False, lineterminator="\n")
     for arm, steps in losses.items():
         table = pd.DataFrame(steps, columns=["step", "loss", "learning_rate"])
-        charts.save(charts.draw_loss(table), table, folder, f"loss_{arm}")
+        keep(charts.draw_loss(table), table, f"loss_{arm}")
+    return drawn

@@ -1,26 +1,34 @@
-"""Features of an item: character n-grams with and without vowels, words, price, retailer, and sizes in the text."""
+"""Features of an item: n-grams with and without vowels, words, the line's start, price, retailer, sizes in the text."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple, Self
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from scipy.sparse import csr_matrix, hstack
-from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
+from sklearn.preprocessing import normalize
 
 from tillmap.core.errors import InputError, ModelError
 from tillmap.core.quantities import read_quantities
 from tillmap.core.text import normalise, without_vowels
 
-TEXT_BLOCKS = ("grams", "skeletons", "words")
+TEXT_BLOCKS = ("grams", "skeletons", "words", "start")
 BLOCKS = (*TEXT_BLOCKS, "price", "retailer", "sizes")
 _COLUMNS = ["block", "term", "weight"]
 # Price buckets per doubling of the price. With 2, the prices 1.69 to 2.37 share a bucket, as goods of one kind do. With
 # 4, the prices 1.84 to 2.18 do, which tells products apart.
 _BUCKETS_PER_DOUBLING = (2, 4)
+_OF_WORDS = ("grams", "skeletons")  # blocks whose terms lie within words
+_NAMES = {"price": "(price)", "retailer": "(retailer)", "sizes": "(amounts)"}  # of what is no word of the line
 _MIN_PRICE = 0.01  # prices below count as this
+
+
+Ints = NDArray[np.int64]
 
 
 class _Block(NamedTuple):
@@ -37,6 +45,7 @@ _HOW: Mapping[str, _Block] = {
     "grams": _Block("char_wb", None, 1.0),
     "skeletons": _Block("char_wb", None, 1.0),
     "words": _Block("word", (1, 2), 0.5),
+    "start": _Block("word", (1, 1), 0.7),
     "price": _Block("word", (1, 1), 0.5),
     "retailer": _Block("word", (1, 1), 0.3),
     "sizes": _Block("word", (1, 1), 0.5),
@@ -103,6 +112,49 @@ class Featuriser:
         ]
         return hstack(parts, format="csr", dtype=np.float32)
 
+    def read_words(self, items: pd.DataFrame) -> "Words":
+        """The words of items' lines, with the terms in each: what `share_out` needs, and most of the features."""
+        return Words.of(items["description"], self._vectorisers)
+
+    def transform_read(self, items: pd.DataFrame, words: "Words") -> csr_matrix:
+        """The features of items whose words were read, as `transform` gives them, in less time."""
+        parts = []
+        for block, vectoriser in self._vectorisers.items():
+            if block in _OF_WORDS:  # a line has the n-grams of its words
+                counts = words.found(block)
+                counts.data = 1 + np.log(counts.data)
+                part = normalize(counts.multiply(vectoriser.idf_).tocsr(), copy=False)
+            else:
+                part = vectoriser.transform(_read(block, items))
+            parts.append(part * np.float32(_HOW[block].length))
+        return hstack(parts, format="csr", dtype=np.float32)
+
+    def share_out(self, words: "Words", values: csr_matrix) -> list[dict[str, float]]:
+        """Share values of items' terms (items, terms) out among the words of the lines that the terms were found in.
+
+        An n-gram counts for each word by how often it is in it, and a pair of words half for each. Values of the price,
+        the retailer and the sizes are those of `(price)`, `(retailer)` and `(amounts)`. The result of an item has its
+        normalised words, and sums to its values.
+        """
+        sums = np.zeros(len(words.rows))
+        parts: list[dict[str, float]] = [{} for _ in range(words.lines)]
+        at = 0
+        for block, vectoriser in self._vectorisers.items():
+            own = values[:, at : at + len(vectoriser.vocabulary_)]
+            at += own.shape[1]
+            if block not in TEXT_BLOCKS:
+                for part, value in zip(parts, np.asarray(own.sum(axis=1)).ravel().tolist(), strict=True):
+                    part[_NAMES[block]] = value
+                continue
+            found = words.found(block)
+            found.data = 1 / found.data
+            each, inside = csr_matrix(own.multiply(found)), words.inside[block]
+            products = each[words.rows].multiply(inside[words.words])
+            sums += np.asarray(products.sum(axis=1)).ravel() * words.counts
+        for row, word, value in zip(words.rows.tolist(), words.words.tolist(), sums.tolist(), strict=True):
+            parts[row][words.known[word]] = value
+        return parts
+
     def read_labels(self, texts: Sequence[str]) -> csr_matrix:
         """The features of labels (texts, terms), each read as the description of an item without retailer and price."""
         return self.transform(pd.DataFrame({"description": list(texts), "retailer": "", "price": np.nan}))
@@ -142,6 +194,60 @@ def _vectoriser(block: str, ngrams: tuple[int, int], **terms: Any) -> TfidfVecto
     )
 
 
+@dataclass(frozen=True)
+class Words:
+    """The distinct words of each line.
+
+    Attributes:
+        lines: the number of lines.
+        rows, words, counts: (pairs,), for each distinct word of a line the line, the word's number, and how often it is
+            there.
+        known: the words by their number, normalised.
+        inside: by text block, how often each term is in each word (words, terms); a pair of words is in both.
+    """
+
+    lines: int
+    rows: Ints
+    words: Ints
+    counts: Ints
+    known: list[str]
+    inside: dict[str, csr_matrix]
+
+    @classmethod
+    def of(cls, lines: "pd.Series[str]", vectorisers: Mapping[str, TfidfVectorizer]) -> Self:
+        """The words of some descriptions, and the terms of these vectorisers in them."""
+        number: dict[str, int] = {}
+        pairs = [
+            (row, number.setdefault(word, len(number)), count)
+            for row, line in enumerate(lines)
+            for word, count in Counter(normalise(line).split()).items()
+        ]
+        rows, words, counts = np.array(pairs, dtype=np.int64).reshape(-1, 3).T
+        blocks = (block for block in TEXT_BLOCKS if block in vectorisers)
+        inside = {block: _terms_in(block, vectorisers[block], number) for block in blocks}
+        return cls(len(lines), rows, words, counts, list(number), inside)
+
+    def found(self, block: str) -> csr_matrix:
+        """How often the terms in the words of each line are in it (lines, terms)."""
+        shape = (self.lines, len(self.known))
+        counts = self.counts.astype(np.float32)
+        return csr_matrix((counts, (self.rows, self.words)), shape) @ self.inside[block]
+
+
+def _terms_in(block: str, vectoriser: TfidfVectorizer, words: Mapping[str, int]) -> csr_matrix:
+    if block in _OF_WORDS:
+        spelt = map(without_vowels, words) if block == "skeletons" else words
+        return csr_matrix(CountVectorizer.transform(vectoriser, spelt), dtype=np.float32)
+    places = [
+        (words[word], place)
+        for term, place in vectoriser.vocabulary_.items()
+        for word in term.split(" ")
+        if word in words
+    ]
+    at, terms = np.array(places, dtype=np.int64).reshape(-1, 2).T
+    return csr_matrix((np.ones(len(at), np.float32), (at, terms)), (len(words), len(vectoriser.vocabulary_)))
+
+
 def _read(block: str, items: pd.DataFrame) -> list[str]:
     """The text of each item whose words or characters the block counts."""
     if block == "price":
@@ -151,7 +257,22 @@ def _read(block: str, items: pd.DataFrame) -> list[str]:
     if block == "sizes":
         return [_sizes(description) for description in items["description"]]
     text = [normalise(description) for description in items["description"]]
+    if block == "start":
+        return [_start(line) for line in text]
     return [without_vowels(line) for line in text] if block == "skeletons" else text
+
+
+def _start(line: str) -> str:
+    """How a line begins, where tills print the brand: the starts of its first words, and single words, as marks."""
+    words = line.split()
+    if not words:
+        return ""
+    joined = "".join(words[:3])
+    bare = without_vowels(joined)
+    marks = [f"start:{joined[:size]}" for size in range(1, min(9, len(joined)) + 1)]
+    marks += [f"bare:{bare[:size]}" for size in range(2, min(7, len(bare)) + 1)]
+    marks += [f"first:{words[0]}", f"first_bare:{without_vowels(words[0])}", f"last:{without_vowels(words[-1])}"]
+    return " ".join([*marks, f"second:{without_vowels(words[1])}"] if len(words) > 1 else marks)
 
 
 def _buckets(price: float) -> str:

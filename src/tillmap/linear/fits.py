@@ -81,9 +81,33 @@ def refit_for_calibration(model: LinearModel, rows: pd.DataFrame, seed: int) -> 
     It is nearly as good as the model of all rows, so confidences fitted on its answers hold for that model's answers.
     It knows no other paths than `model`: rows with another path are left out.
     """
-    others = _labelled(rows[rows["subset"] != "calibration"], model.tree.levels)
-    known = [path in model.tree for path in model.tree.levels.paths(others)]
-    return _refit(model, others[known], model.tree, seed)
+    return _refit(model, _others(rows, model.tree), model.tree, seed)
+
+
+def is_refitted(folder: Path) -> bool:
+    """Whether new rows have a fit of their own, on all labelled rows."""
+    return (folder / _ALL).is_dir()
+
+
+def rows_of(folder: Path, fit: str, rows: pd.DataFrame, tree: LabelTree) -> pd.DataFrame:
+    """The rows that a saved fit was trained on: id, description, retailer, price and the levels.
+
+    Args:
+        folder: the folder of all fits.
+        fit: the fit's name.
+        rows: all rows of the split.
+        tree: the paths that the fit knows.
+    """
+    trained = _folder_of(folder, fit).name
+    if trained == _OTHERS:
+        return _others(rows, tree)
+    return _labelled(rows if trained == _ALL else rows[rows["subset"] == "train"], tree.levels)
+
+
+def _others(rows: pd.DataFrame, tree: LabelTree) -> pd.DataFrame:
+    """The labelled rows with known paths outside the calibration subset."""
+    others = _labelled(rows[rows["subset"] != "calibration"], tree.levels)
+    return others[[path in tree for path in tree.levels.paths(others)]]
 
 
 def _labelled(rows: pd.DataFrame, levels: Levels) -> pd.DataFrame:

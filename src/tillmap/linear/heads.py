@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 from scipy.sparse import csr_matrix
 
+from tillmap.core.compiled import compiled
 from tillmap.core.errors import ModelError, first_line
+from tillmap.core.files import require_readable
 from tillmap.linear.training import Floats, Ints
 
 _BYTES = 4  # per stored weight: column and value, two bytes each
@@ -119,6 +120,15 @@ class SparseHeads:
         )  # fmt: skip
         return ranking
 
+    def score(self, features: csr_matrix) -> Floats:
+        """The score of every label (rows, labels) for rows of `features` (rows, terms)."""
+        scores = np.empty((features.shape[0], len(self.biases)), dtype=np.float32)
+        _score_rows(
+            features.indptr, features.indices, features.data, self.starts, self.columns, self.values, self.biases,
+            *self._full_lines, scores,
+        )  # fmt: skip
+        return scores
+
     @cached_property
     def _full_lines(self) -> tuple[NDArray[np.int32], Floats]:
         """The long lines as a dense matrix, after the position of each line in it (terms,), -1 for short lines."""
@@ -144,7 +154,8 @@ class SparseHeads:
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Read what `save` wrote. Raises ModelError if the file is missing or damaged."""
+        """Read what `save` wrote. Raises ModelError if the file is missing or damaged, InputError if it is private."""
+        require_readable(path)
         try:
             tensors = load_file(path)
             values = tensors["values"].astype(np.float32)
@@ -157,6 +168,36 @@ class SparseHeads:
             raise ModelError(
                 f"{path}: not a linear model ({first_line(error)}); delete it and run `dvc repro`"
             ) from None
+
+
+@compiled
+def _score_row(  # noqa: PLR0917 - for the compiler
+    terms: Any, values: Any, line_starts: Any, line_columns: Any, line_values: Any, biases: Any, full_rows: Any,
+    full_lines: Any, score: Any,
+) -> None:  # fmt: skip
+    """Fill `score` with the score of every label for one row: bias plus features times weights."""
+    score[:] = biases
+    for place in range(len(terms)):
+        line, value = terms[place], values[place]
+        if full_rows[line] >= 0:
+            full = full_lines[full_rows[line]]
+            for column in range(len(score)):
+                score[column] += value * full[column]
+        else:
+            for entry in range(line_starts[line], line_starts[line + 1]):
+                score[line_columns[entry]] += value * line_values[entry]
+
+
+@compiled
+def _score_rows(  # noqa: PLR0917 - one loop for the compiler
+    starts: Any, terms: Any, values: Any, line_starts: Any, line_columns: Any, line_values: Any, biases: Any,
+    full_rows: Any, full_lines: Any, scores: Any,
+) -> None:  # fmt: skip
+    for row in range(len(scores)):
+        _score_row(
+            terms[starts[row] : starts[row + 1]], values[starts[row] : starts[row + 1]],
+            line_starts, line_columns, line_values, biases, full_rows, full_lines, scores[row],
+        )  # fmt: skip
 
 
 def _rank(  # noqa: PLR0912, PLR0917 - one loop for the compiler
@@ -177,17 +218,11 @@ def _rank(  # noqa: PLR0912, PLR0917 - one loop for the compiler
     total = np.empty(known, np.float32)
     of_chain = np.empty(chain_columns.shape[1], np.float32)
     for row in range(starts.shape[0] - 1):
-        # 1. The score of every label: bias plus features times weights.
-        score[:] = biases
-        for place in range(starts[row], starts[row + 1]):
-            line, value = terms[place], values[place]
-            if full_rows[line] >= 0:
-                full = full_lines[full_rows[line]]
-                for column in range(len(score)):
-                    score[column] += value * full[column]
-            else:
-                for entry in range(line_starts[line], line_starts[line + 1]):
-                    score[line_columns[entry]] += value * line_values[entry]
+        # 1. The score of every label.
+        _score_row(
+            terms[starts[row] : starts[row + 1]], values[starts[row] : starts[row + 1]],
+            line_starts, line_columns, line_values, biases, full_rows, full_lines, score,
+        )  # fmt: skip
         # 2. The two highest scores of each head, and the best brand.
         for head in range(heads):
             for at in range(ends[head], ends[head + 1]):
@@ -226,4 +261,4 @@ def _rank(  # noqa: PLR0912, PLR0917 - one loop for the compiler
             winner[row, head] = score[path_columns[head, paths[row, 0]]]
 
 
-_compiled_rank = njit(cache=True)(_rank)
+_compiled_rank = compiled(_rank)

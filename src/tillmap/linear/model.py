@@ -1,7 +1,7 @@
 """The linear model: a one-vs-rest score for every label of every level, decoded over whole label paths."""
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +18,7 @@ from tillmap.core.files import read_json, read_table, write_json, write_table
 from tillmap.core.taxonomy import LabelPath, LabelTree, Levels, trim
 from tillmap.linear.features import TEXT_BLOCKS, Featuriser
 from tillmap.linear.heads import Layout, Ranking, SparseHeads
+from tillmap.linear.noise import noisy_copies
 from tillmap.linear.training import SILENT, Floats, Heads, Ints, train_heads
 
 log = logging.getLogger(__name__)
@@ -46,6 +47,7 @@ class Recipe:
         sharpness: the shares of the candidates are the softmax of their scores times this.
         unseen_penalty: a known chain with a known brand that were not seen together is answered if it scores higher
             than the best known path by more than this; None: never.
+        copies: so many noisy copies of each training row are examples too, see `noise`.
         epochs, rate: see `train_heads`.
         weights_mib: the largest size of the weights' file, in MiB.
     """
@@ -57,8 +59,9 @@ class Recipe:
     head_weights: tuple[float, ...] = ()
     sharpness: float = 4.0
     unseen_penalty: float | None = None
+    copies: int = 0
     epochs: int = 5
-    rate: float = 0.2
+    rate: float = 0.15
     weights_mib: float = 16.0
 
 
@@ -98,11 +101,13 @@ class LinearModel:
                 f"linear model: id {rows['id'].iloc[row]} has a path that is not in the tree; run `dvc repro stratify`"
             )
         recipe = replace(recipe, head_weights=recipe.head_weights or default_weights(tree.levels))
+        rows, path_of_row = _with_copies(rows, path_of_row, tree.levels, recipe.copies, seed)
         columns, ends = _columns_of(tree, siblings=recipe.siblings)
         examples = columns[path_of_row]
         max_terms = max(1, _MAX_WEIGHTS // int(ends[-1]) // len(recipe.blocks))
         featuriser = Featuriser.fit(
             rows, recipe.blocks, ngrams=recipe.ngrams, max_terms=max_terms,
+            min_rows=recipe.copies + 2,  # so that a term that only one row has does not count with its copies
             more=_texts_without_rows(tree) if recipe.label_names else (),
         )  # fmt: skip
         features = featuriser.transform(rows)
@@ -122,13 +127,17 @@ class LinearModel:
 
     def rank(self, items: pd.DataFrame, k: int = 10) -> Ranking:
         """The k best paths of each item (description, retailer and price), as positions in the tree; see `Ranking`."""
-        weights = np.array(self.recipe.head_weights[: len(self._layout.paths)], dtype=np.float32)
+        weights = np.array(self.recipe.head_weights[: len(self.layout.paths)], dtype=np.float32)
         starts = tqdm(range(0, max(len(items), 1), _CHUNK), desc="linear", unit="chunk", leave=None, disable=None)
         parts = [
-            self.heads.rank(self.featuriser.transform(items.iloc[start : start + _CHUNK]), self._layout, weights, k)
+            self.heads.rank(self.featuriser.transform(items.iloc[start : start + _CHUNK]), self.layout, weights, k)
             for start in starts
         ]
         return Ranking(*(np.concatenate(part) for part in zip(*parts, strict=True)))
+
+    def score(self, items: pd.DataFrame) -> Floats:
+        """The score of every label (items, labels), in the columns that `layout` names."""
+        return self.heads.score(self.featuriser.transform(items))
 
     def predict(self, items: pd.DataFrame, k: int = 10) -> pd.DataFrame:
         """Answer each item (description, retailer and price). The result has the items' order and index.
@@ -180,7 +189,10 @@ class LinearModel:
         """Read what `save` wrote. Raises InputError or ModelError if a file is missing or damaged."""
         written = read_json(folder / "recipe.json")
         if not isinstance(written, dict) or written.get("format") != _FORMAT:
-            raise ModelError(f"{folder}: not a linear model of this version; run `dvc repro` to train one")
+            raise ModelError(
+                f"{folder}: not a linear model of this version of tillmap; run `dvc repro` to train one, or use the "
+                "version that made it"
+            )
         try:
             values: dict[str, Any] = {
                 name: tuple(value) if isinstance(value, list) else value for name, value in written["recipe"].items()
@@ -198,8 +210,37 @@ class LinearModel:
             trials,
         )
 
+    def columns_of(self, paths: Sequence[LabelPath]) -> Ints:
+        """The columns of each path's labels (paths, heads); -1 where a path that is not in the tree has none.
+
+        Raises KeyError for a path whose chain or brand is not known.
+        """
+        layout = self.layout
+        columns = np.full((len(paths), len(layout.paths)), -1, dtype=np.int64)
+        for row, path in enumerate(paths):
+            if path in self._place:
+                columns[row] = layout.paths[:, self._place[path]]
+            else:  # a chain and a brand that were not seen together have columns of their own, and no siblings
+                depth = self.tree.levels.depth
+                columns[row, :depth] = layout.paths[:depth, self._chain_place[self.tree.levels.chain_of(path)]]
+                columns[row, depth] = layout.paths[depth, self._brand_place[path[-1]]]
+        return columns
+
     @cached_property
-    def _layout(self) -> Layout:
+    def _place(self) -> dict[LabelPath, int]:
+        return {path: place for place, path in enumerate(self.tree)}
+
+    @cached_property
+    def _chain_place(self) -> dict[Any, int]:
+        return _first_with(map(self.tree.levels.chain_of, self.tree))
+
+    @cached_property
+    def _brand_place(self) -> dict[Any, int]:
+        return _first_with(path[-1] for path in self.tree)
+
+    @cached_property
+    def layout(self) -> Layout:
+        """What the columns of the heads stand for."""
         depth = self.tree.levels.depth
         columns, _ = _columns_of(self.tree, siblings=self.recipe.siblings)
         for level in range(1, depth):  # from where it ends, a path's column is that of its end
@@ -297,6 +338,16 @@ def _rivals(tree: LabelTree, ends: Ints) -> Heads:
         heads.first[ends[-2] :] = ends[-2] + np.searchsorted(parent, parent, side="left")
         heads.last[ends[-2] :] = ends[-2] + np.searchsorted(parent, parent, side="right")
     return heads
+
+
+def _with_copies(
+    rows: pd.DataFrame, path_of_row: Ints, levels: Levels, copies: int, seed: int
+) -> tuple[pd.DataFrame, Ints]:
+    """The rows and their paths, followed by noisy copies of them."""
+    brands = rows[levels.brand].fillna("").tolist() if levels.brand else [""] * len(rows)
+    lines = rows["description"].tolist()
+    noisy = [rows.assign(description=noisy_copies(lines, brands, seed + copy)) for copy in range(copies)]
+    return pd.concat([rows, *noisy]), np.tile(path_of_row, copies + 1)
 
 
 def _named_labels(tree: LabelTree, columns: Ints) -> tuple[list[str], Ints]:

@@ -23,6 +23,7 @@ _BLOCK_CHANGES = {"without price": ("price", False), "with retailer": ("retailer
 _OTHER_CHANGES: Mapping[str, Mapping[str, Any]] = {
     "without label names": {"label_names": False},
     "with siblings": {"siblings": True},
+    "with noisy copies": {"copies": 2, "epochs": 3},
 }
 _CHANGES = ("without price", "with retailer", *_OTHER_CHANGES, "with sizes")
 _MIN_ROWS_PER_PATH = 8  # from which on a head for siblings is tried
@@ -41,12 +42,12 @@ def fit_best(
     """Fit the recipe that gets the most `dev` rows right, starting from `recipe` and changing one thing at a time.
 
     First the features and heads: without the price, with the retailer, without the labels' names as examples, with a
-    head for siblings, and with the sizes in the text. Some are tried only where they may help: siblings, the most
-    expensive head, with a brand and many rows per path; sizes, if 2% of the rows have one; and leaving out the names,
-    if every path has rows. Each change trains a new model. It is kept if it gains more rows than it loses by over one
-    standard error, the root of their sum (McNemar 1947). If there are more than `trial_rows` rows, the changes are
-    tried on whole groups of labels with about so many rows; rows drawn one by one would leave each path fewer rows than
-    it has.
+    head for siblings, with noisy copies of the rows, and with the sizes in the text. Some are tried only where they may
+    help: siblings, the most expensive head, with a brand and many rows per path; copies, with few rows per path; sizes,
+    if 2% of the rows have one; and leaving out the names, if every path has rows. Each change trains a new model. It is
+    kept if it gains more rows than it loses by over one standard error, the root of their sum (McNemar 1947). If there
+    are more than `trial_rows` rows, the changes are tried on whole groups of labels with about so many rows; rows drawn
+    one by one would leave each path fewer rows than it has.
 
     Then, with the model of all rows: the weights of the heads, the penalty of unseen paths (with `unseen_paths`), and
     the sharpness of the shares.
@@ -127,8 +128,11 @@ def _worth_trying(change: str, training: pd.DataFrame, tree: LabelTree, seen: Ma
     if change == "with sizes" and "sizes" not in seen:
         some = training["description"].iloc[:: max(1, len(training) // _SIZE_SAMPLE)]
         return float(np.mean([without_quantities(text) != text for text in some])) >= _MIN_SIZED_SHARE
+    dense = len(training) >= _MIN_ROWS_PER_PATH * len(tree)
     if change == "with siblings":
-        return tree.levels.brand is not None and len(training) >= _MIN_ROWS_PER_PATH * len(tree)
+        return tree.levels.brand is not None and dense
+    if change == "with noisy copies":
+        return not dense
     if change == "without label names":
         return all(tree.rows)
     return _BLOCK_CHANGES[change][0] not in seen

@@ -7,10 +7,12 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from numba import config, njit
+from numba import config
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 from tqdm import tqdm
+
+from tillmap.core.compiled import compiled
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float32]
@@ -140,4 +142,4 @@ def _epoch(  # noqa: PLR0912, PLR0917 - one loop for the compiler
             biases[violators[number]] -= np.float32(_BIAS_STEP) * step * slopes[number]
 
 
-_compiled_epoch = njit(cache=True, nogil=True)(_epoch)
+_compiled_epoch = compiled(_epoch)

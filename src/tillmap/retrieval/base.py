@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from tillmap.core.errors import InputError, first_line
+from tillmap.core.files import require_readable
 from tillmap.core.quantities import without_quantities
 from tillmap.core.text import normalise
 
@@ -68,6 +69,13 @@ class Texts:
     def keys(self) -> Ids:
         """The lowest row id of each text [t], ascending."""
         return self.rows[self.starts[:-1]]
+
+    def positions_of(self, ids: Ids) -> Ids:
+        """The positions of the texts of some rows; -1 for a row that is not indexed."""
+        order = np.argsort(self.rows, kind="stable")
+        place = np.minimum(np.searchsorted(self.rows[order], ids), len(order) - 1)
+        text_of_row = np.repeat(np.arange(len(self.keys)), np.diff(self.starts))
+        return np.where(self.rows[order][place] == ids, text_of_row[order][place], -1).astype(np.int64)
 
     def allowed(self, among: Sequence[int] | Ids) -> NDArray[np.bool_]:
         """Which entries of `rows` [n] are in `among`. Ids that are not indexed are ignored."""
@@ -132,6 +140,10 @@ class Retriever(ABC):
         """
 
     @abstractmethod
+    def similarity(self, queries: list[str], which: Ids, positions: Ids) -> Floats:
+        """The scores [p] of pairs: of normalised query `which[i]` and the text at `positions[i]`."""
+
+    @abstractmethod
     def save(self, folder: Path) -> None:
         """Write the index to a folder, which is created if it does not exist."""
 
@@ -163,7 +175,8 @@ class Retriever(ABC):
 
 
 def read_tensors(path: Path) -> dict[str, NDArray[Any]]:
-    """Read the arrays of a safetensors file. Raises InputError if it is missing or damaged."""
+    """Read the arrays of a safetensors file. Raises InputError if it is missing, private or damaged."""
+    require_readable(path)
     try:
         return dict(load_file(path))
     except FileNotFoundError:

@@ -11,6 +11,7 @@ from safetensors.numpy import save_file
 from tqdm import tqdm
 
 from tillmap.core.errors import InputError, ModelError
+from tillmap.core.files import require_readable
 from tillmap.retrieval.base import HOW_TO_GET, MAX_PAIRS, Descriptions, Floats, Ids, Retriever, Texts, read_tensors
 from tillmap.retrieval.embedding import Embedder
 
@@ -18,6 +19,7 @@ log = logging.getLogger(__name__)
 
 K_FACTOR = 40  # candidates found by compressed vectors and scored again with the full ones, as a multiple of k
 _MIN_QUANTISED = 16  # 4 bits need so many texts to learn from
+PAIRS = 50_000  # of a query and a text that are compared at a time
 CHUNK = 1024  # queries per FAISS call: limits memory and updates the progress bar
 
 
@@ -85,6 +87,16 @@ class DenseRetriever(Retriever):
             scores.append(similar)
         return np.concatenate(found).astype(np.int64), np.concatenate(scores)
 
+    def similarity(self, queries: list[str], which: Ids, positions: Ids) -> Floats:
+        """See `Retriever.similarity`."""
+        vectors, keys = self.embedder.encode(queries), self.texts.keys
+        scores = np.zeros(len(which), dtype=np.float32)
+        for start in range(0, len(which), PAIRS):
+            here = slice(start, start + PAIRS)
+            texts = self.index.reconstruct_batch(keys[positions[here]])
+            scores[here] = np.einsum("pd,pd->p", vectors[which[here]], texts)
+        return scores
+
     def save(self, folder: Path) -> None:
         """Write `dense.faiss` and `dense.safetensors` (the rows of each text)."""
         folder.mkdir(parents=True, exist_ok=True)
@@ -99,6 +111,7 @@ class DenseRetriever(Retriever):
         """
         texts = Texts.of_tensors(read_tensors(folder / "dense.safetensors"))
         path = folder / "dense.faiss"
+        require_readable(path)
         try:
             index = faiss.read_index(str(path))
         except RuntimeError as error:

@@ -6,11 +6,16 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+import orjson
+import pandas as pd
 from tqdm import tqdm
 
 from tillmap.catalogue.formats import Format
+from tillmap.core.errors import LostRowsError
 from tillmap.core.files import read_table, write_table
+from tillmap.core.inputs import watch
 from tillmap.core.run_state import alone, run_key, state_folder
+from tillmap.serving.explanation import EXPLANATION
 from tillmap.serving.feed import Feed
 from tillmap.serving.formats import write_answers
 from tillmap.serving.labeller import Labeller
@@ -47,21 +52,25 @@ class Summary:
         return f"drift: {drift}; expected accuracy {mean:.3f} (95% interval {low:.3f} to {high:.3f})"
 
 
-def label_feed(labeller: Labeller, feed: Feed, out: Path, format_: Format) -> Summary:
+def label_feed(labeller: Labeller, feed: Feed, out: Path, format_: Format, explain: int = 0) -> Summary:
     """Label every row of a feed and write them to `out`, in the same order. A killed run resumes with the next batch.
 
-    The whole feed is checked before the first row is labelled, and `out` is written after the last one.
+    The whole feed is checked before the first row is labelled, and `out` is written after the last one. The feed is
+    read several times, so a change of its file in between is an error.
 
     Args:
         labeller: labels the rows.
         feed: the rows.
         out: the file to write; an existing one is replaced.
         format_: the format of `out`.
+        explain: see `Labeller.label`.
 
-    Raises InputError for a bad row, ResourceError if another process labels the same feed, and what the arm raises.
+    Raises InputError for a bad row or a feed that changes, ResourceError if another process labels the same feed or
+    writes the same file, LostRowsError if a row would be missing, and what the arm raises.
     """
+    unchanged = watch(feed.file.path)
     checked, size = feed.check(), labeller.rows_at_once
-    run = state_folder() / "predict" / _key(labeller, feed)
+    run = state_folder() / "predict" / _key(labeller, feed, explain)
     with alone(run):
         kept = sum(1 for _ in run.glob("[0-9]*.parquet"))
         if kept:
@@ -69,26 +78,50 @@ def label_feed(labeller: Labeller, feed: Feed, out: Path, format_: Format) -> Su
         drift = Drift(labeller.seen) if labeller.seen else None
         with tqdm(total=checked.rows, desc=labeller.arm, unit="row", disable=None) as bar:
             for number, batch in enumerate(feed.batches(size)):
+                unchanged()  # else the answers of other rows would be saved as those of this feed
                 piece = run / f"{number:06d}.parquet"
                 if not piece.is_file():
-                    write_table(labeller.label(batch, first=number * size).drop(columns="key"), piece)
+                    answers = labeller.label(batch, first=number * size, explain=explain).drop(columns="key")
+                    _require_all(answers, batch, labeller.arm)
+                    for name in EXPLANATION if explain else ():
+                        answers[name] = answers[name].map(orjson.dumps).map(bytes.decode).astype("str")
+                    write_table(answers, piece)
                 if drift is not None:
                     drift.add(batch)
                 bar.update(len(batch))
         confidence, failed = 0.0, 0
         levels, codes = labeller.tree.levels, bool(labeller.tree.codes)
-        with write_answers(out, format_, feed.id_name, numbers=checked.numbers, levels=levels, codes=codes) as write:
+        with write_answers(
+            out,
+            format_,
+            feed.id_name,
+            rows=checked.rows,
+            numbers=checked.numbers,
+            levels=levels,
+            codes=codes,
+            explained=explain > 0,
+        ) as write:
             for number, batch in enumerate(feed.batches(size)):
-                answers = read_table(run / f"{number:06d}.parquet").assign(key=batch["key"].array)
+                unchanged()
+                answers = read_table(run / f"{number:06d}.parquet")
+                _require_all(answers, batch, f"{run}: delete this folder; it")
+                answers = answers.assign(key=batch["key"].array)
                 write(answers)
                 confidence += float(answers["confidence"].sum())
                 failed += int((answers["status"] != "ok").sum())
+            unchanged()
         shutil.rmtree(run)
     model = labeller.confidence
     return Summary(checked.rows, failed, model.expected_accuracy([confidence / checked.rows]) if model else None, drift)
 
 
-def _key(labeller: Labeller, feed: Feed) -> str:
+def _require_all(answers: pd.DataFrame, batch: pd.DataFrame, what: str) -> None:
+    """Raise LostRowsError unless each row of a batch has one answer."""
+    if len(answers) != len(batch):
+        raise LostRowsError(f"{what} gave {len(answers):,} answers to {len(batch):,} rows; nothing was written")
+
+
+def _key(labeller: Labeller, feed: Feed, explain: int) -> str:
     """A hash of everything that the labels depend on."""
     with feed.file.path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -99,5 +132,6 @@ def _key(labeller: Labeller, feed: Feed) -> str:
         "confidence": labeller.confidence and vars(labeller.confidence),
         "reading": feed.reading,
         "feed": digest,
+        **({"explain": explain} if explain else {}),
     }
-    return run_key(settings, labeller.files())
+    return run_key(settings, labeller.files(explain=explain > 0))

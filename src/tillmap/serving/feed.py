@@ -16,7 +16,7 @@ from tillmap.catalogue.items import Fields, Item, OnBadRow, mark_of
 from tillmap.catalogue.rows import BadRowError, parse_digits, repeated_id, same_id
 from tillmap.config.blocks import Data
 from tillmap.core.errors import InputError
-from tillmap.core.files import replacing
+from tillmap.core.files import is_stream, replacing
 
 logger = logging.getLogger(__name__)
 
@@ -123,10 +123,20 @@ class Feed:
     def list_bad(self, out: Path) -> None:
         """List the bad rows that are left out, if there are some, as JSON Lines in a file beside the output.
 
+        Of an output that is a stream, the first ones are logged instead.
+
         It is called as the output with `.bad.jsonl` after it. A line has file, line (of a Parquet file the row), reason
         and raw, the row itself.
         """
         if self.on_bad_row == "stop":
+            return
+        if is_stream(out):  # there is nothing beside it
+            faults = [f"{row.place}: {fault}" for row, fault in self._rows() if isinstance(fault, BadRowError)]
+            if faults:
+                shown = "".join(f"\n{self.file.shown}:{fault}" for fault in faults[:_MAX_NAMED])
+                logger.warning(
+                    "%s: %s bad rows were left out; the first:%s", self.file.shown, f"{len(faults):,}", shown
+                )
             return
         place, bad = out.with_name(f"{out.name}.bad.jsonl"), 0
         with replacing(place) as file:

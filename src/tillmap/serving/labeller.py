@@ -16,7 +16,7 @@ from tillmap.arms.rules import AnswerRules
 from tillmap.config import paths
 from tillmap.config.params import Params
 from tillmap.core.errors import InputError
-from tillmap.core.files import OFF, read_json, read_table
+from tillmap.core.files import OFF, of_this_version, read_json, read_table
 from tillmap.core.taxonomy import KEY, Key, LabelTree, Levels, RankedPaths
 from tillmap.postprocessing.calibration import CandidateScores, Confidence, candidate_scores, make_signals
 from tillmap.postprocessing.predictions import ALONE, TOGETHER, make_repairer, predict
@@ -26,6 +26,7 @@ from tillmap.retrieval.filters import Filters
 from tillmap.retrieval.lexical import LexicalRetriever
 from tillmap.retrieval.neighbours import fuse, neighbours_table
 from tillmap.retrieval.vote import vote, votes_by_key
+from tillmap.serving.explanation import EXPLANATION, Entries, candidates_of, neighbours_of, words_of
 from tillmap.splitting.drift import Seen
 
 logger = logging.getLogger(__name__)
@@ -36,6 +37,7 @@ ConfidenceSource = Literal["own", "all"]
 _FREE_ARM_ROWS = 8192  # per call of a free arm; a multiple of the batches of its model and its index
 _ALL_ROWS = 10_000_000  # a language model gets all rows in one call: it is loaded once, and a budget is for all rows
 _SPLIT = "test"  # new rows are handled like test rows
+_OF_NEIGHBOURS = (paths.SPLIT, paths.INDEX)
 _TRAINING_COLUMNS = [*KEY, "subset", "description", "retailer", "price"]  # and the levels
 
 
@@ -46,6 +48,7 @@ def files_of(arm: str) -> list[Path]:
         "index": paths.INDEX,
         "base": paths.BASE / arm,
         "model": paths.MODELS / arm,
+        "fits": paths.LINEAR,
     }
     return [places[need] for need in ARMS[arm].reads]
 
@@ -55,19 +58,31 @@ class NeighbourFinder:
 
     def __init__(self, params: Params) -> None:
         self._params = params
+        self._found: tuple[pd.DataFrame, str, pd.DataFrame] | None = None
 
     def __call__(self, rows: pd.DataFrame, retriever: str) -> pd.DataFrame:
         """A neighbours table for some rows, the same as the `retrieve` stage would make.
 
         `retriever` is lexical, dense or hybrid. Raises InputError if the index or the training rows are missing.
         """
+        # An explanation asks for the neighbours that the arm has just asked for.
+        if self._found and self._found[0] is rows and self._found[1] == retriever:
+            return self._found[2]
         chosen = self._params.retrieval
         filters = Filters(chosen.same_retailer, chosen.price_ratio, chosen.min_kept)
         names = ("dense", "lexical") if retriever == "hybrid" else (retriever,)
         tables = [
             neighbours_table(self._retriever(name), self.training, rows, chosen.k, filters=filters) for name in names
         ]
-        return fuse(tables, chosen.hybrid_weights, chosen.k) if len(tables) > 1 else tables[0]
+        table = fuse(tables, chosen.hybrid_weights, chosen.k) if len(tables) > 1 else tables[0]
+        self._found = rows, retriever, table
+        return table
+
+    @cached_property
+    def labelled(self) -> pd.DataFrame:
+        """The rows of the training subset, with the ids of the user's files (`given_id`) if they are others."""
+        rows = read_table(paths.ROWS)
+        return rows[rows["subset"] == "train"]
 
     def votes(self, rows: pd.DataFrame) -> Mapping[Key, RankedPaths]:
         """The label paths of each row's neighbours, best first. They replace answers that name no path."""
@@ -131,27 +146,44 @@ class Labeller:
     @cached_property
     def seen(self) -> Seen | None:
         """The retailers and words of the training rows; None if their file is missing."""
-        return Seen.from_json(read_json(paths.SEEN)) if paths.SEEN.is_file() else None
+        if not paths.SEEN.is_file():
+            return None
+        with of_this_version(paths.SEEN):
+            return Seen.from_json(read_json(paths.SEEN))
 
     @cached_property
     def tree(self) -> LabelTree:
         """The label paths that the arm may answer with."""
         return self._own.known_paths(self._context(self.arm))
 
-    def files(self) -> list[Path]:
-        """Every file that the answers depend on, beside params.yaml."""
+    @cached_property
+    def knows_rows(self) -> bool:
+        """Whether the labelled rows and their index are here, so that an explanation can name the nearest."""
+        missing = " ".join(str(path) for path in _OF_NEIGHBOURS if not path.exists())
+        if missing:
+            logger.warning(
+                "explanations name no nearest rows, because %s is missing; `dvc pull %s` fetches it", missing, missing
+            )
+        return not missing
+
+    def files(self, *, explain: bool = False) -> list[Path]:
+        """Every file that the answers, and if wanted their explanations, depend on, beside params.yaml."""
         needed = [*files_of(self.arm), *(path for arm in self.free for path in files_of(arm))]
+        needed += _OF_NEIGHBOURS if explain and self.knows_rows else ()
         return [file for path in dict.fromkeys(needed) for file in path.rglob("*") if file.is_file()]
 
-    def label(self, rows: pd.DataFrame, first: int = 0) -> pd.DataFrame:
+    def label(self, rows: pd.DataFrame, first: int = 0, explain: int = 0) -> pd.DataFrame:
         """Label the rows of one batch. The same rows always get the same answers.
 
         Args:
             rows: a table of `Feed.batches`: key, description, retailer and price.
             first: the number of the batch's first row in the whole feed, from 0.
+            explain: how many candidates, nearest labelled rows and words explain an answer, 10 at most; 0: none.
 
         Returns one row per input row, in order: key, the levels, `code` (the user's own code of the path, "" if it has
-        none) if the tree has codes, confidence, repair, in_tree, source and status.
+        none) if the tree has codes, confidence, repair, in_tree, source and status. With `explain` also the lists of
+        `explanation`: candidates, neighbours (by spelling; empty if the labelled rows are not here) and words (empty if
+        the arm has no score for them).
         Raises what the arm raises: InputError, ModelError, ParamsError, ProviderError or ResourceError.
         """
         items = rows.drop(columns="key").assign(split=_SPLIT, subset=_SPLIT, id=range(first, first + len(rows)))
@@ -167,7 +199,24 @@ class Labeller:
         answers["confidence"] = answers["confidence"].round(6)
         if self.tree.codes:
             answers["code"] = pd.Series(map(self.tree.code_of, self.tree.levels.paths(answers)), dtype="str")
+        if explain:
+            for name, entries in self._explain(items, completions, answers, explain).items():
+                answers[name] = pd.Series(entries, index=answers.index, dtype=object)
         return answers.drop(columns=KEY).assign(key=rows["key"].array)
+
+    def _explain(
+        self, items: pd.DataFrame, completions: Sequence[Mapping[str, Any]], answers: pd.DataFrame, k: int
+    ) -> dict[str, list[Entries]]:
+        levels = self.tree.levels
+        none: list[Entries] = [[] for _ in range(len(items))]
+        words = self._own.words(self._context(self.arm), items, levels.paths(answers))
+        near = self.neighbours(items, "lexical") if self.knows_rows else None
+        found = (
+            candidates_of(completions, answers, levels, k),
+            none if near is None else neighbours_of(near, self.neighbours.labelled, items, levels, k),
+            none if words is None else words_of(words, k),
+        )
+        return dict(zip(EXPLANATION, found, strict=True))
 
     @property
     def _own(self) -> Arm:
@@ -189,6 +238,7 @@ class Labeller:
                 seed=self.params.seed,
                 model=paths.MODELS / arm,
                 base=paths.BASE / arm,
+                linear=paths.LINEAR,
                 rows_file=paths.ROWS,
                 tree_file=paths.TREE,
                 neighbours=self.neighbours,

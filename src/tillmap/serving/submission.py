@@ -8,10 +8,10 @@ from typing import Any
 
 import pandas as pd
 
-from tillmap.catalogue.formats import RowFile
+from tillmap.catalogue.formats import Format, RowFile
 from tillmap.catalogue.rows import ID, BadRowError, read_id, read_labels, repeated_id, same_id
 from tillmap.core.errors import InputError
-from tillmap.core.files import replacing
+from tillmap.core.files import is_stream, replacing
 from tillmap.core.taxonomy import LabelTree, Levels
 from tillmap.serving.formats import answer_columns
 
@@ -19,7 +19,15 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 _DATE = (1980, 1, 1, 0, 0, 0)  # of the file in the zip: the same predictions give the same bytes on any day
 
 
-def read_answers(path: Path, levels: Levels, id_name: str = ID, *, ragged: bool = False) -> pd.DataFrame:
+def read_answers(
+    path: Path,
+    levels: Levels,
+    id_name: str = ID,
+    *,
+    ragged: bool = False,
+    format: Format | None = None,
+    name: str | None = None,
+) -> pd.DataFrame:
     """Read predictions as `tillmap predict` writes them, from JSON Lines, CSV or Parquet.
 
     Args:
@@ -27,6 +35,8 @@ def read_answers(path: Path, levels: Levels, id_name: str = ID, *, ragged: bool 
         levels: the names of the levels.
         id_name: the column of the ids.
         ragged: whether a path may end early.
+        format: the file's format; None for the one that its name says.
+        name: what errors call the file; None for its path.
 
     Columns: id (int or str) and the levels (str, null where a path ends).
 
@@ -34,7 +44,7 @@ def read_answers(path: Path, levels: Levels, id_name: str = ID, *, ragged: bool 
     """
     written = answer_columns(id_name, levels, codes=False)
     columns = [written[level] for level in levels]
-    file = RowFile(path, known=(id_name, *columns))
+    file = RowFile(path, format, known=(id_name, *columns), name=name)
     paths, first = [], dict[int | str, int]()
     for row in file.rows([id_name, *columns]):
         try:
@@ -45,7 +55,9 @@ def read_answers(path: Path, levels: Levels, id_name: str = ID, *, ragged: bool 
                 raise repeated_id(id_name, key, f"{file.unit} {seen}")
             paths.append(read_labels(record, columns, levels, ragged=ragged))
         except BadRowError as fault:
-            raise InputError(f"{path}:{row.place}: {fault}; label the test file again with `tillmap predict`") from None
+            raise InputError(
+                f"{file.shown}:{row.place}: {fault}; label the test file again with `tillmap predict`"
+            ) from None
     table = levels.columns(paths)
     table.insert(0, "id", pd.Series(list(first), dtype=object))
     return table
@@ -81,7 +93,7 @@ def write_submission(
     """
     if not _NAME.fullmatch(name):
         raise InputError(f"submission name {name!r}: expected letters, digits, - and _, 64 at most")
-    if out.suffix.lower() != ".zip":
+    if out.suffix.lower() != ".zip" and not is_stream(out):
         raise InputError(f"{out}: a submission is a zip; name it so that it ends in .zip")
     _check_ids(predictions["id"].reset_index(drop=True), asked.reset_index(drop=True))
     levels, lines = tree.levels, []

@@ -3,6 +3,8 @@
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from tillmap.core.machine import usable_dtype
+
 Dtype = Literal["float32", "bfloat16", "float16"]
 
 
@@ -76,9 +78,10 @@ def choose_recipe(name: str, changes: dict[str, Any]) -> TrainingRecipe:
 def fit_to_machine(recipe: TrainingRecipe, cuda: bool) -> TrainingRecipe:
     """The recipe for this machine. Without CUDA: no 4-bit weights, no 8-bit optimizer, no checkpointing, float32.
 
-    On a CPU float32 is as fast as bfloat16 and gives the same bytes in every run. Gradient checkpointing would take a
-    third more time to save memory, of which a CPU has enough for the models that it can train.
+    A GPU without bfloat16 gets float16. On a CPU float32 is as fast as bfloat16 and gives the same bytes in every run.
+    Gradient checkpointing would take a third more time to save memory, of which a CPU has enough for the models that it
+    can train.
     """
     if cuda:
-        return recipe
+        return replace(recipe, dtype=usable_dtype(recipe.dtype))
     return replace(recipe, load_in_4bit=False, dtype="float32", optimizer="adamw_torch", gradient_checkpointing=False)

@@ -1,13 +1,14 @@
 """Loads an engine by its name, after checking that the machine has enough memory for the model."""
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from tillmap.core.errors import ParamsError, ResourceError
-from tillmap.core.machine import use_threads
+from tillmap.core.machine import usable_dtype, use_threads
 from tillmap.llm.checkpoints import check_adapter
-from tillmap.llm.interface.generation import Engine, Generation, Machine
+from tillmap.llm.interface.generation import Generation, LoadedEngine, Machine
 from tillmap.llm.merging import merge_adapter
 
 logger = logging.getLogger(__name__)
@@ -15,17 +16,18 @@ logger = logging.getLogger(__name__)
 
 def load_engine(
     name: str, model: Path, machine: Machine, generation: Generation, adapter: Path | None = None
-) -> Engine:
+) -> LoadedEngine:
     """Load an engine, `vllm` or `transformers`, with its model and an optional LoRA adapter, used for all questions.
 
     Raises ParamsError if there is no such engine, ModelError if the model or adapter is invalid, and ResourceError if
     the machine lacks memory.
     """
+    machine = replace(machine, dtype=usable_dtype(machine.dtype))
     if adapter is not None:
         check_adapter(adapter)
         if machine.lora == "merge":
             with TemporaryDirectory() as merged:  # only needed until the engine has loaded the weights
-                merge_adapter(model, adapter, Path(merged), "fp32")
+                merge_adapter(model, adapter, Path(merged), machine.dtype)
                 return load_engine(name, Path(merged), machine, generation)
     require_memory(model, machine)
     logger.info("%s: %d processor threads", name, use_threads(machine.threads))

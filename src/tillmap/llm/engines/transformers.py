@@ -1,12 +1,13 @@
 """The transformers engine: `generate` in padded batches. It is slower than vLLM and runs wherever PyTorch does."""
 
+import gc
 from collections.abc import Sequence
 from copy import deepcopy
 from functools import cached_property, lru_cache
 from pathlib import Path
 
 from tillmap.core.completions import Completion, Question, failed, finished
-from tillmap.core.errors import ModelError, first_line
+from tillmap.core.errors import ModelError, ResourceError, cause, first_line
 from tillmap.llm.interface.answer_formats import OpenAnswers
 from tillmap.llm.interface.generation import Generation, Machine
 from tillmap.llm.likelihood import LikelihoodRanker, RankedAnswers, Scored, Start
@@ -19,7 +20,10 @@ class TransformersEngine:
     """A causal language model and `generate`. `generation` may be changed between batches."""
 
     def __init__(self, model: Path, machine: Machine, generation: Generation, adapter: Path | None = None) -> None:
-        """Load the model and its adapter. Raises ModelError if one is invalid or they do not fit together."""
+        """Load the model and its adapter.
+
+        Raises ModelError if one is invalid or they do not fit together, ResourceError if the GPU's memory is too small.
+        """
         import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -32,9 +36,13 @@ class TransformersEngine:
             self._model = (
                 AutoModelForCausalLM.from_pretrained(model, dtype=dtype, use_safetensors=True).to(device).eval()
             )
-        except (OSError, ValueError, KeyError) as error:
+        except torch.OutOfMemoryError as error:
+            raise ResourceError(
+                f"{model}: too little memory on the GPU ({first_line(error)}); choose a smaller or a 4-bit base"
+            ) from error
+        except (OSError, ValueError, KeyError, ImportError) as error:
             raise ModelError(
-                f"{model}: transformers cannot load this checkpoint ({first_line(error)}); fetch it again"
+                f"{model}: transformers cannot load this checkpoint ({cause(error)}); fetch it again"
             ) from error
         if adapter is not None:
             self._model = _adapted(self._model, adapter)
@@ -57,8 +65,8 @@ class TransformersEngine:
                 ranked = self._rank(prompts[place], allowed)
                 answers[place] = ranked.completion(questions[place], lengths[place])
         decoded = [place for place in fitting if place not in answers]
-        batches = [decoded] if self.generation.temperature == 0 else [[place] for place in decoded]
-        for batch in filter(None, batches):
+        size = self._machine.batch_rows if self.generation.temperature == 0 else 1
+        for batch in (decoded[first : first + size] for first in range(0, len(decoded), size)):
             answers |= self._generate({place: questions[place] for place in batch}, [prompts[place] for place in batch])
         return [
             answers.get(place)
@@ -67,6 +75,15 @@ class TransformersEngine:
             )
             for place, question in enumerate(questions)
         ]
+
+    def close(self) -> None:
+        """See `LoadedEngine.close`."""
+        import torch
+
+        del self._model
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
 
     def _generate(self, asked: dict[int, Question], prompts: list[str]) -> dict[int, Completion]:
         import torch

@@ -1,5 +1,6 @@
 """The vLLM engine, in this process."""
 
+import gc
 import logging
 import os
 import sys
@@ -9,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from tillmap.core.completions import Completion, Question, failed, finished
-from tillmap.core.errors import ModelError, ResourceError, first_line
+from tillmap.core.errors import ModelError, ResourceError, TillmapError, cause
 from tillmap.llm.checkpoints import check_adapter
-from tillmap.llm.engines.vllm_requests import PromptScorer, grammar_of, max_bytes
+from tillmap.llm.engines.vllm_requests import PromptScorer, grammar_of, grammars_parsed_once, max_bytes
 from tillmap.llm.interface.generation import Generation, Machine
 from tillmap.llm.likelihood import LikelihoodRanker
 
@@ -37,7 +38,7 @@ class VllmEngine:
         self._machine = machine
         # A batch that mixes requests with and without an adapter gets wrong answers, so all requests have it or none.
         self._adapter = None if adapter is None else LoRARequest("adapter", 1, str(adapter))
-        options: dict[str, Any] = {}
+        options: dict[str, Any] = {"gpu_memory_utilization": machine.gpu_memory_utilization}
         if machine.kv_cache_gib is not None:
             options["kv_cache_memory_bytes"] = int(machine.kv_cache_gib * _GIB)
         if adapter is not None:
@@ -61,12 +62,10 @@ class VllmEngine:
                 )
             if self._adapter is not None:
                 self._llm.llm_engine.add_lora(self._adapter)
-        except (MemoryError, RuntimeError, ValueError) as error:
-            kind = ResourceError if "memory" in str(error).lower() else ModelError
-            raise kind(
-                f"{model}: vLLM could not start ({first_line(error)}); lower engine.kv_cache_gib or "
-                "engine.max_model_len, or set the arm's engine to transformers"
-            ) from error
+        except TillmapError:
+            raise
+        except Exception as error:  # whatever it is: a driver, a compiler, a kind of model that vLLM does not take
+            raise _unable(model, error) from error
         self._tokenizer = self._llm.get_tokenizer()
         self._ranker = LikelihoodRanker(
             lambda texts: [list(self._tokenizer.encode(text, add_special_tokens=False)) for text in texts],
@@ -105,11 +104,22 @@ class VllmEngine:
             for place, question in enumerate(questions)
         ]
 
+    def close(self) -> None:
+        """See `LoadedEngine.close`. Other engines of vLLM in this process end with it: they share its process group."""
+        import torch
+
+        self._llm.llm_engine.engine_core.shutdown()
+        del self._llm
+        gc.collect()  # the model refers to itself
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
     def _generate(self, prompts: Sequence[Sequence[int]], sampling: Sequence[Any]) -> list[Any]:
         if not prompts:
             return []
         tokens = [{"prompt_token_ids": list(prompt)} for prompt in prompts]
-        return list(self._llm.generate(tokens, list(sampling), use_tqdm=False, lora_request=self._adapter))
+        with grammars_parsed_once():
+            return list(self._llm.generate(tokens, list(sampling), use_tqdm=False, lora_request=self._adapter))
 
     def _tokens(self, question: Question) -> list[int]:
         # The chat template adds the BOS, so the tokenizer must not add another one.
@@ -135,6 +145,21 @@ class VllmEngine:
             logprobs=0,
             structured_outputs=structure,
         )
+
+
+def _unable(model: Path, error: Exception) -> TillmapError:
+    """Why vLLM did not start, and what to do."""
+    said = f"{model}: vLLM could not start ({cause(error)})"
+    if "memory" in str(error).lower():
+        return ResourceError(
+            f"{said}; lower engine.max_model_len, engine.batch_rows or engine.kv_cache_gib, raise "
+            "engine.gpu_memory_utilization if the GPU is free otherwise, or choose a smaller base"
+        )
+    if "quantization" in cause(error):
+        return ModelError(
+            f"{said}; set the arm's engine to transformers or, for a tuned arm, engine.lora to merge (this unpacks it)"
+        )
+    return ModelError(f"{said}; set the arm's engine to transformers, or remove the cause: docs/gpu.md")
 
 
 @contextmanager

@@ -26,12 +26,16 @@ class FewShotExamples:
     """Looks up the few-shot examples of a row: its neighbours with their labels."""
 
     def __init__(self, training: pd.DataFrame, neighbours: pd.DataFrame, levels: Levels) -> None:
-        """From a table of labelled rows, and a neighbours table whose neighbours are ids of these rows."""
+        """From a table of labelled rows, and a neighbours table whose neighbours are ids of these rows.
+
+        It may be a paths table: then each example has another path, and a path without a row (-1) gives none.
+        """
         self._known = dict(labelled_items(training, levels))
         self._nearest: dict[Key, list[int]] = {}
         ranked = neighbours.sort_values("rank", kind="stable")[[*KEY, "neighbour"]]
         for split, row_id, neighbour in ranked.itertuples(index=False, name=None):
-            self._nearest.setdefault((split, row_id), []).append(neighbour)
+            if neighbour >= 0:
+                self._nearest.setdefault((split, row_id), []).append(neighbour)
 
     def examples(self, split: str, row_id: int) -> list[Example]:
         """The neighbours of a row, nearest first. Of neighbours with equal description and labels only the first."""

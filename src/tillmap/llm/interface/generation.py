@@ -67,12 +67,15 @@ class Machine:
     Attributes:
         dtype: of weights and sums: auto, float32, bfloat16 or float16.
         max_model_len: tokens of a question and its answer.
-        batch_rows: rows per batch.
-        kv_cache_gib: size of the key-value cache; None lets the engine decide.
+        batch_rows: rows that are answered at the same time, at most.
+        kv_cache_gib: size of the key-value cache; with None vLLM takes what `gpu_memory_utilization` leaves.
         eager: without CUDA graphs and compilation.
-        lora: `serve` keeps an adapter separate from its base; `merge` adds it to the base in float32 while the engine
-            loads, which gives the same answers and is several times faster on a CPU.
+        lora: `serve` keeps an adapter separate from its base; `merge` adds it to the base, in `dtype`, while the engine
+            loads. In float32 that gives the same answers. It is several times faster on a CPU, and the only way to
+            serve an adapter of a 4-bit base with vLLM.
         threads: CPU threads; None lets PyTorch decide.
+        save_rows: rows that are asked, and saved, together. The engine is idle while the last few of them end.
+        gpu_memory_utilization: share of a GPU's memory that vLLM takes for weights, cache and sums together.
     """
 
     dtype: str
@@ -82,10 +85,19 @@ class Machine:
     eager: bool
     lora: Literal["merge", "serve"] = "serve"
     threads: int | None = None
+    save_rows: int = 64
+    gpu_memory_utilization: float = 0.9
 
 
 class Engine(Protocol):
-    """A loaded model. The same batch gives the same answers, whatever was asked before."""
+    """A model that answers. The same batch gives the same answers, whatever was asked before."""
 
     def answer(self, questions: Sequence[Question]) -> list[Completion]:
         """One completion per question, in order. A question that cannot be answered gets the status `error`."""
+
+
+class LoadedEngine(Engine, Protocol):
+    """A model in this process."""
+
+    def close(self) -> None:
+        """Free the memory of the model, on the GPU too. The engine cannot answer any more."""

@@ -15,7 +15,7 @@ from tillmap.core.completions import Completion, Question, failed
 from tillmap.core.errors import ResourceError, TillmapError
 from tillmap.core.machine import free_threads
 from tillmap.core.run_state import AnswerLog, alone, read_answers, run_key, state_folder
-from tillmap.llm.interface.generation import Engine, Generation, Machine
+from tillmap.llm.interface.generation import Engine, Generation, LoadedEngine, Machine
 
 logger = logging.getLogger(__name__)
 
@@ -49,33 +49,61 @@ class LocalModel:
     generation: Generation
 
     def key(self) -> str:
-        """What the answers follow from, the questions aside. Code is not part of it, nor are batches and threads."""
+        """What the answers follow from, the questions aside. Code is not part of it, nor are sizes and threads."""
         folders = [folder for folder in (self.checkpoint, self.adapter) if folder]
         machine = asdict(self.machine)
-        for size in ("batch_rows", "threads"):
+        for size in ("batch_rows", "save_rows", "threads", "gpu_memory_utilization"):
             machine.pop(size)
         settings = {"engine": self.engine, "machine": machine, "generation": asdict(self.generation)}
         return run_key(settings, (file for folder in folders for file in folder.rglob("*") if file.is_file()))
 
-    def load(self, run: Path) -> Engine:
-        """Load the engine, with the processor threads that this run began with.
+    def with_threads(self, threads: int) -> "LocalModel":
+        return replace(self, machine=replace(self.machine, threads=threads))
 
-        The sums of more threads differ in their last bits, and a resumed run must repeat an unbroken one.
+
+class KeptEngine:
+    """Keeps an engine loaded for more questions to the same model. Before another one is loaded, it ends."""
+
+    def __init__(self) -> None:
+        self._loaded: tuple[LocalModel, LoadedEngine] | None = None
+
+    def load(self, model: LocalModel, run: Path) -> LoadedEngine:
+        """The engine of a model, with the processor threads that the run in this folder began with.
+
+        The sums of more threads differ in their last bits, and a resumed run must repeat an unbroken one. A new run
+        takes the threads of the engine that is loaded, or else those that are free.
         """
         from tillmap.llm.engines.loading import load_engine
 
         kept = run / _THREADS
-        threads = self.machine.threads or (int(kept.read_text()) if kept.is_file() else free_threads())
+        threads = model.machine.threads or (int(kept.read_text()) if kept.is_file() else self._threads(model))
         kept.write_text(str(threads))
-        machine = replace(self.machine, threads=threads)
-        return load_engine(self.engine, self.checkpoint, machine, self.generation, self.adapter)
+        wanted = model.with_threads(threads)
+        if self._loaded is None or self._loaded[0] != wanted:
+            self.close()
+            engine = load_engine(model.engine, model.checkpoint, wanted.machine, model.generation, model.adapter)
+            self._loaded = wanted, engine
+        return self._loaded[1]
+
+    def _threads(self, model: LocalModel) -> int:
+        if self._loaded is not None:
+            threads = self._loaded[0].machine.threads
+            if threads and self._loaded[0] == model.with_threads(threads):
+                return threads
+        return free_threads()
+
+    def close(self) -> None:
+        """End the engine, if one is loaded, and free its memory."""
+        if self._loaded is not None:
+            self._loaded[1].close()
+            self._loaded = None
 
 
-def ask_model(model: LocalModel, questions: Sequence[Question], desc: str) -> Answers:
-    """Ask a model on this machine. Raises ModelError, ParamsError or ResourceError."""
+def ask_model(model: LocalModel, questions: Sequence[Question], desc: str, kept: KeptEngine) -> Answers:
+    """Ask a model on this machine, with the engine that is kept. Raises ModelError, ParamsError or ResourceError."""
 
     def ask(missing: Sequence[Question], save: Save, run: Path) -> None:
-        ask_in_batches(missing, model.load(run), save, model.machine.batch_rows, desc)
+        ask_in_batches(missing, kept.load(model, run), save, model.machine.save_rows, desc)
 
     return answer_missing(questions, model.key(), ask, desc)
 
@@ -115,15 +143,15 @@ def answer_missing(
         return Answers([Completion(**record) for record in log.records(keys)], log.seconds(keys))
 
 
-def ask_in_batches(questions: Sequence[Question], engine: Engine, save: Save, batch_rows: int, desc: str) -> None:
+def ask_in_batches(questions: Sequence[Question], engine: Engine, save: Save, save_rows: int, desc: str) -> None:
     """Ask an engine batch by batch, in order, and save each batch as it comes.
 
     A killed run that goes on asks the batches that an unbroken one would have asked. Raises ResourceError where the
     engine stops answering altogether.
     """
     with tqdm(total=len(questions), desc=desc, unit="row", disable=None) as bar:
-        for start in range(0, len(questions), batch_rows):
-            batch = questions[start : start + batch_rows]
+        for start in range(0, len(questions), save_rows):
+            batch = questions[start : start + save_rows]
             began = time.perf_counter()
             save(_answer(engine, batch), time.perf_counter() - began)
             bar.update(len(batch))

@@ -1,0 +1,104 @@
+"""`tillmap review`: a page on which a person accepts or corrects answers."""
+
+import webbrowser
+from pathlib import Path
+from threading import Thread
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tillmap.arms import schema
+from tillmap.config import paths
+from tillmap.config.params import read_params
+from tillmap.core.files import write_jsonl, write_table, write_text
+from tillmap.core.taxonomy import Levels
+
+if TYPE_CHECKING:
+    from tillmap.review.decisions import Decisions
+
+
+def review(  # noqa: PLR0917 - the options of a command line
+    labelled: Annotated[
+        Path | None,
+        typer.Argument(metavar="[FILE]", help="What `tillmap predict` wrote. [default: the pipeline's test rows]"),
+    ] = None,
+    arm: Annotated[str, typer.Option(help="Without FILE: the arm whose answers are reviewed.")] = "linear",
+    rows: Annotated[
+        Path | None,
+        typer.Option(metavar="INPUT", help="The file that was labelled, if FILE does not have the lines themselves."),
+    ] = None,
+    id_: Annotated[
+        str | None, typer.Option("--id", help="The column with the ids of FILE and INPUT. [default: data.columns.id]")
+    ] = None,
+    text: Annotated[
+        list[str] | None,
+        typer.Option(help="The column with the lines; more than one are joined. [default: data.columns.text]"),
+    ] = None,
+    decisions: Annotated[
+        Path, typer.Option(metavar="LOG", help="The file that every decision is appended to, JSON Lines.")
+    ] = Path("data/corrections.jsonl"),
+    who: Annotated[str | None, typer.Option(metavar="NAME", help="A name to write to each decision.")] = None,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="The port of the page. 0: any that is free.")] = 0,
+    browser: Annotated[bool, typer.Option(help="Open the page in the browser.")] = True,
+    export: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="TABLE", help="Write the corrections in LOG to this table (.csv, .jsonl or .parquet), and end."
+        ),
+    ] = None,
+) -> None:
+    """Accept or correct answers on a page in the browser.
+
+    Rows come in the order of what their labels teach. Rows with the same line are decided at once. Accept the answer
+    (Enter), pick another candidate (1 to 9), search the taxonomy (/), or say that nobody can tell (x). u takes the last
+    decision back. A decision is on the disk before the page says that it is saved. Stop with Ctrl-C, and go on at any
+    time with the same LOG.
+
+    The page listens on 127.0.0.1 only. Its address has a random token: whoever has the address can use the page.
+
+    FILE has ids, the levels and confidence, as `tillmap predict` writes them. The lines are in FILE, too, or in INPUT,
+    which is read as the `data` block of params.yaml says.
+    """
+    from tillmap.review.decisions import open_log, read_decisions
+    from tillmap.review.page import Page
+    from tillmap.review.server import serve
+    from tillmap.review.sources import from_file, from_pipeline, known_tree
+    from tillmap.serving.feed import open_feed
+
+    tree = known_tree()
+    if export is not None:
+        count = _export(read_decisions(decisions, tree.levels), tree.levels, export)
+        typer.echo(f"{count:,} corrections: {export}")
+        return
+    if labelled is None:
+        queue = from_pipeline(arm, tree.levels)
+    else:
+        data = read_params(paths.PARAMS, schema(), ["data"]).data
+        queue = from_file(labelled, open_feed(rows or labelled, data, id=id_, text=text), tree.levels)
+
+    def tell(address: str) -> None:
+        typer.echo(f"{address}\nStop with Ctrl-C. Every decision is saved at once: {decisions}")
+        if browser:
+            Thread(target=webbrowser.open, args=(address,), daemon=True).start()  # a browser in a terminal would block
+
+    decisions.parent.mkdir(parents=True, exist_ok=True)
+    with open_log(decisions, tree.levels, who) as log:
+        serve(Page(queue, log, tree), port, tell)
+        typer.echo(f"{len(log.valid):,} decisions in {decisions}")
+
+
+def _export(found: "Decisions", levels: Levels, out: Path) -> int:
+    """Write the corrections as the table that a file's name says. Returns their number."""
+    from tillmap.catalogue.formats import format_of
+    from tillmap.review.decisions import corrections
+
+    table = corrections(found, levels)
+    match format_of(out):
+        case "csv":
+            write_text(table.to_csv(index=False, lineterminator="\n"), out)
+        case "jsonl":
+            records = table.astype(object).where(table.notna(), None).itertuples(index=False, name=None)
+            write_jsonl((dict(zip(table.columns, record, strict=True)) for record in records), out)
+        case "parquet":
+            write_table(table, out)
+    return len(table)

@@ -1,0 +1,1 @@
+"""Ranks the candidate paths of a line by everything at hand: scores, neighbours, spelling, counts and prices."""

@@ -1,0 +1,107 @@
+"""What a linear model and its training rows say about lines: candidates and their features."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from tillmap.core.taxonomy import LabelPath
+from tillmap.linear.model import LinearModel
+from tillmap.rerank import candidates, facts, features
+from tillmap.rerank.candidates import Candidates, Scale
+from tillmap.rerank.facts import Facts, Names, Spellings
+from tillmap.rerank.lines import Floats, Lines
+from tillmap.rerank.similar import SimilarLines
+
+_NEIGHBOURS = 100  # lines that vote, and fewer for the line without its first word
+_NEIGHBOURS_OF_REST = 60
+_CHUNK = 1024  # rows at a time: limits memory
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What a linear model and the rows that it was trained on say about lines.
+
+    Attributes:
+        model: the linear model.
+        names: its chains and brands.
+        facts, spellings, index: of its training rows.
+        scale: where its scores are.
+    """
+
+    model: LinearModel
+    names: Names
+    facts: Facts
+    spellings: Spellings
+    index: SimilarLines
+    scale: Scale
+
+    @classmethod
+    def of(cls, model: LinearModel, rows: pd.DataFrame) -> Self:
+        """Read the training rows of a model: description, price and the levels. Each path must be in its tree."""
+        layout, tree = model.layout, model.tree
+        levels, depth = tree.levels, tree.levels.depth
+        chains: dict[int, tuple[str, ...]] = {}
+        for path, chain in zip(tree, layout.chain_of.tolist(), strict=True):
+            chains[chain] = levels.chain_of(path)
+        brands, columns, brand_of = ("",), np.array([-1]), np.zeros(len(tree), dtype=np.int64)
+        if levels.brand:
+            columns, first, brand_of = np.unique(layout.paths[depth], return_index=True, return_inverse=True)
+            brands = tuple(tree.paths[path][-1] for path in first)
+        names = Names([chains[chain] for chain in range(len(chains))], brands)
+        place = {path: at for at, path in enumerate(tree)}
+        path_of = np.array([place[path] for path in levels.paths(rows)], dtype=np.int64)
+        lines = Lines.of(rows["description"])
+        heads = depth + (levels.brand is not None)
+        scale = Scale(
+            layout.columns,
+            layout.ends[: heads + 1],
+            layout.chains,
+            columns.astype(np.int64),
+            np.array(model.recipe.head_weights[:heads], dtype=np.float32),
+        )
+        known = facts.gather(lines, rows["price"].to_numpy(np.float32), path_of, layout.chain_of, brand_of, names)
+        return cls(model, names, known, facts.spell(names), SimilarLines.of(lines), scale)
+
+    @property
+    def features(self) -> list[str]:
+        """The names of the features."""
+        return features.names(self.model.tree.levels.chain, brand=self.model.tree.levels.brand is not None)
+
+    def path(self, chain: int, brand: int) -> LabelPath:
+        """The label path of a chain with a brand."""
+        end = (self.names.brands[brand],) if self.model.tree.levels.brand else ()
+        return LabelPath(*self.names.chains[chain], *end)
+
+    def chunks(self, items: pd.DataFrame, limit: int) -> Iterator[tuple[Candidates, Floats]]:
+        """The candidates of items (description, retailer and price), and their features (candidates, features).
+
+        Gives some rows at a time, in order, with at most `limit` candidates a row.
+        """
+        for begin in range(0, len(items), _CHUNK):
+            yield self._describe(items.iloc[begin : begin + _CHUNK], limit)
+
+    def _describe(self, items: pd.DataFrame, limit: int) -> tuple[Candidates, Floats]:
+        scores = self.model.score(items)
+        lines = Lines.of(items["description"])
+        near = self.index.nearest(lines, _NEIGHBOURS)
+        rest = self.index.nearest(lines, _NEIGHBOURS_OF_REST, skip=1)
+        prices = items["price"].to_numpy(np.float32)
+        logs = np.nan_to_num(facts.log_prices(prices)).astype(np.float32)
+        shared = scores, self.scale, self.facts, self.spellings, lines.arrays()
+        found = Candidates(*candidates.propose(*shared, near[0], limit))
+        described = features.describe(*shared, near, rest, facts.cents(prices), logs, found, len(self.features))
+        return found, described
+
+    def right(self, found: Candidates, paths: Sequence[LabelPath]) -> NDArray[np.bool_]:
+        """Which candidates are the true paths of their rows (candidates,)."""
+        levels = self.model.tree.levels
+        chain = {name: place for place, name in enumerate(self.names.chains)}
+        brand = {name: place for place, name in enumerate(self.names.brands)}
+        true_chain = np.array([chain.get(levels.chain_of(path), -1) for path in paths])
+        true_brand = np.array([brand.get(path[-1], -1) if levels.brand else 0 for path in paths])
+        sizes = np.diff(found.starts)
+        return np.asarray((found.chain == np.repeat(true_chain, sizes)) & (found.brand == np.repeat(true_brand, sizes)))

@@ -1,0 +1,61 @@
+"""Folds of training rows that are as hard as the rows to be answered."""
+
+import logging
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
+
+from tillmap.rerank.lines import Floats, Ints, Lines
+from tillmap.rerank.similar import SimilarLines
+
+log = logging.getLogger(__name__)
+
+# Lines of one path that are at least so similar stay in one fold. Above 1: each line is drawn on its own.
+_THRESHOLDS = (1.1, 0.9, 0.8, 0.7, 0.6)
+_NEIGHBOURS = 16
+
+
+def assign_folds(lines: Lines, path_of: Ints, asked: Lines, count: int, seed: int) -> Ints:
+    """The fold of each training line (lines,), 0 to count - 1.
+
+    If near-duplicates of a line are in other folds, the scores of its true path look better out of fold than they will
+    for new lines, and the reranker learns to trust them too much. If all are in its own fold, it learns the opposite.
+    So near-duplicates are kept together from that similarity on which makes a line's nearest line in other folds as
+    similar, on average, as the nearest training line is to a line of `asked`. No label of these is needed.
+
+    Args:
+        lines: the training lines.
+        path_of: (lines,), the number of each line's path.
+        asked: the lines to be answered.
+        count: how many folds there are.
+        seed: for the draw.
+    """
+    index = SimilarLines.of(lines)
+    wanted = index.nearest(asked, 1)[1].mean() if len(asked) else 0.0
+    places, similar = index.nearest(lines, _NEIGHBOURS)
+    best, best_gap = np.zeros(len(lines), dtype=np.int64), np.inf
+    for threshold in _THRESHOLDS:
+        group = _groups(places, similar, path_of, threshold)
+        fold = np.random.default_rng(seed).permutation(group.max() + 1)[group] % count
+        gap = float(abs(_out_of_fold(places, similar, fold) - wanted))
+        log.info("folds: near-duplicates from %.1f on together, %.3f from what is asked", threshold, gap)
+        if gap < best_gap:
+            best, best_gap = fold, gap
+    return best
+
+
+def _groups(places: NDArray[np.int32], similar: Floats, path_of: Ints, threshold: float) -> Ints:
+    """The group of each line: lines of one path that are linked by similarities of at least `threshold`."""
+    line, rank = np.nonzero((similar >= threshold) & (places >= 0))
+    other = places[line, rank]
+    same = path_of[line] == path_of[other]
+    links = coo_matrix((same[same], (line[same], other[same])), shape=(len(path_of), len(path_of)))
+    return np.asarray(connected_components(links, directed=False)[1], dtype=np.int64)
+
+
+def _out_of_fold(places: NDArray[np.int32], similar: Floats, fold: Ints) -> float:
+    """The mean similarity of lines to their nearest line in another fold."""
+    other = (places >= 0) & (fold[places] != fold[:, None])
+    return float(np.where(other, similar, 0).max(axis=1).mean())

@@ -1,0 +1,153 @@
+"""Where the rows to review come from: the pipeline's files, or a file that `tillmap predict` labelled."""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+import pandas as pd
+
+from tillmap.arms import ARMS
+from tillmap.catalogue.formats import RowFile
+from tillmap.catalogue.rows import BadRowError, Record, read_id, read_label, read_labels, same_id
+from tillmap.config import paths
+from tillmap.core.errors import InputError
+from tillmap.core.files import read_jsonl, read_table
+from tillmap.core.taxonomy import KEY, Key, LabelPath, LabelTree, Levels, RankedPaths
+from tillmap.evaluation.review import GUESS
+from tillmap.postprocessing.calibration import candidate_scores
+from tillmap.review.queue import Queue, ReviewRow, gains
+from tillmap.serving.feed import Feed
+from tillmap.serving.formats import answer_columns
+from tillmap.splitting.subsets import product_key
+
+_SUFFIX = "_needs_review.csv"
+_ROWS_AT_ONCE = 10_000
+_REMEDY = "label the file again with `tillmap predict`"
+
+
+def known_tree() -> LabelTree:
+    """The label paths of all labelled rows. The labels of test rows are not among them.
+
+    On a machine that only labels files, the pipeline's rows are missing: then they are those of the training subset.
+    Raises InputError if the pipeline's label tree is missing.
+    """
+    tree = LabelTree.from_table(read_table(paths.TREE))
+    if not paths.ROWS.is_file():
+        return tree
+    rows = read_table(paths.ROWS, ["split", *tree.levels])
+    return LabelTree.from_rows(rows[rows["split"] == "train"], tree.levels, declared=tree)
+
+
+def from_pipeline(arm: str, levels: Levels) -> Queue:
+    """The test rows that `evaluate` wants reviewed, with the ids of the user's files and the arm's candidates.
+
+    Raises InputError if the arm has no such rows: it was off, or review is.
+    """
+    file = paths.REVIEW / f"{arm}{_SUFFIX}"
+    if not file.is_file():
+        there = ", ".join(sorted(path.name.removesuffix(_SUFFIX) for path in paths.REVIEW.glob(f"*{_SUFFIX}")))
+        remedy = f"choose one of {there}" if there else "run `dvc repro`, with `review.min_confidence` set"
+        raise InputError(f"{file}: file not found, so there is nothing to review of the {arm} arm; {remedy}")
+    # All is text at first: a retailer may be called "NA" or 007.
+    table = pd.read_csv(file, dtype="str", keep_default_na=False).astype({"id": "int64"})
+    guesses = table[[GUESS.format(level) for level in levels]].set_axis(list(levels), axis=1)
+    candidates, given = _candidates(arm), _given_ids()
+    rows = [
+        ReviewRow(
+            id=given.get(key, key[1]),
+            split=key[0],
+            text=row["description"],
+            retailer=row["retailer"],
+            price=row["price"],
+            answer=answer if any(answer) else None,
+            confidence=float(row["confidence"]),
+            gain=float(row["teaches"]),
+            candidates=candidates.get(key, ()),
+        )
+        for row, answer in zip(table.to_dict("records"), levels.paths(guesses), strict=True)
+        for key in [(row["split"], row["id"])]
+    ]
+    held = read_table(paths.REVIEW / f"{arm}.parquet", ["split"])
+    return Queue.of(rows, int((held["split"] == "test").sum()), arm)
+
+
+def from_file(labelled: Path, lines: Feed, levels: Levels) -> Queue:
+    """The rows of a file that `tillmap predict` labelled.
+
+    Args:
+        labelled: the file: ids, the levels and `confidence`.
+        lines: the file that was labelled, for the lines. It may be the same, if that has them, too.
+        levels: the names of the levels.
+
+    Raises InputError for a bad row, or if a line is missing.
+    """
+    texts = _lines(labelled, lines)
+    names = answer_columns(lines.id_name, levels, codes=False)
+    columns = [names[level] for level in levels]
+    file = RowFile(labelled, known=(lines.id_name, *columns))
+    read: list[tuple[int | str, LabelPath, float, str]] = []
+    for row in file.rows([lines.id_name, *columns, names["confidence"]], [names["source"]]):
+        try:
+            record = row.read()
+            key = read_id(record, lines.id_name)
+            if same_id(key) not in texts:
+                raise BadRowError(f"{lines.file.shown} has no row with the id {key}")
+            path = LabelPath(*(read_label(record, column) for column in columns))
+            if any(path):
+                path = read_labels(record, columns, levels, ragged=True)
+            read.append((key, path, _confidence(record, names["confidence"]), str(record.get(names["source"]) or "")))
+        except BadRowError as fault:
+            raise InputError(f"{labelled}:{row.place}: {fault}; {_REMEDY}") from None
+    found = [texts[same_id(key)] for key, *_ in read]
+    worth = gains([1 - confidence for _, _, confidence, _ in read], [product_key(text) for text, *_ in found])
+    rows = []
+    for (key, path, confidence, _), (text, retailer, price), gain in zip(read, found, worth, strict=True):
+        answer = path if any(path) else None
+        rows.append(ReviewRow(key, text, answer, confidence, gain, retailer=retailer, price=price))
+    sources = {source for *_, source in read}
+    return Queue.of(rows, source=sources.pop() if len(sources) == 1 else "")
+
+
+def _candidates(arm: str) -> Mapping[Key, RankedPaths]:
+    """The arm's candidates; for rows that it has none for, those of the free arms."""
+    found: dict[Key, RankedPaths] = {}
+    for name in dict.fromkeys([arm, *(name for name in ARMS if ARMS[name].free)]):
+        file = paths.COMPLETIONS / f"{name}.jsonl"
+        if file.is_file():
+            scores = candidate_scores(list(read_jsonl(file)))
+            found = {**{key: ranked for key, ranked in scores.items() if ranked}, **found}
+    return found
+
+
+def _given_ids() -> dict[Key, str]:
+    """The ids in the user's files, where the pipeline numbers the rows."""
+    rows = read_table(paths.ROWS)
+    if "given_id" not in rows:
+        return {}
+    return dict(zip(rows[KEY].itertuples(index=False, name=None), rows["given_id"], strict=True))
+
+
+def _lines(labelled: Path, lines: Feed) -> dict[int | str, tuple[str, str, str]]:
+    """The text, retailer and price of each row of a file, by its id."""
+    try:
+        return {
+            same_id(key): (text, retailer, "" if math.isnan(price) else f"{price:.2f}")
+            for batch in lines.batches(_ROWS_AT_ONCE)
+            for key, text, retailer, price in batch.itertuples(index=False, name=None)
+        }
+    except InputError as error:
+        if lines.file.path != labelled:
+            raise
+        raise InputError(
+            f"{error}\n{labelled} must have the lines, too; if not, name the file that was labelled with --rows"
+        ) from None
+
+
+def _confidence(record: Record, name: str) -> float:
+    try:
+        confidence = float(record[name])
+    except (KeyError, TypeError, ValueError):
+        confidence = math.nan
+    if not 0 <= confidence <= 1:
+        raise BadRowError(f"`{name}` is missing or not from 0 to 1")
+    return confidence

@@ -1,0 +1,398 @@
+"""The reranker: lines as arrays, similar lines, candidates, features, trees, training, and the arm that uses them."""
+
+import json
+import re
+from dataclasses import replace
+from itertools import pairwise
+
+import lightgbm
+import numpy as np
+import pandas as pd
+import pytest
+
+from arm_context import make_context
+from tillmap.arms import ARMS
+from tillmap.arms.rerank import RerankSettings
+from tillmap.catalogue.demo import make_demo
+from tillmap.core.errors import InputError, ModelError
+from tillmap.core.taxonomy import CONTEST, LabelPath, LabelTree, Levels
+from tillmap.core.text import without_vowels
+from tillmap.linear import fits
+from tillmap.linear.model import LinearModel, Recipe
+from tillmap.rerank.candidates import prefix_range
+from tillmap.rerank.evidence import Evidence
+from tillmap.rerank.facts import Names, spell
+from tillmap.rerank.features import distance
+from tillmap.rerank.folds import assign_folds
+from tillmap.rerank.lines import Lines
+from tillmap.rerank.reranker import Reranker
+from tillmap.rerank.similar import SimilarLines
+from tillmap.rerank.training import Options, fit_trees, train
+from tillmap.rerank.trees import Trees
+from tillmap.splitting.subsets import assign_subsets, product_key
+
+QUICK = Recipe(epochs=2)
+FEW = Options(candidates=30, trees=20, folds=2)
+
+
+@pytest.fixture(scope="module")
+def rows():
+    demo = make_demo(1500, 300)
+    tables = [table.assign(split=split) for split, table in (("train", demo.train), ("test", demo.test))]
+    rows = pd.concat(tables, ignore_index=True).rename(columns={"indoml_id": "id"})
+    rows["product"] = rows["description"].map(product_key)
+    rows["subset"] = assign_subsets(rows, "product", dev=0.1, calibration=0.05, holdout=0.05, seed=1)
+    return rows
+
+
+@pytest.fixture(scope="module")
+def training(rows):
+    return rows[rows["subset"] == "train"]
+
+
+@pytest.fixture(scope="module")
+def model(training):
+    return LinearModel.fit(training, LabelTree.from_rows(training, CONTEST), QUICK, 1)
+
+
+@pytest.fixture(scope="module")
+def evidence(model, training):
+    return Evidence.of(model, training)
+
+
+@pytest.fixture(scope="module")
+def reranker(model, rows, training):
+    return train(model, training, rows[rows["subset"] == "dev"], rows[rows["subset"] == "test"], FEW, 1)
+
+
+@pytest.fixture(scope="module")
+def booster():
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(400, 3)).astype(np.float32)
+    target = rows[:, 0] + (rows[:, 1] > 0.3)
+    params = {"verbose": -1, "num_leaves": 7, "use_missing": False, "num_threads": 1}
+    return lightgbm.train(params, lightgbm.Dataset(rows, target), 5), rows
+
+
+def right(answers, paths):
+    return float(np.mean([each[0][0] == path for each, path in zip(answers, paths, strict=True)]))
+
+
+# Lines and similar lines
+
+
+def test_lines_are_split_into_words_with_and_without_vowels():
+    texts = ["Golden  MEADOW butter", "", "a"]
+    lines = Lines.of(texts)
+    assert len(lines) == 3 and lines.starts.tolist() == [0, 3, 3, 4]
+
+    def words(letters, ends):
+        return ["".join(map(chr, letters[begin:end])) for begin, end in pairwise(ends)]
+
+    assert words(lines.letters, lines.ends) == ["golden", "meadow", "butter", "a"]
+    assert words(lines.consonants, lines.consonant_ends) == [*without_vowels("golden meadow butter").split(), "a"]
+
+
+def test_the_nearest_lines_share_words_or_their_consonants():
+    index = SimilarLines.of(Lines.of(["dove soap bar", "dove shampoo", "green tea", "dettol soap", "green tea"]))
+    places, similar = index.nearest(Lines.of(["dv soap", "GREEN TEA", "xyz", ""]), 3)
+    assert places[0, 0] == 0 and places[1, :2].tolist() == [2, 4]
+    assert similar[1, 0] == pytest.approx(1, abs=1e-5)
+    assert (places[2:] == -1).all() and (similar[2:] == 0).all()
+    assert (np.diff(similar, axis=1) <= 0).all()
+
+
+def test_the_first_words_of_a_query_can_be_left_out():
+    index = SimilarLines.of(Lines.of(["dove shampoo", "green tea"]))
+    assert index.nearest(Lines.of(["dove green tea"]), 1, skip=1)[1][0, 0] == pytest.approx(1, abs=1e-5)
+
+
+def test_folds_keep_near_duplicates_together_only_if_the_asked_lines_are_new():
+    kinds = [
+        f"{first}{second} {third} soap"
+        for first in ("dove", "lux", "fa")
+        for second in "abcdefgh"
+        for third in ("rose", "lime")
+    ]
+    lines = Lines.of([f"{kind} {number}" for kind in kinds for number in range(4)])
+    path_of = np.repeat(np.arange(len(kinds)), 4)
+
+    def kept_together(asked):
+        fold = assign_folds(lines, path_of, Lines.of(asked), 4, 1).reshape(-1, 4)
+        return float((fold == fold[:, :1]).all(axis=1).mean())
+
+    assert kept_together(kinds) < 0.2
+    assert kept_together(["dove", "green tea", "rice"]) == 1
+
+
+# Spelling
+
+
+def test_brands_that_begin_with_some_letters_are_found_by_bisection():
+    names = Names([("food",)], ["dettol", "dove", "Dr. Oetker", "", "detto"])
+    spelled = spell(names)
+    text = Lines.of(["dett dr zz"])
+    found = []
+    for word, length in ((0, 3), (0, 4), (1, 2), (2, 1)):
+        low, high = prefix_range(
+            text.letters, text.ends[word], length, spelled.letters, spelled.ends, spelled.sorted_letters
+        )
+        found.append({names.brands[brand] for brand in spelled.sorted_letters[low:high]})
+    assert found == [{"dettol", "detto"}, {"dettol", "detto"}, {"Dr. Oetker"}, set()]
+
+
+@pytest.mark.parametrize(("word", "label", "expected"), [("dett", "dettol", 0), ("dxtt", "dettol", 0.25), ("a", "", 1)])
+def test_a_word_is_compared_with_the_start_of_a_label(word, label, expected):
+    one, other = Lines.of([word]), Lines.of([label or "-"])
+    assert distance(one.letters, 0, len(word), other.letters, 0, len(label)) == expected
+
+
+# Candidates and features
+
+
+def test_candidates_are_distinct_limited_and_mostly_hold_the_true_path(evidence, rows):
+    test = rows[rows["subset"] == "test"]
+    paths = CONTEST.paths(test)
+    ((found, described),) = evidence.chunks(test, 30)
+    sizes = np.diff(found.starts)
+    assert sizes.max() == 30 and sizes.min() > 10
+    row = np.repeat(np.arange(len(test)), sizes)
+    keys = set(zip(row.tolist(), found.chain.tolist(), found.brand.tolist(), strict=True))
+    assert len(keys) == len(found.chain)
+    assert np.bincount(row, evidence.right(found, paths)).mean() > 0.9
+    assert (np.diff(found.total)[np.diff(row) == 0] <= 0).all()
+    assert described.shape == (len(row), len(evidence.features)) and np.isfinite(described).all()
+    assert len(set(evidence.features)) == len(evidence.features)
+
+
+def test_candidates_have_pairs_that_no_training_row_shows(evidence, rows):
+    ((found, described),) = evidence.chunks(rows[rows["subset"] == "test"].head(50), 60)
+    known = described[:, evidence.features.index("known")] > 0
+    assert 0.1 < known.mean() < 0.95
+    trained = set(evidence.model.tree)
+    assert all(
+        (evidence.path(chain, brand) in trained) == is_known
+        for chain, brand, is_known in zip(found.chain, found.brand, known, strict=True)
+    )
+
+
+def test_a_line_of_nothing_gets_candidates_too(evidence):
+    nothing = pd.DataFrame({"description": ["", "???"], "retailer": "", "price": [np.nan, -3.0]})
+    ((found, described),) = evidence.chunks(nothing, 30)
+    assert (np.diff(found.starts) > 0).all() and np.isfinite(described).all()
+
+
+def test_brands_that_the_line_spells_are_candidates(model, evidence, training):
+    brand = max(evidence.names.brands, key=len)
+    line = pd.DataFrame({"description": [f"{brand[:5]} zzz"], "retailer": "", "price": [2.0]})
+    ((found, described),) = evidence.chunks(line, 200)
+    row = [evidence.names.brands[number] for number in found.brand].index(brand)
+    assert described[row, evidence.features.index("brand_shared")] == 5
+
+
+# Trees
+
+
+def test_trees_score_as_lightgbm_does(booster):
+    fitted, rows = booster
+    trees = Trees.parse(fitted.model_to_string())
+    assert len(trees) == 5 and trees.features == tuple(fitted.feature_name())
+    np.testing.assert_allclose(trees.score(rows), fitted.predict(rows), rtol=1e-6)
+    np.testing.assert_allclose(trees.first(2).score(rows), fitted.predict(rows, num_iteration=2), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "changed"),
+    [
+        (r"num_class=1", "num_class=3"),
+        (r"left_child=\S+", "left_child=0"),
+        (r"right_child=\S+", "right_child=99999"),
+        (r"split_feature=\S+", "split_feature=7"),
+        (r"split_feature=\S+", "split_feature=-1"),
+        (r"threshold=\S+", "threshold=nan"),
+        (r"leaf_value=\S+", "leaf_value=1e999"),
+        (r"leaf_value=\S+ ", "leaf_value="),
+        (r"num_leaves=7", "num_leaves=99999999999"),
+        (r"num_leaves=7", "num_leaves=x"),
+        (r"num_cat=0", "num_cat=1"),
+        (r"decision_type=\S+", "decision_type=1"),
+        (r"is_linear=0", "is_linear=1"),
+        (r"feature_names=.*", ""),
+        (r"Tree=[\s\S]*", ""),
+    ],
+)
+def test_a_changed_model_file_is_an_error(booster, tmp_path, pattern, changed):
+    text, count = re.subn(pattern, changed, booster[0].model_to_string(), count=1)
+    assert count == 1
+    (tmp_path / "trees.txt").write_text(text)
+    with pytest.raises(ModelError, match=r"trees\.txt: not a LightGBM model of this version"):
+        Trees.load(tmp_path / "trees.txt")
+
+
+def test_a_file_of_bytes_is_an_error(tmp_path):
+    (tmp_path / "trees.txt").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ModelError, match="not readable"):
+        Trees.load(tmp_path / "trees.txt")
+    with pytest.raises(ModelError, match="not readable"):
+        Trees.load(tmp_path / "none.txt")
+
+
+# Training and choice
+
+
+def test_the_reranker_is_kept_only_if_it_gains_dev_rows(reranker):
+    tried = {trial["tried"]: trial for trial in reranker.trials}
+    kept = [trial for trial in reranker.trials if trial["kept"]]
+    assert len(kept) == 1 and len(tried) == 4
+    if reranker.trees is None:
+        assert kept[0]["tried"] == "no trees"
+    else:
+        assert kept[0]["right"] > tried["no trees"]["right"]
+
+
+def test_with_few_dev_rows_the_linear_model_answers(model, rows, training):
+    dev, test = rows[rows["subset"] == "dev"].head(5), rows[rows["subset"] == "test"]
+    assert train(model, training, dev, test, FEW, 1).trees is None
+
+
+# Other taxonomies
+
+
+def shop(levels, size=400, seed=0):
+    """Rows of a shop: each path has its own words, and prices of its own height."""
+    rng = np.random.default_rng(seed)
+    kinds = ["bread", "butter", "cheese", "coffee", "soap", "rice"]
+    sorts = ["white", "dark", "mild", "strong"]
+    table = []
+    for number in range(size):
+        kind, sort = rng.integers(len(kinds)), rng.integers(len(sorts) + 1)
+        labels = ["food" if kind < 4 else "other", kinds[kind], sorts[sort] if sort < len(sorts) else None]
+        brand = ["dove", "kraft", "amul", "lux"][rng.integers(4)]
+        text = " ".join([brand[:3], labels[2] or "", labels[1][: rng.integers(3, 7)]]).replace("  ", " ")
+        table.append([number, text, "shop", (kind + 1) * rng.uniform(0.9, 1.1), *labels, brand])
+    rows = pd.DataFrame(
+        table, columns=["id", "description", "retailer", "price", "division", "group", "class", "brand"]
+    )
+    rows = rows.assign(split="train", product=rows["description"])
+    return rows.assign(subset=np.where(rows["id"] < size * 0.8, "train", "dev"))[[*rows, "subset"]].drop(
+        columns=[name for name in ("division", "group", "class", "brand") if name not in levels.names]
+    )
+
+
+@pytest.mark.parametrize("prices", [True, False])
+@pytest.mark.parametrize(
+    "levels",
+    [
+        Levels(("group",)),
+        Levels(("group", "brand"), "brand"),
+        Levels(("division", "group", "class")),
+        Levels(("division", "group", "class", "brand"), "brand"),
+    ],
+    ids="-".join,
+)
+def test_any_levels_can_be_reranked(levels, prices):
+    rows = shop(levels)
+    rows = rows if prices else rows.assign(price=np.nan)
+    training, dev = (rows[rows["subset"] == subset] for subset in ("train", "dev"))
+    model = LinearModel.fit(training, LabelTree.from_rows(training, levels), QUICK, 1)
+    trees = fit_trees(model, training, dev, replace(FEW, trees=5), 1)
+    answers = list(Reranker(trees, 20, True).rank(Evidence.of(model, training), dev))
+    assert right(answers, levels.paths(dev)) > 0.8
+    assert all(len(path) == len(levels) for answer in answers for path, _ in answer)
+
+
+def test_known_paths_alone_are_answered_if_unseen_ones_are_not_wanted(evidence, model, rows, trees):
+    test, known = rows[rows["subset"] == "test"], set(model.tree)
+    both = [Reranker(trees, 30, unseen).rank(evidence, test) for unseen in (False, True)]
+    assert [all(path in known for answer in answers for path, share in answer if share > 0) for answers in both] == [
+        True,
+        False,
+    ]
+
+
+# The arm
+
+
+@pytest.fixture(scope="module")
+def trees(model, training, rows):
+    return fit_trees(model, training, rows[rows["subset"] == "test"], FEW, 1)
+
+
+@pytest.fixture
+def context(model, rows, trees, tmp_path):
+    """The context of an arm whose reranker and linear model are saved."""
+    folders = [tmp_path / name for name in ("linear", "rerank")]
+    for folder in folders:
+        folder.mkdir()
+    fits.save(model, folders[0], whole=fits.refit(model, rows, 1))
+    (folders[1] / "train").mkdir()
+    Reranker(trees, 30, True).save(folders[1] / "train")
+    settings = RerankSettings(
+        candidates=30, unseen_paths=True, trees=20, folds=2, fold_up_to=10_000, held_out_rows=100, refit_up_to=10_000
+    )
+    context = make_context("rerank", settings, rows[rows["subset"] == "train"], model=folders[1], linear=folders[0])
+    context.rows = rows
+    return context
+
+
+def test_the_arm_answers_all_rows_in_order_with_shares(context, rows):
+    asked = rows[rows["subset"] != "train"].sample(80, random_state=1)
+    ARMS["rerank"].check(context)
+    answers = list(ARMS["rerank"].answer(context, asked))
+    assert [(answer.split, answer.id) for answer in answers] == list(zip(asked["split"], asked["id"], strict=True))
+    best = [LabelPath(*answer.candidates[0][0]) for answer in answers]
+    assert np.mean([path == true for path, true in zip(best, CONTEST.paths(asked), strict=True)]) > 0.6
+    for answer, path in zip(answers, best, strict=True):
+        shares = [share for _, share in answer.candidates]
+        assert json.loads(answer.text) == CONTEST.of(path)
+        assert shares == sorted(shares, reverse=True) and 0 < sum(shares) <= 1.0001
+
+
+def test_without_trees_the_arm_answers_as_linear_does(context, rows):
+    Reranker(None, 30, True).save(context.model / "train")
+    asked = rows[rows["subset"] == "test"].head(40)
+    of_linear = make_context("linear", None, rows, model=context.linear)
+    ARMS["rerank"].check(context)
+    assert list(ARMS["rerank"].answer(context, asked)) == list(ARMS["linear"].answer(of_linear, asked))
+
+
+def test_the_arm_trains_a_reranker_that_is_no_worse_on_dev(context, tmp_path):
+    folder = tmp_path / "trained"
+    folder.mkdir()
+    found = ARMS["rerank"].train(context, None, folder)
+    kept = [trial for trial in found["trials"] if trial["kept"]]
+    linear = found["trials"][0]
+    assert linear["tried"] == "no trees" and kept[0]["right"] >= linear["right"]
+    assert found["reranks"] == (kept[0] != linear) == (folder / "train/trees.txt").is_file()
+    assert found["reranks"] == (folder / "all/trees.txt").is_file()
+
+
+def test_the_arm_needs_the_linear_model(context, tmp_path):
+    (context.linear / "off.json").write_text("{}")
+    with pytest.raises(InputError, match=r"run\.linear: true"):
+        ARMS["rerank"].train(context, None, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("reranker.json", "[]"),
+        ("reranker.json", '{"format": 1}'),
+        ("reranker.json", '{"format": 1, "candidates": 1e9, "sharpness": 1, "unseen_paths": 1, "trials": []}'),
+        ("trees.txt", "tree\n"),
+    ],
+)  # fmt: skip
+def test_a_damaged_model_is_an_error(context, name, content):
+    (context.model / "train" / name).write_text(content)
+    with pytest.raises(ModelError, match=r"dvc repro|train it again"):
+        ARMS["rerank"].check(context)
+
+
+def test_trees_of_other_levels_are_an_error(context, booster, rows):
+    (context.model / "train/trees.txt").write_text(booster[0].model_to_string())
+    with pytest.raises(ModelError, match="other levels"):
+        list(ARMS["rerank"].answer(context, rows[rows["subset"] == "test"]))
+
+
+def test_the_same_inputs_give_the_same_model(model, training, rows, trees):
+    assert fit_trees(model, training, rows[rows["subset"] == "test"], FEW, 1).text == trees.text
