@@ -1,21 +1,21 @@
 """What explanations cost: rows labelled per CPU second with and without them, and the ratio of the two.
 
-    python benchmarks/explaining.py --arm linear [--explain K] [--rows N]
+    python benchmarks/explaining.py INPUT --arm linear [--explain K]
 
-Run it in a project with a trained arm. It labels the project's held-out rows, repeated to N rows, in turns with and
-without explanations, three times each, and takes the fastest.
+Run it in a project with a trained arm. It labels INPUT in turns with and without explanations, three times each, and
+takes the fastest.
 """
 
 import argparse
-import math
 import time
+from pathlib import Path
 
 import pandas as pd
 
 from tillmap.arms import schema
 from tillmap.config import paths
 from tillmap.config.params import read_params
-from tillmap.core.files import read_table
+from tillmap.serving.feed import open_feed
 from tillmap.serving.labeller import Labeller, open_arm
 
 TURNS = 3
@@ -30,14 +30,13 @@ def rows_per_second(labeller: Labeller, rows: pd.DataFrame, explain: int) -> flo
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("input", type=Path)
     parser.add_argument("--arm", required=True)
     parser.add_argument("--explain", type=int, default=5)
-    parser.add_argument("--rows", type=int, default=8192)
     given = parser.parse_args()
-    asked = read_table(paths.ROWS).query("subset != 'train'")
-    rows = pd.concat([asked] * math.ceil(given.rows / len(asked)))[["description", "retailer", "price"]]
-    rows = rows.head(given.rows).assign(key=range(given.rows))
-    labeller = open_arm(given.arm, read_params(paths.PARAMS, schema()))
+    params = read_params(paths.PARAMS, schema())
+    labeller = open_arm(given.arm, params)
+    rows = pd.concat(open_feed(given.input, params.data).batches(labeller.rows_at_once), ignore_index=True)
     for explain in (0, given.explain):
         labeller.label(rows.head(100), explain=explain)  # loads and compiles
     turns = [[rows_per_second(labeller, rows, explain) for explain in (0, given.explain)] for _ in range(TURNS)]

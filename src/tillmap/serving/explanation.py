@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from tillmap.core.taxonomy import KEY, Key, LabelPath, Levels, RankedPaths
+from tillmap.core.taxonomy import KEY, Key, Levels
 from tillmap.linear import BIAS
 
 EXPLANATION = ("candidates", "neighbours", "words")  # the columns
@@ -25,7 +25,8 @@ def candidates_of(
     paths, sure = levels.paths(answers), answers["confidence"].tolist()
     for record, path, confidence in zip(completions, paths, sure, strict=True):
         named = record["candidates"] or ()
-        ranked: RankedPaths = [(LabelPath(*labels), share) for labels, share in named[:k] if isinstance(labels, list)]
+        ranked: list[tuple[Sequence[str], float]]
+        ranked = [(labels, share) for labels, share in named[:k] if isinstance(labels, list)]  # and no text
         found.append([{"path": _labels(each), "share": share} for each, share in ranked or [(path, confidence)]])
     return found
 
@@ -76,5 +77,5 @@ def words_of(scores: Sequence[Mapping[str, float]], k: int) -> list[Entries]:
     ]
 
 
-def _labels(path: LabelPath) -> list[str | None]:
-    return [label or None for label in path]
+def _labels(path: Sequence[str]) -> list[str | None]:
+    return list(path) if all(path) else [label or None for label in path]

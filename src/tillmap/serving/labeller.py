@@ -58,24 +58,24 @@ class NeighbourFinder:
 
     def __init__(self, params: Params) -> None:
         self._params = params
-        self._found: tuple[pd.DataFrame, str, pd.DataFrame] | None = None
+        self._found: tuple[pd.DataFrame, str, int, pd.DataFrame] | None = None
 
-    def __call__(self, rows: pd.DataFrame, retriever: str) -> pd.DataFrame:
+    def __call__(self, rows: pd.DataFrame, retriever: str, k: int | None = None) -> pd.DataFrame:
         """A neighbours table for some rows, the same as the `retrieve` stage would make.
 
-        `retriever` is lexical, dense or hybrid. Raises InputError if the index or the training rows are missing.
+        `retriever` is lexical, dense or hybrid. `k` is how many are needed of the `retrieval.k`; there may be
+        more. The default is all. Raises InputError if the index or the training rows are missing.
         """
-        # An explanation asks for the neighbours that the arm has just asked for.
-        if self._found and self._found[0] is rows and self._found[1] == retriever:
-            return self._found[2]
         chosen = self._params.retrieval
+        k = min(k or chosen.k, chosen.k)
+        # An explanation asks for some of the neighbours that the arm has just asked for.
+        if self._found and self._found[0] is rows and self._found[1] == retriever and self._found[2] >= k:
+            return self._found[3]
         filters = Filters(chosen.same_retailer, chosen.price_ratio, chosen.min_kept)
         names = ("dense", "lexical") if retriever == "hybrid" else (retriever,)
-        tables = [
-            neighbours_table(self._retriever(name), self.training, rows, chosen.k, filters=filters) for name in names
-        ]
-        table = fuse(tables, chosen.hybrid_weights, chosen.k) if len(tables) > 1 else tables[0]
-        self._found = rows, retriever, table
+        tables = [neighbours_table(self._retriever(name), self.training, rows, k, filters=filters) for name in names]
+        table = fuse(tables, chosen.hybrid_weights, k) if len(tables) > 1 else tables[0]
+        self._found = rows, retriever, k, table
         return table
 
     @cached_property
@@ -210,7 +210,7 @@ class Labeller:
         levels = self.tree.levels
         none: list[Entries] = [[] for _ in range(len(items))]
         words = self._own.words(self._context(self.arm), items, levels.paths(answers))
-        near = self.neighbours(items, "lexical") if self.knows_rows else None
+        near = self.neighbours(items, "lexical", k) if self.knows_rows else None
         found = (
             candidates_of(completions, answers, levels, k),
             none if near is None else neighbours_of(near, self.neighbours.labelled, items, levels, k),
