@@ -36,6 +36,10 @@ class LanguageModelArm(Arm):
         """The number of labels that a prompt defines; none for a tuned model, which saw no definitions in training."""
         return 0 if self.is_tuned(settings) else int(settings.definitions)
 
+    def about_shown(self, context: Context) -> dict[str, str]:
+        """The descriptions from outside in a prompt, by normalised text; none for a tuned model, as of definitions."""
+        return {} if self.is_tuned(context.settings) else context.about
+
     @abstractmethod
     def gradientgurus(self, settings: Any) -> tuple[Recipe, str]:
         """The recipe of the contest team GradientGurus for this arm, and the name of its answer format."""
@@ -102,6 +106,7 @@ class LanguageModelArm(Arm):
         self.check_levels(settings, tree.levels)
         renderer, shown = self.renderer(settings, tree), self.examples_shown(settings)
         bound = settings.constrain == "retrieved"
+        about = self.about_shown(context)
         few_shot = None
         if shown or bound:
             few_shot = FewShotExamples(context.training, context.neighbours(rows, settings.retriever), tree.levels)
@@ -109,7 +114,9 @@ class LanguageModelArm(Arm):
             near = few_shot.examples(split, row_id) if few_shot else []
             found = widen_paths((example.path for example in near), tree, settings.widen) if bound else []
             answers = [renderer.answer_format.encode(path) for path in found]
-            yield Question(split, row_id, renderer.question(make_item(*item), near[:shown]), answers or None)
+            yield Question(
+                split, row_id, renderer.question(make_item(*item, about=about), near[:shown]), answers or None
+            )
 
     def training_examples(self, context: Context, sample: pd.DataFrame) -> Iterator[list[Message]]:
         tree = self.known_paths(context)

@@ -198,6 +198,7 @@ class QuestionWriter:
                 # A tuned model has seen no candidates in training, so by default it is not shown any.
                 show=self._settings.show_candidates in ({"always"} if self._tuned else {"always", "untuned"}),
                 constrain=self._settings.constrain == "candidates",
+                about=self.arm.about_shown(self._context),
             )
         return questions
 

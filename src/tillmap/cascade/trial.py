@@ -40,6 +40,7 @@ def write_questions(
     examples: int,
     show: bool,
     constrain: bool,
+    about: Mapping[str, str] | None = None,
 ) -> Iterator[Question]:
     """Write one question per row of `asked`, in order: the question of the language model's own arm, with candidates.
 
@@ -48,6 +49,7 @@ def write_questions(
         few_shot: looks up the examples of a row; None for a model that is asked without examples.
         candidates: the most probable label paths of each row, by (split, id).
         renderer: makes the messages.
+        about: descriptions from outside, by normalised text.
         examples: how many examples a question shows.
         show: whether the question lists the candidates.
         constrain: whether the candidates are the only answers allowed.
@@ -55,7 +57,7 @@ def write_questions(
     for split, row_id, *shown in asked[[*KEY, *ITEM_COLUMNS]].itertuples(index=False, name=None):
         near = few_shot.examples(split, row_id)[:examples] if few_shot else []
         paths = candidates[split, row_id]
-        messages = renderer.question(make_item(*shown), near, paths if show else ())
+        messages = renderer.question(make_item(*shown, about=about), near, paths if show else ())
         answers = [renderer.answer_format.encode(path) for path in paths] if constrain else None
         yield Question(split, row_id, messages, answers)
 

@@ -22,6 +22,7 @@ from tillmap.postprocessing.calibration import CandidateScores, Confidence, cand
 from tillmap.postprocessing.predictions import ALONE, TOGETHER, make_repairer, predict
 from tillmap.postprocessing.repair import Repairer
 from tillmap.retrieval.base import Retriever
+from tillmap.retrieval.cross_encoder import CrossScorer
 from tillmap.retrieval.filters import Filters
 from tillmap.retrieval.lexical import LexicalRetriever
 from tillmap.retrieval.neighbours import fuse, neighbours_table
@@ -67,7 +68,10 @@ class NeighbourFinder:
         tables = [
             neighbours_table(self._retriever(name), self.training, rows, chosen.k, filters=filters) for name in names
         ]
-        return fuse(tables, chosen.hybrid_weights, chosen.k) if len(tables) > 1 else tables[0]
+        if len(tables) == 1:
+            return tables[0]
+        fused = fuse(tables, chosen.hybrid_weights, chosen.k)
+        return self._cross_scorer.reorder(fused, self.training, rows) if chosen.cross_encoder else fused
 
     def votes(self, rows: pd.DataFrame) -> Mapping[Key, RankedPaths]:
         """The label paths of each row's neighbours, best first. They replace answers that name no path."""
@@ -91,6 +95,12 @@ class NeighbourFinder:
     @cached_property
     def _lexical(self) -> Retriever:
         return LexicalRetriever.load(paths.INDEX)
+
+    @cached_property
+    def _cross_scorer(self) -> CrossScorer:
+        chosen = self._params.retrieval
+        assert chosen.cross_encoder is not None
+        return CrossScorer(chosen.cross_encoder, chosen.cross_encoder_revision, self._params.embedding.batch_size)
 
     @cached_property
     def _dense(self) -> Retriever:
@@ -194,6 +204,7 @@ class Labeller:
                 neighbours=self.neighbours,
                 engine=self.params.engine,
                 provider=self.params.provider,
+                about_file=paths.ABOUT if paths.ABOUT.is_file() else None,
             )
         return self._contexts[arm]
 
