@@ -9,13 +9,14 @@ from search_server import search_server
 from tillmap.core.errors import InputError, ParamsError, ResourceError
 from tillmap.core.taxonomy import CONTEST, LabelPath, LabelTree
 from tillmap.llm.interface.answer_formats import make_answer_format
-from tillmap.llm.interface.few_shot import make_item
+from tillmap.llm.interface.few_shot import described, make_item
 from tillmap.llm.interface.prompting import Renderer, our_recipe
 from tillmap.lookup.base import Cache, LookupFailedError, cleaned, look_up
 from tillmap.lookup.http import MAX_BYTES, HttpSource, SearchApi
 from tillmap.lookup.table import TableSource
 
 TEXTS = ["GRN TEA 20", "Creme Egg", "grn tea 20"]
+ITEM = make_item("GRN TEA 20", "", 1.0)
 KEY = "s3cret-key"
 
 
@@ -205,9 +206,9 @@ def test_a_prompt_shows_what_was_found():
     path = LabelPath("drinks", "hot drinks", "tea", "leafy")
     tree = LabelTree(CONTEST, (path,), (1,))
     renderer = Renderer(our_recipe(False, False), make_answer_format("short", tree))
-    plain = renderer.question(make_item("GRN TEA 20", "", 1.0))
-    shown = renderer.question(make_item("GRN TEA 20", "", 1.0, {"grn tea 20": "Green tea bags"}))
+    plain = renderer.question(ITEM)
+    shown = renderer.question(described(ITEM, {"grn tea 20": "Green tea bags"}))
     assert shown[:-1] == plain[:-1]
     expected = f"What was found about the product:\nGreen tea bags\n\n{plain[-1]['content']}"
     assert shown[-1]["content"] == expected
-    assert renderer.question(make_item("GRN TEA 20", "", 1.0, {"egg": "Egg"})) == plain
+    assert renderer.question(described(ITEM, {"egg": "Egg"})) == plain

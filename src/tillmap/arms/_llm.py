@@ -15,7 +15,14 @@ from tillmap.core.errors import ParamsError
 from tillmap.core.files import read_json
 from tillmap.core.taxonomy import LabelTree, Levels
 from tillmap.llm.interface.answer_formats import AnswerFormat, make_answer_format
-from tillmap.llm.interface.few_shot import ITEM_COLUMNS, FewShotExamples, labelled_items, make_item, widen_paths
+from tillmap.llm.interface.few_shot import (
+    ITEM_COLUMNS,
+    FewShotExamples,
+    described,
+    labelled_items,
+    make_item,
+    widen_paths,
+)
 from tillmap.llm.interface.prompting import Recipe, Renderer, our_recipe
 
 
@@ -114,9 +121,8 @@ class LanguageModelArm(Arm):
             near = few_shot.examples(split, row_id) if few_shot else []
             found = widen_paths((example.path for example in near), tree, settings.widen) if bound else []
             answers = [renderer.answer_format.encode(path) for path in found]
-            yield Question(
-                split, row_id, renderer.question(make_item(*item, about=about), near[:shown]), answers or None
-            )
+            asked = described(make_item(*item), about)
+            yield Question(split, row_id, renderer.question(asked, near[:shown]), answers or None)
 
     def training_examples(self, context: Context, sample: pd.DataFrame) -> Iterator[list[Message]]:
         tree = self.known_paths(context)

@@ -16,7 +16,7 @@ from tillmap.core.completions import Question
 from tillmap.core.taxonomy import KEY, Key, LabelPath, Levels, RankedPaths
 from tillmap.evaluation.comparison import BETTER, compare_arms
 from tillmap.evaluation.metrics import mark
-from tillmap.llm.interface.few_shot import ITEM_COLUMNS, FewShotExamples, make_item
+from tillmap.llm.interface.few_shot import ITEM_COLUMNS, FewShotExamples, described, make_item
 from tillmap.llm.interface.prompting import Renderer
 
 _NEIGHBOURS_WEIGHT = 0.5  # of the neighbours' shares; linear's count 1, because it finds the true path more often
@@ -57,7 +57,7 @@ def write_questions(
     for split, row_id, *shown in asked[[*KEY, *ITEM_COLUMNS]].itertuples(index=False, name=None):
         near = few_shot.examples(split, row_id)[:examples] if few_shot else []
         paths = candidates[split, row_id]
-        messages = renderer.question(make_item(*shown, about=about), near, paths if show else ())
+        messages = renderer.question(described(make_item(*shown), about or {}), near, paths if show else ())
         answers = [renderer.answer_format.encode(path) for path in paths] if constrain else None
         yield Question(split, row_id, messages, answers)
 

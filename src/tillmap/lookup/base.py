@@ -90,8 +90,9 @@ def look_up(texts: Iterable[str], source: Source, cache: Cache | None) -> tuple[
     """
     distinct = list(dict.fromkeys(normalise(text) for text in texts))
     known: dict[str, str] = {}
-    for text in distinct if cache else ():
-        if (kept := cache.get(source.key, text)) is not None:
+    for text in distinct:
+        kept = cache.get(source.key, text) if cache else None
+        if kept is not None:
             known[text] = kept
     new = [text for text in distinct if text not in known]
     asked, requests = 0, 0

@@ -11,14 +11,14 @@ from tillmap.llm.interface.prompting import Example, Item
 ITEM_COLUMNS = ["description", "retailer", "price"]
 
 
-def make_item(description: str, retailer: object, price: float, about: Mapping[str, str] | None = None) -> Item:
-    """An item from the columns of a rows table: an unknown retailer is null or "" there, an unknown price NaN.
+def make_item(description: str, retailer: object, price: float) -> Item:
+    """An item from the columns of a rows table: an unknown retailer is null or "" there, an unknown price NaN."""
+    return Item(description, retailer if isinstance(retailer, str) else "", None if pd.isna(price) else float(price))
 
-    `about` has descriptions from outside, by normalised text.
-    """
-    known = about.get(normalise(description), "") if about else ""
-    shop = retailer if isinstance(retailer, str) else ""
-    return Item(description, shop, None if pd.isna(price) else float(price), known)
+
+def described(item: Item, about: Mapping[str, str]) -> Item:
+    """The item with its description from outside, if `about` has one for its normalised text."""
+    return item._replace(about=about.get(normalise(item.description), "")) if about else item
 
 
 def labelled_items(rows: pd.DataFrame, levels: Levels) -> Iterator[tuple[int, Example]]:
