@@ -5,6 +5,7 @@ from tillmap.config import paths
 from tillmap.config.params import Params
 from tillmap.core.files import new_folder, read_table, write_table
 from tillmap.retrieval import RETRIEVERS
+from tillmap.retrieval.cross_encoder import CrossScorer
 from tillmap.retrieval.dense import DenseRetriever
 from tillmap.retrieval.embedding import Embedder
 from tillmap.retrieval.filters import Filters
@@ -27,6 +28,9 @@ def main(params: Params) -> Metrics:
         for name, retriever in retrievers.items()
     }
     tables["hybrid"] = fuse([tables["dense"], tables["lexical"]], chosen.hybrid_weights, chosen.k)
+    if chosen.cross_encoder:
+        scorer = CrossScorer(chosen.cross_encoder, chosen.cross_encoder_revision, params.embedding.batch_size)
+        tables["hybrid"] = scorer.reorder(tables["hybrid"], training, asked)
     with new_folder(paths.NEIGHBOURS) as folder:
         for name in RETRIEVERS:
             write_table(tables[name], folder / f"{name}.parquet")

@@ -15,7 +15,14 @@ from tillmap.core.errors import ParamsError
 from tillmap.core.files import read_json
 from tillmap.core.taxonomy import LabelTree, Levels
 from tillmap.llm.interface.answer_formats import AnswerFormat, make_answer_format
-from tillmap.llm.interface.few_shot import ITEM_COLUMNS, FewShotExamples, labelled_items, make_item, widen_paths
+from tillmap.llm.interface.few_shot import (
+    ITEM_COLUMNS,
+    FewShotExamples,
+    described,
+    labelled_items,
+    make_item,
+    widen_paths,
+)
 from tillmap.llm.interface.prompting import Recipe, Renderer, our_recipe
 
 
@@ -35,6 +42,10 @@ class LanguageModelArm(Arm):
     def definitions_shown(self, settings: Any) -> int:
         """The number of labels that a prompt defines; none for a tuned model, which saw no definitions in training."""
         return 0 if self.is_tuned(settings) else int(settings.definitions)
+
+    def about_shown(self, context: Context) -> dict[str, str]:
+        """The descriptions from outside in a prompt, by normalised text; none for a tuned model, as of definitions."""
+        return {} if self.is_tuned(context.settings) else context.about
 
     @abstractmethod
     def gradientgurus(self, settings: Any) -> tuple[Recipe, str]:
@@ -102,6 +113,7 @@ class LanguageModelArm(Arm):
         self.check_levels(settings, tree.levels)
         renderer, shown = self.renderer(settings, tree), self.examples_shown(settings)
         bound = settings.constrain == "retrieved"
+        about = self.about_shown(context)
         few_shot = None
         if shown or bound:
             few_shot = FewShotExamples(context.training, context.neighbours(rows, settings.retriever), tree.levels)
@@ -109,7 +121,8 @@ class LanguageModelArm(Arm):
             near = few_shot.examples(split, row_id) if few_shot else []
             found = widen_paths((example.path for example in near), tree, settings.widen) if bound else []
             answers = [renderer.answer_format.encode(path) for path in found]
-            yield Question(split, row_id, renderer.question(make_item(*item), near[:shown]), answers or None)
+            asked = described(make_item(*item), about)
+            yield Question(split, row_id, renderer.question(asked, near[:shown]), answers or None)
 
     def training_examples(self, context: Context, sample: pd.DataFrame) -> Iterator[list[Message]]:
         tree = self.known_paths(context)

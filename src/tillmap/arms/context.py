@@ -34,6 +34,7 @@ class Context:
         model, base: the folders of the arm's own model, and of the checkpoint that it asks or was tuned from.
         linear: the folder of the linear arm's model, for arms that build on it.
         rows_file, tree_file: the files with the split's rows, and with the label tree of the training subset.
+        about_file: the file with descriptions from outside, which prompts show; None if there are none.
         prompts: the folder with the questions that the `prompts` stage wrote; None if the arm writes them itself.
         neighbours: gives the neighbours table of some rows, by the name of a retriever.
         notes: filled by the arm while it answers, for the metrics: `seconds` (with those of resumed runs), `device`,
@@ -51,6 +52,7 @@ class Context:
     neighbours: FindNeighbours
     engine: Engine | None = None
     provider: Provider | None = None
+    about_file: Path | None = None
     prompts: Path | None = None
     notes: dict[str, Any] = field(default_factory=dict)
     _loaded: dict[str, Any] = field(default_factory=dict)
@@ -77,6 +79,14 @@ class Context:
     def tree(self) -> LabelTree:
         """The label paths of the training subset."""
         return LabelTree.from_table(read_table(self.tree_file))
+
+    @cached_property
+    def about(self) -> dict[str, str]:
+        """Descriptions from outside, by normalised text of a row."""
+        if self.about_file is None:
+            return {}
+        table = read_table(self.about_file, ["text", "about"])
+        return dict(zip(table["text"], table["about"], strict=True))
 
     @property
     def levels(self) -> Levels:

@@ -211,6 +211,7 @@ class QuestionWriter:
                 show=self._settings.show_candidates in ({"always"} if self._tuned else {"always", "untuned"}),
                 constrain=self._settings.constrain == "candidates",
                 opinions=self._inputs.scores if self._settings.asks == "disagreement" else None,
+                about=self.arm.about_shown(self._context),
             )
         return questions
 

@@ -17,7 +17,7 @@ from tillmap.core.completions import Question
 from tillmap.core.taxonomy import KEY, Key, LabelPath, Levels, RankedPaths
 from tillmap.evaluation.comparison import BETTER, compare_arms
 from tillmap.evaluation.metrics import mark
-from tillmap.llm.interface.few_shot import ITEM_COLUMNS, FewShotExamples, make_item
+from tillmap.llm.interface.few_shot import ITEM_COLUMNS, FewShotExamples, described, make_item
 from tillmap.llm.interface.prompting import Renderer
 from tillmap.postprocessing.calibration import CandidateScores
 
@@ -43,6 +43,7 @@ def write_questions(
     show: bool,
     constrain: bool,
     opinions: Mapping[str, CandidateScores] | None = None,
+    about: Mapping[str, str] | None = None,
 ) -> Iterator[Question]:
     """Write one question per row of `asked`, in order: the question of the language model's own arm, with candidates.
 
@@ -51,6 +52,7 @@ def write_questions(
         few_shot: looks up the examples of a row; None for a model that is asked without examples.
         candidates: the most probable label paths of each row, by (split, id).
         renderer: makes the messages.
+        about: descriptions from outside, by normalised text.
         examples: how many examples a question shows.
         show: whether the question lists the candidates.
         constrain: whether the candidates are the only answers allowed.
@@ -59,7 +61,8 @@ def write_questions(
     for split, row_id, *shown in asked[[*KEY, *ITEM_COLUMNS]].itertuples(index=False, name=None):
         known = few_shot.examples(split, row_id) if few_shot else []
         paths = candidates[split, row_id]
-        messages = renderer.question(make_item(*shown), known[:examples], paths if show and opinions is None else ())
+        item = described(make_item(*shown), about or {})
+        messages = renderer.question(item, known[:examples], paths if show and opinions is None else ())
         if opinions is not None:
             messages = show_opinions(
                 messages, opinions, (split, row_id),

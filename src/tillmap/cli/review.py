@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tillmap.arms import schema
+from tillmap.cascade.roles import FREE_ARM
 from tillmap.config import paths
 from tillmap.config.params import read_params
 from tillmap.core.files import write_jsonl, write_table, write_text
@@ -22,7 +23,7 @@ def review(  # noqa: PLR0917 - the options of a command line
         Path | None,
         typer.Argument(metavar="[FILE]", help="What `tillmap predict` wrote. [default: the pipeline's test rows]"),
     ] = None,
-    arm: Annotated[str, typer.Option(help="Without FILE: the arm whose answers are reviewed.")] = "linear",
+    arm: Annotated[str, typer.Option(help="Without FILE: the arm whose answers are reviewed.")] = FREE_ARM,
     rows: Annotated[
         Path | None,
         typer.Option(metavar="INPUT", help="The file that was labelled, if FILE does not have the lines themselves."),

@@ -119,6 +119,36 @@ class Retrieval(Section):
     hybrid_weights: Annotated[list[Annotated[float, Field(ge=0)]], Field(min_length=2, max_length=2)]
     min_kept: Annotated[int, Field(ge=0)]
     sizes: bool
+    cross_encoder: Name | None
+    cross_encoder_revision: str | None
+
+
+class OutsideTable(Section):
+    file: Name | None
+    text: Name
+    about: Name
+
+
+class OutsideHttp(Section):
+    url: Annotated[str, Field(pattern=r"^https?://")] | None
+    query: Name
+    field: Name
+    key_variable: Annotated[str, Field(pattern=r"^[A-Za-z_]\w*$")] | None
+    key_header: Annotated[str, Field(pattern=r"^[A-Za-z][\w-]*$")]
+    timeout: Annotated[float, Field(gt=0)]
+    requests_a_minute: Annotated[float, Field(gt=0)] | None
+    usd_per_request: Price
+    budget_usd: Price
+
+
+class Outside(Section):
+    """Descriptions of products from outside, see `tillmap.lookup`."""
+
+    provider: Literal["none", "table", "http"]
+    held_out_rows: Annotated[int, Field(ge=0)]
+    max_characters: Annotated[int, Field(ge=20, le=2000)]
+    table: OutsideTable
+    http: OutsideHttp
 
 
 class Questions(Section):

@@ -25,6 +25,7 @@ class Params(Section):
     split: blocks.Split
     embedding: blocks.Embedding
     retrieval: blocks.Retrieval
+    context: blocks.Outside
     train_llama: blocks.TrainLlama
     train_openai: blocks.TrainOpenAI
     provider: blocks.Provider

@@ -22,6 +22,7 @@ from tillmap.postprocessing.calibration import CandidateScores, Confidence, cand
 from tillmap.postprocessing.predictions import ALONE, TOGETHER, make_repairer, predict
 from tillmap.postprocessing.repair import Repairer
 from tillmap.retrieval.base import Retriever
+from tillmap.retrieval.cross_encoder import CrossScorer
 from tillmap.retrieval.filters import Filters
 from tillmap.retrieval.lexical import LexicalRetriever
 from tillmap.retrieval.neighbours import fuse, neighbours_table
@@ -75,6 +76,8 @@ class NeighbourFinder:
         names = ("dense", "lexical") if retriever == "hybrid" else (retriever,)
         tables = [neighbours_table(self._retriever(name), self.training, rows, k, filters=filters) for name in names]
         table = fuse(tables, chosen.hybrid_weights, k) if len(tables) > 1 else tables[0]
+        if len(tables) > 1 and chosen.cross_encoder:
+            table = self._cross_scorer.reorder(table, self.training, rows)
         self._found = rows, retriever, k, table
         return table
 
@@ -106,6 +109,12 @@ class NeighbourFinder:
     @cached_property
     def _lexical(self) -> Retriever:
         return LexicalRetriever.load(paths.INDEX)
+
+    @cached_property
+    def _cross_scorer(self) -> CrossScorer:
+        chosen = self._params.retrieval
+        assert chosen.cross_encoder is not None
+        return CrossScorer(chosen.cross_encoder, chosen.cross_encoder_revision, self._params.embedding.batch_size)
 
     @cached_property
     def _dense(self) -> Retriever:
@@ -244,6 +253,7 @@ class Labeller:
                 neighbours=self.neighbours,
                 engine=self.params.engine,
                 provider=self.params.provider,
+                about_file=paths.ABOUT if paths.ABOUT.is_file() else None,
             )
         return self._contexts[arm]
 

@@ -1,10 +1,11 @@
 """Few-shot examples: the labelled neighbours of a row, and the label paths that they suggest."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 import pandas as pd
 
 from tillmap.core.taxonomy import KEY, Key, LabelPath, LabelTree, Levels, trim
+from tillmap.core.text import normalise
 from tillmap.llm.interface.prompting import Example, Item
 
 ITEM_COLUMNS = ["description", "retailer", "price"]
@@ -13,6 +14,11 @@ ITEM_COLUMNS = ["description", "retailer", "price"]
 def make_item(description: str, retailer: object, price: float) -> Item:
     """An item from the columns of a rows table: an unknown retailer is null or "" there, an unknown price NaN."""
     return Item(description, retailer if isinstance(retailer, str) else "", None if pd.isna(price) else float(price))
+
+
+def described(item: Item, about: Mapping[str, str]) -> Item:
+    """The item with its description from outside, if `about` has one for its normalised text."""
+    return item._replace(about=about.get(normalise(item.description), "")) if about else item
 
 
 def labelled_items(rows: pd.DataFrame, levels: Levels) -> Iterator[tuple[int, Example]]:

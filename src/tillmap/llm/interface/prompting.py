@@ -14,11 +14,15 @@ from tillmap.llm.interface.answer_formats import AnswerFormat
 
 
 class Item(NamedTuple):
-    """What is known of a row before it is labelled. `retailer` is "" and `price` None if unknown."""
+    """What is known of a row before it is labelled. `retailer` is "" and `price` None if unknown.
+
+    `about` is a description of the product from outside, "" if there is none.
+    """
 
     description: str
     retailer: str
     price: float | None
+    about: str = ""
 
 
 class Example(NamedTuple):
@@ -69,6 +73,7 @@ GRADIENTGURUS_RAG = Recipe(
 GRADIENTGURUS_LLAMA = Recipe(system="", item_format="json", examples="turns", show_retailer=True, show_price=True)
 
 _LIKELY = "Likely answers, the likeliest first:"
+_ABOUT = "What was found about the product:"
 _MEANING = "What belongs to some labels:"
 _MAX_DEFINITION = 200  # characters
 _WITH_DIGITS = re.compile(r"\S*\d\S*")
@@ -100,11 +105,13 @@ class Renderer:
 
         `examples` are sorted by similarity, the most similar first. They are shown in reverse order, because a model
         relies most on what it read last. `candidates`, the most likely first, are listed before the item as answers.
+        Before these comes the item's description from outside, if there is one.
         """
         system = self.recipe.system.replace("{levels}", _in_words(self.answer_format.tree.levels))
         messages = [{"role": "system", "content": system}] if system else []
         shown = [(self._item(example.item), self.answer_format.encode(example.path)) for example in reversed(examples)]
         listed = self._defined([*candidates, *(example.path for example in examples)])
+        listed += [_ABOUT, item.about, ""] if item.about else []
         listed += [_LIKELY, *map(self.answer_format.encode, candidates), ""] if candidates else []
         if self.recipe.examples == "turns":
             end = self.recipe.item_end
