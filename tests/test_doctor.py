@@ -37,7 +37,8 @@ def look(trained, tmp_path, monkeypatch):
     return lambda: {finding.name: finding for finding in examine(trained)}
 
 
-def test_a_ready_machine_is_well_and_nothing_changes(look, trained):
+def test_a_ready_machine_is_well_and_nothing_changes(look, trained, tmp_path, monkeypatch):
+    monkeypatch.setattr(machine.tempfile, "tempdir", str(tmp_path))
     before = sorted(trained.rglob("*"))
     found = look()
     assert [finding for finding in found.values() if not finding.ok] == []
@@ -46,6 +47,7 @@ def test_a_ready_machine_is_well_and_nothing_changes(look, trained):
         "arm nearest", "arm linear",
     } <= set(found)  # fmt: skip
     assert sorted(trained.rglob("*")) == before
+    assert not (tmp_path / f"tillmap-{os.getuid()}").exists()
 
 
 def test_packages_are_compared_with_the_lock(tmp_path, monkeypatch):

@@ -81,11 +81,15 @@ def check_nothing_half(project, outs, whole, when):
     assert not half, f"{when} left half of {', '.join(half)}"
 
 
-def check_whole(project, command, outs, whole, when):
+def run_whole(project, command, outs, when):
     remove(project.folder, outs)
     child = start(project, command)
     output, _ = child.communicate()
     assert child.returncode == 0, f"the run after {when} failed:\n{output}"
+
+
+def check_whole(project, command, outs, whole, when):
+    run_whole(project, command, outs, when)
     assert fingerprint(project.folder, outs) == whole, f"the run after {when} gave other bytes"
     hidden = [path for out in outs for path in (project.folder / out).parent.glob(".*.partial")]
     assert not hidden, f"the run after {when} left {hidden}"
@@ -136,8 +140,11 @@ def run_without_room(project, command, outs, full):
 
 def break_stage(project, name, command, outs, *, kills, rng, full=False):
     """Kill a stage at random moments, then deny it room (`full`: on a full disk); give a line that says how it went."""
+    before = fingerprint(project.folder, outs)
+    assert None not in before.values(), f"{name} has not run: {before}"
+    # `evaluate` shows how long other stages took, and the campaign has run these again.
+    run_whole(project, command, outs, "the stages before")
     whole = fingerprint(project.folder, outs)
-    assert None not in whole.values(), f"{name} has not run: {whole}"
     began = time.perf_counter()
     check_whole(project, command, outs, whole, "nothing")
     seconds = time.perf_counter() - began

@@ -25,7 +25,7 @@ from tillmap.cli.stages import WRITTEN
 from tillmap.config import paths
 from tillmap.config.params import Params, read_params
 from tillmap.core.errors import TillmapError, first_line
-from tillmap.core.machine import has_home, has_name, may_write, temporary_home
+from tillmap.core.machine import has_home, has_name, may_write, stand_in_home
 from tillmap.core.run_state import state_folder
 
 _PYTHON = (3, 11)
@@ -217,7 +217,8 @@ def _state(bases: int) -> Iterator[Finding]:
     """Whether resume state is kept where it stays, and has room: a base from a hub is there while it is fetched."""
     state = state_folder()
     elsewhere = "`export TILLMAP_STATE=FOLDER`, with a folder that you may write to"
-    if state.is_relative_to(temporary_home()):
+    temporary = stand_in_home()
+    if temporary is not None and state.is_relative_to(temporary):
         found = f"{state}: among the temporary files, which may be gone after a restart"
         yield Finding("state", False, found, elsewhere)
     else:

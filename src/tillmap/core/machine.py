@@ -73,7 +73,7 @@ def has_home() -> bool:
     `/` is none unless it can be written: Docker gives it to unknown users.
     """
     home = Path(os.path.expanduser("~"))  # noqa: PTH111 - `Path.expanduser` raises if there is none
-    if not home.is_absolute() or not os.path.isdir(home) or home == _stand_in_home():  # noqa: PTH112 - so does `is_dir`
+    if not home.is_absolute() or not os.path.isdir(home) or home == stand_in_home():  # noqa: PTH112 - so does `is_dir`
         return False
     return home != Path("/") or may_write(home)
 
@@ -82,7 +82,8 @@ def _stand_in_name() -> str:
     return f"user-{os.getuid()}"
 
 
-def _stand_in_home() -> Path | None:
+def stand_in_home() -> Path | None:
+    """Where `temporary_home` is, or would be; None if there is no folder for temporary files."""
     try:
         return Path(tempfile.gettempdir()) / f"tillmap-{os.getuid()}"
     except OSError:  # no folder for temporary files
@@ -100,7 +101,7 @@ def temporary_home() -> Path:
 
     Raises ResourceError if no temporary files can be made, or if somebody else has made this folder.
     """
-    folder = _stand_in_home()
+    folder = stand_in_home()
     try:
         if folder is None:
             raise FileNotFoundError(errno.ENOENT, "there is no folder for them")
