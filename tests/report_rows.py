@@ -5,8 +5,9 @@ import pandas as pd
 
 from tillmap.core.taxonomy import LabelPath, Levels
 from tillmap.evaluation.page import about_run, render
-from tillmap.evaluation.report import draw, make_report, recall_of
+from tillmap.evaluation.report import draw, make_report, of_whole_paths, recall_of
 from tillmap.evaluation.rows_shown import choose_rows, rows_shown
+from tillmap.retrieval.paths import paths_of_neighbours
 
 LEVELS = Levels(("group", "<b>module</b>", "brand"), brand="brand")
 TEA = LabelPath("Hot & Cold", "Tea", "")
@@ -75,7 +76,8 @@ def make_page(folder):
     usage = {arm: {"rows": 60, "rows_per_second": 2.0} for arm in predictions}
     report = make_report(predictions, rows, truth, LEVELS, held_back={}, confidences={}, usage=usage, **draws)
     near = predictions["free"][["split", "id"]].assign(rank=0, neighbour=1, score=0.5)
-    recall = recall_of({"lexical": near}, rows, truth, LEVELS, **draws)
+    training = rows[rows["subset"] == "train"]
+    recall = recall_of({"lexical": paths_of_neighbours(near, training, LEVELS)}, truth, LEVELS, **draws)
     every = {"rows": 600, "minutes": 5.0, "prompt_tokens": 9, "completion_tokens": 1, "usd": 0.5}
     cost = {"rows": 60, "prompt_tokens": 8, "completion_tokens": 2, "usd": 0.05, "all_rows": every}
     return render(
@@ -84,7 +86,7 @@ def make_page(folder):
         run=about_run("<i>data</i>", rows, "60 test rows", dict.fromkeys(predictions, "cpu")),
         params={"seed": 1, "data": {"source": "<i>data</i>"}, "free": {"k": None}},
         drawings=draw(report, recall, {}, LEVELS, folder),
-        recall=recall,
+        recall=of_whole_paths(recall),
         costs=dict.fromkeys(predictions, cost),
         minutes=dict.fromkeys(predictions, 0.5),
         rows=make_shown(rows, predictions, truth),

@@ -86,7 +86,7 @@ def test_explanations_are_objects_json_text_or_structs(tmp_path):
     files = {}
     for format_ in ("jsonl", "csv", "parquet"):
         files[format_] = tmp_path / f"a.{format_}"
-        options = {"numbers": False, "levels": LEVELS, "codes": True, "explained": True}
+        options = {"rows": len(explained), "numbers": False, "levels": LEVELS, "codes": True, "explained": True}
         with write_answers(files[format_], format_, "sku", **options) as write:
             write(explained)
     lines = [json.loads(line) for line in files["jsonl"].read_text().splitlines()]

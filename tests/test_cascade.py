@@ -180,6 +180,7 @@ class Shop:
         tree.to_parquet(self.folder / "data/split/tree.parquet")
         near = asked[["split", "id"]].assign(rank=0, neighbour=np.arange(len(asked)) % 32, score=1.0)
         near.to_parquet(self.folder / "data/neighbours/lexical.parquet")
+        pd.DataFrame({"text": [], "about": []}, dtype="str").to_parquet(self.folder / "data/about.parquet")
         table.to_parquet(self.folder / "data/predictions/linear.parquet")
         (self.folder / "data/completions/linear.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
         rules = {"format": "json", "unseen": False, "free_text": False}

@@ -176,7 +176,7 @@ def test_linear_needs_its_own_files_alone_and_the_missing_are_named(tillmap, tra
     assert code == 0
     assert re.search(DRIFT + EXPECTED, said)
     code, said = tillmap("predict", features, "--arm", "linear", "--out", out, "--confidence", "all")
-    assert (code, "`dvc pull data/split data/index`" in said) == (1, True)
+    assert (code, "`dvc pull data/split data/index models/rerank`" in said) == (1, True)
 
 
 def test_the_openai_arm_asks_a_server_within_a_budget(tillmap, trained, tmp_path, monkeypatch):

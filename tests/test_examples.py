@@ -8,7 +8,7 @@ import pytest
 from trained import index_rows, read_lines, set_params
 from typer.testing import CliRunner
 
-from stages import evaluate, infer, ingest, postprocess, prompts, stratify, train
+from stages import evaluate, infer, ingest, lookup, postprocess, prompts, stratify, train
 from tillmap.arms import schema
 from tillmap.cli import app
 from tillmap.config import paths
@@ -35,6 +35,7 @@ def made(request, tmp_path_factory):
         index_rows(read_table(paths.ROWS), params.retrieval)
         for name in ("dense", "hybrid"):
             write_table(read_table(paths.NEIGHBOURS / "lexical.parquet"), paths.NEIGHBOURS / f"{name}.parquet")
+        lookup.main(params)
         prompts.main(params, "rag")
         train.main(params, "linear")
         train.main(params, "rerank")
@@ -47,7 +48,7 @@ def made(request, tmp_path_factory):
         infer.write_off("rag")
         postprocess.main(params)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(evaluate.reports, "draw", lambda *_: None)
+            patch.setattr(evaluate.reports, "draw", lambda *_: {})
             evaluate.main(params)
     return folder, request.param
 

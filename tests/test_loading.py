@@ -176,7 +176,8 @@ def test_what_asks_twice_as_a_cascade_does_loads_once(tiny, tmp_path, monkeypatc
     engine = Engine(dtype="float32", max_model_len=256, batch_rows=8, save_rows=8, threads=1, kv_cache_gib=0.05,
                     gpu_memory_utilization=0.9, eager=True, lora="merge")  # fmt: skip
     chosen = SimpleNamespace(engine="transformers", max_new_tokens=4, temperature=0.0)
-    context = Context("rag", chosen, 1, tmp_path, tiny, tmp_path, tmp_path, lambda rows, retriever: rows, engine)
+    files = dict.fromkeys(("model", "linear", "rows_file", "tree_file"), tmp_path)
+    context = Context("rag", chosen, 1, base=tiny, neighbours=lambda rows, _: rows, engine=engine, **files)
     trial, rest = (ARMS["rag"].ask(context, some, None) for some in (QUESTIONS[:2], QUESTIONS[2:]))
     assert [answer.id for answer in (*trial, *rest)] == [0, 1, 2, 3]
     assert len(loads) == 1

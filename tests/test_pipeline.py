@@ -13,7 +13,7 @@ from project import Project, kill_when, stages_run
 from openai_server import KEY
 from tillmap.core.taxonomy import CONTEST
 
-ARMS = ("nearest", "linear", "rag", "llama", "openai", "vote")
+ARMS = ("nearest", "linear", "rerank", "rag", "llama", "openai", "vote")
 
 
 @pytest.fixture
@@ -124,7 +124,7 @@ def test_of_edited_code_dvc_knows_which_stages_use_it(project):
         changed = json.loads(project.dvc("status", "--json"))
     finally:
         path.write_text(code)
-    assert set(changed) == {"train_linear", "infer@linear", "cascade"}
+    assert set(changed) == {"train_linear", "infer@linear", "infer@rerank", "cascade"}
 
 
 @pytest.mark.usefixtures("undo")

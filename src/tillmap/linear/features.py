@@ -24,7 +24,8 @@ _COLUMNS = ["block", "term", "weight"]
 # 4, the prices 1.84 to 2.18 do, which tells products apart.
 _BUCKETS_PER_DOUBLING = (2, 4)
 _OF_WORDS = ("grams", "skeletons")  # blocks whose terms lie within words
-_NAMES = {"price": "(price)", "retailer": "(retailer)", "sizes": "(amounts)"}  # of what is no word of the line
+# What the blocks are called that do not count words of the line one by one.
+_NAMES = {"start": "(start)", "price": "(price)", "retailer": "(retailer)", "sizes": "(amounts)"}
 _MIN_PRICE = 0.01  # prices below count as this
 
 
@@ -132,9 +133,9 @@ class Featuriser:
     def share_out(self, words: "Words", values: csr_matrix) -> list[dict[str, float]]:
         """Share values of items' terms (items, terms) out among the words of the lines that the terms were found in.
 
-        An n-gram counts for each word by how often it is in it, and a pair of words half for each. Values of the price,
-        the retailer and the sizes are those of `(price)`, `(retailer)` and `(amounts)`. The result of an item has its
-        normalised words, and sums to its values.
+        An n-gram counts for each word by how often it is in it, and a pair of words half for each. Values of how the
+        line starts, of the price, the retailer and the sizes are those of `(start)`, `(price)`, `(retailer)` and
+        `(amounts)`. The result of an item has its normalised words, and sums to its values.
         """
         sums = np.zeros(len(words.rows))
         parts: list[dict[str, float]] = [{} for _ in range(words.lines)]
@@ -142,7 +143,7 @@ class Featuriser:
         for block, vectoriser in self._vectorisers.items():
             own = values[:, at : at + len(vectoriser.vocabulary_)]
             at += own.shape[1]
-            if block not in TEXT_BLOCKS:
+            if block in _NAMES:
                 for part, value in zip(parts, np.asarray(own.sum(axis=1)).ravel().tolist(), strict=True):
                     part[_NAMES[block]] = value
                 continue
@@ -223,7 +224,7 @@ class Words:
             for word, count in Counter(normalise(line).split()).items()
         ]
         rows, words, counts = np.array(pairs, dtype=np.int64).reshape(-1, 3).T
-        blocks = (block for block in TEXT_BLOCKS if block in vectorisers)
+        blocks = (block for block in TEXT_BLOCKS if block in vectorisers and block not in _NAMES)
         inside = {block: _terms_in(block, vectorisers[block], number) for block in blocks}
         return cls(len(lines), rows, words, counts, list(number), inside)
 

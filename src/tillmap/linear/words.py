@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numba import njit
 from scipy.sparse import csr_matrix
 
+from tillmap.core.compiled import compiled
 from tillmap.core.taxonomy import LabelPath
 from tillmap.linear import BIAS
 from tillmap.linear.model import LinearModel
@@ -19,8 +19,8 @@ def word_scores(model: LinearModel, items: pd.DataFrame, paths: Sequence[LabelPa
 
     The score of a path is a weighted sum over the features of the item, so this is exact. A feature belongs to the
     words that it was found in: an n-gram that two words share counts half for each, and so does a pair of words. Words
-    are normalised (`core.text.normalise`). `(price)`, `(retailer)` and `(amounts)` are the parts of the features that
-    are no words, and `(bias)` is what the labels score whatever the line says.
+    are normalised (`core.text.normalise`). `(start)`, how the line starts, `(price)`, `(retailer)` and `(amounts)` are
+    the parts of the features that are no words, and `(bias)` is what the labels score whatever the line says.
 
     Args:
         model: the model.
@@ -68,4 +68,4 @@ def _values(  # noqa: PLR0917 - one loop for the compiler
                     values[place] += weights[head] * line_values[low] * features[place]
 
 
-_compiled_values = njit(cache=True)(_values)
+_compiled_values = compiled(_values)

@@ -309,7 +309,8 @@ def _open_confidence(arm: str, source: ConfidenceSource | None) -> Confidence | 
         logger.warning("confidences are not calibrated: the %s arm answered no row of the calibration subset", arm)
         return None
     alone, together = (Confidence.load(folder / f"{name}.json") for name in (ALONE, TOGETHER))
-    missing = [file for free in together.free for file in files_of(free) if not file.exists()]
+    needed = dict.fromkeys(file for free in together.free for file in files_of(free))
+    missing = [file for file in needed if not file.exists()]
     if (source or ("own" if ARMS[arm].free else "all")) == "own":
         return alone
     if missing and source == "all":
@@ -324,7 +325,7 @@ def _open_confidence(arm: str, source: ConfidenceSource | None) -> Confidence | 
 
 
 def _require(what: str, needed: Iterable[Path]) -> None:
-    missing = " ".join(str(path) for path in needed if not path.exists())
+    missing = " ".join(str(path) for path in dict.fromkeys(needed) if not path.exists())
     if missing:
         raise InputError(
             f"{what} needs {missing} (missing here); `dvc pull {missing}` fetches what was pushed to the remote, "
