@@ -253,7 +253,7 @@ def test_without_a_git_repository_the_remote_is_not_blamed(tmp_path):
     (tmp_path / ".dvc").mkdir()
     (tmp_path / ".dvc/config").touch()
     finding = doctor._remote(tmp_path)
-    assert (finding.ok, finding.remedy) == (False, "first mend what `git` above says")
+    assert (finding.ok, finding.remedy) == (False, "first correct what `git` above says")
 
 
 @pytest.mark.parametrize(

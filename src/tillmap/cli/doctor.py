@@ -340,13 +340,13 @@ def _remote(root: Path) -> Finding:
             remote = repo.cloud.get_remote(name)
             there = _within(_TIMEOUT, lambda: remote.fs.exists(remote.path))
     except SCMError as error:
-        return Finding("remote", False, f"not looked at: {first_line(error)}", "first mend what `git` above says")
+        return Finding("remote", False, f"not looked at: {first_line(error)}", "first correct what `git` above says")
     except DvcException as error:
         return Finding("remote", False, first_line(error), "fix it in .dvc/config; `dvc remote list` shows it")
     except Exception as error:  # each storage library has its own errors
         said = f"{name}: {type(error).__name__}: {first_line(error)}"
         own = isinstance(error, OSError) and str(root.absolute()) in str(error.filename)
-        remedy = "first mend what `project` above says" if own else "check the network and your credentials for it"
+        remedy = "first correct what `project` above says" if own else "check the network and your credentials for it"
         return Finding("remote", False, said, remedy)
     if not there and remote.fs.protocol == "local":
         return Finding("remote", False, f"{name}: {remote.path} is not there", "mount the disk, or create the folder")

@@ -79,8 +79,7 @@ def _propose(source: Path, data: dict[str, Any]) -> Proposal:
     if all((source / name).is_file() for name in _CONTEST):
         return Proposal(_CONTESTS_COLUMNS, {"levels": list(CONTEST), "brand": CONTEST.brand})
     tables = {file: sample_of(_file(file, data)) for file in files_in(source)}
-    train = _training_file(tables, source)
-    proposal = propose(tables[train])
+    train, proposal = _training_file(tables, source)
     data["train"] = train.name
     others = {file: table for file, table in tables.items() if file != train}
     for file, table in others.items():
@@ -93,8 +92,8 @@ def _propose(source: Path, data: dict[str, Any]) -> Proposal:
     return proposal
 
 
-def _training_file(tables: dict[Path, pd.DataFrame], source: Path) -> Path:
-    """The file named train, or the largest of those whose rows have a text and a label."""
+def _training_file(tables: dict[Path, pd.DataFrame], source: Path) -> tuple[Path, Proposal]:
+    """The file named train, or the largest of those whose rows have a text and a label, and its proposal."""
     named = [file for file in tables if unpacked(file).stem.startswith("train")]
     proposals = {file: propose(table) for file, table in tables.items()}
     labelled = [
@@ -108,7 +107,7 @@ def _training_file(tables: dict[Path, pd.DataFrame], source: Path) -> Path:
             f"{source}: no file in it has a column of texts and one of labels, codes or paths; name a file of labelled "
             "rows, or set `data` and `taxonomy` by hand (docs/data.md)"
         )
-    return found
+    return found, proposals[found]
 
 
 def _file(path: Path, data: dict[str, Any]) -> RowFile:
