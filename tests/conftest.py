@@ -24,6 +24,9 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("DVC_NO_ANALYTICS", "1")
 # The same bytes whatever else the machine is doing, and no threads that wait for a busy core.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# `make test` runs the tests inside a make with --jobs. A make that a test starts is not a part of that one.
+for name in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL"):
+    os.environ.pop(name, None)
 
 
 @pytest.hookimpl(tryfirst=True)
