@@ -26,11 +26,12 @@ from tillmap.core.taxonomy import CONTEST, LabelTree
 from tillmap.linear.model import LinearModel, Recipe
 from tillmap.rerank.candidates import Candidates, propose
 from tillmap.rerank.evidence import Evidence
+from tillmap.rerank.examples import Options
 from tillmap.rerank.facts import cents, log_prices
 from tillmap.rerank.features import describe
 from tillmap.rerank.lines import Lines
 from tillmap.rerank.reranker import Reranker
-from tillmap.rerank.training import Options, train
+from tillmap.rerank.training import train
 
 BINS = 15
 

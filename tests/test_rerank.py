@@ -20,13 +20,14 @@ from tillmap.linear import fits
 from tillmap.linear.model import LinearModel, Recipe
 from tillmap.rerank.candidates import prefix_range
 from tillmap.rerank.evidence import Evidence
+from tillmap.rerank.examples import Options, collect
 from tillmap.rerank.facts import Names, spell
 from tillmap.rerank.features import distance
 from tillmap.rerank.folds import assign_folds
 from tillmap.rerank.lines import Lines
 from tillmap.rerank.reranker import Reranker
 from tillmap.rerank.similar import SimilarLines
-from tillmap.rerank.training import Options, collect, train
+from tillmap.rerank.training import train
 from tillmap.rerank.trees import Trees
 from tillmap.splitting.subsets import assign_subsets, product_key
 

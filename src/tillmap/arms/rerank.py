@@ -60,7 +60,8 @@ class Rerank(Arm):
 
     def train(self, context: Context, training: Any, folder: Path) -> dict[str, Any]:
         from tillmap.linear import fits
-        from tillmap.rerank import training as reranking
+        from tillmap.rerank.examples import Options
+        from tillmap.rerank.training import train
 
         if (context.linear / OFF).is_file():
             raise InputError("rerank builds on the linear model, which is off; set `run.linear: true` in params.yaml")
@@ -70,8 +71,8 @@ class Rerank(Arm):
         model = fits.load(context.linear, fits.fit_for("dev"))
         settings = context.settings.model_dump()
         settings["read_brand"] = None if settings["read_brand"] == "auto" else settings["read_brand"]
-        options = reranking.Options(**settings)
-        reranker = reranking.train(model, subsets["train"], asked, options, context.seed)
+        options = Options(**settings)
+        reranker = train(model, subsets["train"], asked, options, context.seed)
         reranker.save(folder)
         return {
             "rows": len(subsets["train"]),

@@ -116,7 +116,7 @@ def calibrate(
     asked = predictions[KEY].reset_index(drop=True)
     place = asked.reset_index(names="place").merge(truth, on=KEY)
     known = place["place"].to_numpy()
-    right = right_labels(predictions.iloc[known], place, levels).all(axis=1)
+    right = np.asarray(right_labels(predictions.iloc[known], place, levels).all(axis=1), dtype=bool)
     out_of_fold = cross_fit(signals.iloc[known], right, place.get("product"))
     own = Confidence.own(signals.iloc[known], right)
     gain = _log_loss(own.of(signals.iloc[known]), right) - _log_loss(out_of_fold, right)
@@ -149,7 +149,7 @@ def cross_fit(signals: pd.DataFrame, right: npt.ArrayLike, product: pd.Series | 
 
 def _log_loss(confidence: Floats, right: npt.NDArray[np.bool_]) -> Floats:
     """The log loss of each row (rows,)."""
-    return -np.log(np.clip(np.where(right, confidence, 1 - confidence), _EPS, 1))
+    return np.asarray(-np.log(np.clip(np.where(right, confidence, 1 - confidence), _EPS, 1)))
 
 
 def _of_arm(completion: Mapping[str, Any], own: float) -> dict[str, float]:
