@@ -58,6 +58,9 @@ class Rerank(Arm):
     def answers_unseen(self, settings: RerankSettings) -> bool:
         return settings.unseen_paths
 
+    def is_calibrated(self, context: Context) -> bool:
+        return self._reranker(context).sure is not None
+
     def train(self, context: Context, training: Any, folder: Path) -> dict[str, Any]:
         from tillmap.linear import fits
         from tillmap.rerank.examples import Options

@@ -95,20 +95,20 @@ def make_signals(
 
 
 def calibrate(
-    predictions: pd.DataFrame, signals: pd.DataFrame, rows: pd.DataFrame, levels: Levels
+    predictions: pd.DataFrame, signals: pd.DataFrame, rows: pd.DataFrame, levels: Levels, *, keep_own: bool = False
 ) -> tuple[pd.DataFrame, "Confidence"]:
     """Replace the arm's own confidences by calibrated ones; also return the model, for new rows.
 
     The model is fitted on the answered rows of the `calibration` subset. These rows themselves get cross-fitted
-    confidences (see `cross_fit`), so a threshold that is chosen on them holds for rows the model has not seen. If these
-    have no better log loss than the arm's own confidences, by over one standard error, the arm's own are kept: an arm
-    may have fitted them on many more rows.
+    confidences (see `cross_fit`), so a threshold that is chosen on them holds for rows the model has not seen.
 
     Args:
         predictions: a predictions table.
         signals: the result of `make_signals` for it.
         rows: a rows table with split, id, subset, the levels and, optionally, product.
         levels: the names of the levels.
+        keep_own: keep the arm's own confidences, which were fitted on more rows, unless the cross-fitted ones have a
+            better log loss by over one standard error.
 
     Raises InputError if no row of the `calibration` subset was answered.
     """
@@ -118,10 +118,11 @@ def calibrate(
     known = place["place"].to_numpy()
     right = np.asarray(right_labels(predictions.iloc[known], place, levels).all(axis=1), dtype=bool)
     out_of_fold = cross_fit(signals.iloc[known], right, place.get("product"))
-    own = Confidence.own(signals.iloc[known], right)
-    gain = _log_loss(own.of(signals.iloc[known]), right) - _log_loss(out_of_fold, right)
-    if gain.sum() <= np.sqrt(len(gain)) * gain.std():
-        return predictions.assign(confidence=own.of(signals)), own
+    if keep_own:
+        own = Confidence.own(signals.iloc[known], right)
+        gain = _log_loss(own.of(signals.iloc[known]), right) - _log_loss(out_of_fold, right)
+        if gain.sum() <= np.sqrt(len(gain)) * gain.std():
+            return predictions.assign(confidence=own.of(signals)), own
     model = Confidence.fit(signals.iloc[known], right)
     confidence = model.of(signals)
     confidence[known] = out_of_fold
