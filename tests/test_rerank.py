@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from itertools import pairwise
 
 import lightgbm
@@ -18,6 +19,8 @@ from tillmap.core.taxonomy import CONTEST, LabelPath, LabelTree, Levels
 from tillmap.core.text import without_vowels
 from tillmap.linear import fits
 from tillmap.linear.model import LinearModel, Recipe
+from tillmap.llm.interface.answer_formats import make_answer_format
+from tillmap.postprocessing.repair import Repairer
 from tillmap.rerank.candidates import prefix_range
 from tillmap.rerank.evidence import Evidence
 from tillmap.rerank.examples import Options, collect
@@ -266,6 +269,72 @@ def test_where_lines_say_all_the_linear_model_answers():
     assert found.trees is None
     assert [trial["tried"] for trial in found.trials if trial["kept"]] == ["no trees"]
     assert found.trials[0]["right"] == len(rows)
+
+
+# Brands that no training row has
+
+
+@pytest.fixture(scope="module")
+def new_brands():
+    """Rows of a shop where most brands are rare, and each line begins with its brand."""
+    rng = np.random.default_rng(2)
+    syllables = [first + second for first in "bdfgklmnprstvz" for second in ("a", "o", "in", "ux")]
+    brands = [
+        " ".join("".join(rng.choice(syllables, 3)) for _ in range(1 + (number % 5 == 0))) for number in range(300)
+    ]
+    kinds = ["bread", "butter", "cheese", "coffee", "soap", "rice"]
+    table = []
+    for number in range(600):
+        brand, kind = brands[rng.integers(len(brands))], kinds[number % len(kinds)]
+        table.append((number, f"{brand.upper()} {kind}", "", 1.0 + number % len(kinds), kind, brand.title()))
+    return pd.DataFrame(table, columns=["id", "description", "retailer", "price", "group", "brand"])
+
+
+@pytest.fixture(scope="module")
+def reading(new_brands):
+    """Evidence of some of these rows, the reranker that is trained on them, and the other rows."""
+    levels = Levels(("group", "brand"), "brand")
+    training, test = new_brands.head(450), new_brands.tail(150)
+    model = LinearModel.fit(training, LabelTree.from_rows(training, levels), QUICK, 1)
+    return Evidence.of(model, training), train(model, training, test, FEW, 1), test
+
+
+def test_brands_are_read_off_the_line_where_that_gains(reading):
+    evidence, reranker, test = reading
+    known = set(evidence.names.brands)
+    paths = evidence.model.tree.levels.paths(test)
+    answers = [each[0][0] for each in reranker.rank(evidence, test)]
+    new = [(path, answer) for path, answer in zip(paths, answers, strict=True) if path[-1] not in known]
+    assert reranker.read_brand and len(new) > 20
+    assert np.mean([path == answer for path, answer in new]) > 0.8
+    without = replace(reranker, read_brand=False).rank(evidence, test)
+    assert not any(path[-1] not in known for each in without for path, _ in each)
+
+
+def test_a_brand_that_is_read_has_its_own_repair_mark(reading):
+    evidence, reranker, test = reading
+    levels, tree = evidence.model.tree.levels, evidence.model.tree
+    repairer = Repairer(tree, make_answer_format("json", tree), unseen_brand=True)
+    ranked = reranker.rank(evidence, test)
+    repaired = [repairer.repair(json.dumps(levels.of(each[0][0]), ensure_ascii=False)) for each in ranked]
+    marks = {(found.repair, found.in_tree) for found in repaired if found.path[-1] not in evidence.names.brands}
+    assert marks == {("new_brand", False)}
+
+
+def test_a_line_that_names_a_known_brand_reads_none(reading):
+    evidence, _, _ = reading
+    brand = evidence.names.brands[0]
+    items = pd.DataFrame({"description": [f"{brand} soap", "", "x", "12 soap"], "retailer": "", "price": np.nan})
+    ((found, _),) = evidence.chunks(items, 200, read=True)
+    row = np.repeat(np.arange(len(items)), np.diff(found.starts))
+    paths = [
+        evidence.path(chain, number, items["description"][at])
+        for at, chain, number in zip(row, found.chain, found.brand, strict=True)
+    ]
+    read = {
+        (at, path[-1]) for at, path in zip(row.tolist(), paths, strict=True) if path[-1] not in evidence.names.brands
+    }
+    assert brand not in {name for _, name in read} and {at for at, _ in read} <= {0}
 
 
 # Other taxonomies
