@@ -14,6 +14,7 @@ from tillmap.llm.interface.prompting import GRADIENTGURUS_RAG, Recipe
 class RagSettings(LanguageModel):
     examples: Annotated[int, Field(ge=0, le=100)]
     definitions: Annotated[int, Field(ge=0, le=100)]
+    usual_price: bool
 
 
 class Rag(LocalModelArm):
