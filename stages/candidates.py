@@ -22,7 +22,7 @@ def main(params: Params) -> Metrics:
     arm = proposer(params.run.on)
     ranked = candidate_scores(completions_of(arm)) if arm else {}
     shown = PathRows(training, levels, LexicalRetriever.load(paths.INDEX))
-    table = candidate_paths(ranked, neighbours("hybrid"), asked, training=training, levels=levels, rows=shown)
+    table = candidate_paths(ranked, neighbours("lexical"), asked, training=training, levels=levels, rows=shown)
     with new_folder(paths.CANDIDATES) as folder:
         write_table(table, folder / f"{PATHS}.parquet")
     return {

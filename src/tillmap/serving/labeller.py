@@ -108,7 +108,7 @@ class NeighbourFinder:
 
     def candidates(self, rows: pd.DataFrame, ranked: Mapping[Key, RankedPaths]) -> pd.DataFrame:
         """The candidate paths of some rows, as the `candidates` stage lists them."""
-        near = self(rows, "hybrid")
+        near = self(rows, "lexical")
         return candidate_paths(ranked, near, rows, training=self.training, levels=self._levels, rows=self._path_rows)
 
     @cached_property
