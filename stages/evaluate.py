@@ -2,7 +2,7 @@
 
 from stages.answers import asked_by, confidences_of, free_scores, predictions_of, said_by, training_usage, usage_of
 from stages.context import neighbours
-from tillmap.arms import ARMS, asks_model
+from tillmap.arms import ARMS, asks_model, proposer
 from tillmap.cascade.report import score_routed
 from tillmap.cli.stages import Metrics, run_stage
 from tillmap.config import paths
@@ -17,7 +17,7 @@ from tillmap.evaluation.ledger import bill_arms, estimate_table
 from tillmap.evaluation.page import about_run, render
 from tillmap.evaluation.review import review_arms
 from tillmap.evaluation.rows_shown import choose_rows, rows_shown
-from tillmap.retrieval import RETRIEVERS
+from tillmap.retrieval import PATHS, RETRIEVERS
 from tillmap.retrieval.paths import paths_of_neighbours, paths_of_ranking
 from tillmap.splitting.subsets import draw_pilot
 
@@ -49,6 +49,7 @@ def main(params: Params) -> Metrics:
     )
     training_rows = rows[rows["subset"] == "train"]
     found = {name: paths_of_neighbours(neighbours(name), training_rows, levels) for name in RETRIEVERS}
+    found[PATHS] = neighbours(PATHS)
     found |= {arm: paths_of_ranking(ranked, levels, MOST) for arm, ranked in free.items()}
     recall = reports.recall_of(found, truth, levels, **draws)
     training = {arm: training_usage(arm, usage[arm]) for arm in arms}
@@ -62,7 +63,10 @@ def main(params: Params) -> Metrics:
         write_text(estimate + "\n", folder / paths.ESTIMATE.name)
     scores = report.as_json() | {"recall": reports.by_retriever(recall)}
     if params.run.cascade:
-        scores["cascade"] = score_routed(report.marks, read_table(paths.CASCADE / "routes.parquet"), **draws)
+        free_arm = proposer(arms)
+        assert free_arm is not None  # the cascade's stage has checked it
+        routes = read_table(paths.CASCADE / "routes.parquet")
+        scores["cascade"] = score_routed(report.marks, routes, free_arm, **draws)
     write_json({"scores": scores}, paths.METRICS / "scores.json")
     write_json({"costs": costs}, paths.METRICS / "costs.json")
     scored = "test" if truth["split"].eq("test").any() else "holdout"

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tillmap.arms import schema
-from tillmap.cascade.roles import FREE_ARM
+from tillmap.arms import proposer, schema
 from tillmap.config import paths
 from tillmap.config.params import read_params
+from tillmap.core.errors import InputError
 from tillmap.core.files import write_jsonl, write_table, write_text
 from tillmap.core.taxonomy import Levels
 
@@ -23,7 +23,10 @@ def review(  # noqa: PLR0917 - the options of a command line
         Path | None,
         typer.Argument(metavar="[FILE]", help="What `tillmap predict` wrote. [default: the pipeline's test rows]"),
     ] = None,
-    arm: Annotated[str, typer.Option(help="Without FILE: the arm whose answers are reviewed.")] = FREE_ARM,
+    arm: Annotated[
+        str | None,
+        typer.Option(help="Without FILE: the arm whose answers are reviewed. [default: the best free arm that is on]"),
+    ] = None,
     rows: Annotated[
         Path | None,
         typer.Option(metavar="INPUT", help="The file that was labelled, if FILE does not have the lines themselves."),
@@ -72,6 +75,9 @@ def review(  # noqa: PLR0917 - the options of a command line
         typer.echo(f"{count:,} corrections: {export}")
         return
     if labelled is None:
+        arm = arm or proposer(read_params(paths.PARAMS, schema(), ["run"]).run.on)
+        if arm is None:
+            raise InputError("every free arm is off in params.yaml; name the arm to review, such as `--arm vote`")
         queue = from_pipeline(arm, tree.levels)
     else:
         data = read_params(paths.PARAMS, schema(), ["data"]).data

@@ -13,6 +13,7 @@ Name = Annotated[str, Field(min_length=1)]
 Price = Annotated[float, Field(ge=0)]
 Policy = Literal["stratified", "per_path", "by_retailer", "all"]
 RetrieverName = Literal["lexical", "dense", "hybrid"]
+Evidence = Literal["paths", "lexical", "dense", "hybrid"]  # of a prompt: label paths to choose from, or similar rows
 
 
 CASCADE, VOTE = "cascade", "vote"
@@ -155,7 +156,8 @@ class Questions(Section):
     """The params that all arms with a language model share."""
 
     recipe: Literal["ours", "gradientgurus"]
-    retriever: RetrieverName
+    retriever: Evidence
+    candidates: Annotated[int, Field(ge=1, le=20)]
     show_retailer: bool
     show_price: bool
     show_numbers: bool
@@ -248,7 +250,7 @@ class Cascade(Section):
     asks: Literal["unsure", "disagreement"]
     target_accuracy: Annotated[float, Field(gt=0, lt=1)] | None
     budget_usd: Price | None
-    candidates: Annotated[int, Field(ge=1, le=100)]
+    candidates: Annotated[int, Field(ge=1, le=20)]
     show_candidates: Literal["untuned", "always", "never"]
     constrain: Literal["off", "candidates"]
     held_out_rows: Count

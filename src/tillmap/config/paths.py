@@ -10,6 +10,7 @@ ROWS = SPLIT / "rows.parquet"
 TREE = SPLIT / "tree.parquet"
 INDEX = Path("data/index")
 NEIGHBOURS = Path("data/neighbours")
+CANDIDATES = Path("data/candidates")
 LOOKUP = Path("data/lookup")  # the answers of a paid provider of descriptions; kept by every run
 ABOUT = Path("data/about.parquet")  # the descriptions that prompts show
 PROMPTS = Path("data/prompts")
