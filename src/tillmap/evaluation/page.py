@@ -13,6 +13,7 @@ import pandas as pd
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
+from tillmap.config.blocks import Section
 from tillmap.core.taxonomy import Levels
 from tillmap.evaluation.charts import Drawing
 from tillmap.evaluation.report import TARGETS, Report
@@ -84,7 +85,7 @@ def render(
         report: the scores.
         levels: the names of the levels.
         run: the result of `about_run`.
-        params: blocks of params.yaml.
+        params: blocks of params.yaml, by name.
         drawings: the charts by name, as `report.draw` returns them.
         recall: the result of `report.recall_of`.
         costs: the result of `ledger.bill_arms`.
@@ -134,10 +135,12 @@ def _confusions(report: Report, arm: str, levels: Levels) -> list[dict[str, Any]
 
 
 def _flat(params: Mapping[str, Any], above: str = "") -> dict[str, str]:
-    """Nested params by their dotted names."""
+    """Nested params by their dotted names. A block may have only some of its fields."""
     found: dict[str, str] = {}
     for name, value in params.items():
-        if isinstance(value, Mapping):
+        if isinstance(value, Section):
+            found |= _flat(vars(value), f"{above}{name}.")
+        elif isinstance(value, Mapping):
             found |= _flat(value, f"{above}{name}.")
         else:
             found[f"{above}{name}"] = "null" if value is None else str(value)
