@@ -72,7 +72,7 @@ def main(params: Params) -> Metrics:
         page = render(
             report,
             levels,
-            run=about_run(params.data.source, rows, what, devices_of(usage, training)),
+            run=about_run(params.data.source, rows, truth, what, devices_of(usage, training)),
             params=vars(params),
             drawings=drawings,
             recall=reports.of_whole_paths(recall),
