@@ -199,7 +199,7 @@ def test_of_ten_thousand_rows_one_is_sent(tmp_path):
 
 
 def test_every_answer_has_a_strict_policy_and_no_cookie(client):
-    for call in ("/", "/review.js", "/review.css", "/icon.svg", "/start", "/find?q=tea", "/nothing"):
+    for call in ("/", "/review.js", "/review.css", "/colours.css", "/icon.svg", "/start", "/find?q=tea", "/nothing"):
         answer = client.get(f"/{TOKEN}{call}")
         assert answer.status_code == (404 if call == "/nothing" else 200), call
         policy = answer.headers["content-security-policy"]
@@ -212,7 +212,7 @@ def test_every_answer_has_a_strict_policy_and_no_cookie(client):
 
 
 def test_the_page_names_no_other_site(client):
-    for call in ("/", "/review.js", "/review.css"):
+    for call in ("/", "/review.js", "/review.css", "/colours.css"):
         text = client.get(f"/{TOKEN}{call}").text
         assert "http://" not in text and "https://" not in text and "//cdn" not in text
         assert "innerHTML" not in text and "style=" not in text and "onclick" not in text

@@ -79,6 +79,7 @@ class Data(Section):
     decimal: Literal[".", ","] | None
     columns: Columns
     on_bad_row: Literal["stop", "quarantine"]
+    corrections: Name
 
 
 class Taxonomy(Section):

@@ -20,6 +20,7 @@ USAGE = Path("data/usage")  # seconds, tokens and device of training and answeri
 PREDICTIONS = Path("data/predictions")
 CASCADE = Path("data/cascade")
 REVIEW = Path("data/review")
+DECISIONS = Path("data/decisions.jsonl")  # the log of `tillmap review`: people's work, of this machine alone
 MODELS = Path("models")
 BASE = MODELS / "base"
 LINEAR = MODELS / "linear"
