@@ -16,7 +16,19 @@ from tillmap.core.files import OFF, new_folder, read_table, write_json, write_js
 from tillmap.core.taxonomy import LabelTree
 from tillmap.splitting.subsets import draw_pilot
 
-PARAMS = ("seed", "run", "cascade", "nearest", "linear", "rag", "llama", "openai", "engine", "provider")
+PARAMS = (
+    "seed",
+    "run",
+    "cascade",
+    "nearest",
+    "linear",
+    "rag",
+    "llama",
+    "openai",
+    "engine",
+    "provider",
+    "evaluate.promise",
+)
 
 
 def main(params: Params) -> Metrics:
@@ -53,6 +65,7 @@ def read_inputs(params: Params) -> CascadeInputs:
         scores=free_scores(params),
         trees=(training, AnswerRules.load(paths.RULES / FREE_ARM).paths or training),
         voting=params.neighbours_vote,
+        probability=params.evaluate.promise,
         pilot=draw_pilot(rows, params.run.pilot_rows, params.seed),
     )
 
