@@ -17,7 +17,7 @@ from tillmap.core.files import OFF, new_folder, read_table, write_json, write_js
 from tillmap.core.taxonomy import LabelTree
 from tillmap.splitting.subsets import draw_pilot
 
-PARAMS = ("seed", "run", "cascade", "rag", "llama", "openai", "engine", "provider")
+PARAMS = ("seed", "run", "cascade", "rag", "llama", "openai", "engine", "provider", "evaluate.promise")
 
 
 def main(params: Params) -> Metrics:
@@ -56,6 +56,7 @@ def read_inputs(params: Params) -> CascadeInputs:
         predictions=read_table(paths.PREDICTIONS / f"{free}.parquet"),
         scores=free_scores(params),
         trees=(training, AnswerRules.load(paths.RULES / free).paths or training),
+        probability=params.evaluate.promise,
         pilot=draw_pilot(rows, params.run.pilot_rows, params.seed),
     )
 

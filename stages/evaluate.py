@@ -1,5 +1,7 @@
 """Compares the arms: scores with intervals, rows to review, costs, charts, a table and a page with all of them."""
 
+from typing import Any
+
 import pandas as pd
 
 from stages.answers import asked_by, confidences_of, free_scores, predictions_of, said_by, training_usage, usage_of
@@ -39,16 +41,18 @@ def main(params: Params) -> Metrics:
     piloted = any(asks_model(arm, [voter for voter in params.vote.arms if voter in arms]) for arm in arms)
     pilot = draw_pilot(rows, params.run.pilot_rows, params.seed) if piloted else None
     truth = reports.choose_truth(rows, predictions, pilot, levels)
-    draws = {"resamples": params.evaluate.resamples, "seed": params.seed}
+    draws: dict[str, Any] = {"resamples": params.evaluate.resamples, "seed": params.seed}
 
     free = free_scores(params)
     with new_folder(paths.REVIEW) as folder:
         held_back = review_arms(
-            predictions, free, rows, levels, min_confidence=params.review.min_confidence, folder=folder
-        )
+            predictions, free, rows, levels,
+            target=params.review.target_accuracy, probability=params.evaluate.promise, folder=folder,
+        )  # fmt: skip
     report = reports.make_report(
-        predictions, rows, truth, levels, held_back=held_back, confidences=confidences_of(arms), usage=usage, **draws
-    )
+        predictions, rows, truth, levels, held_back=held_back, confidences=confidences_of(arms), usage=usage,
+        probability=params.evaluate.promise, **draws,
+    )  # fmt: skip
     training_rows = rows[rows["subset"] == "train"]
     found = {name: paths_of_neighbours(neighbours(name), training_rows, levels) for name in RETRIEVERS}
     found[PATHS] = neighbours(PATHS)

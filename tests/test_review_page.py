@@ -351,7 +351,7 @@ def trained(tmp_path_factory):
         predictions = {arm: predictions_of(arm) for arm in ("linear", "nearest")}
         scores = {arm: candidate_scores(completions_of(arm)) for arm in predictions}
         paths.REVIEW.mkdir(parents=True)
-        review_arms(predictions, scores, rows, tree.levels, min_confidence=0.97, folder=paths.REVIEW)
+        review_arms(predictions, scores, rows, tree.levels, target=0.97, probability=0.9, folder=paths.REVIEW)
     return folder, rows
 
 

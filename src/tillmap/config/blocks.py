@@ -264,7 +264,7 @@ class Vote(Section):
 
 
 class Review(Section):
-    min_confidence: Annotated[float, Field(ge=0, le=1)] | None
+    target_accuracy: Annotated[float, Field(gt=0, lt=1)] | None
 
 
 class Costs(Section):
@@ -292,3 +292,4 @@ class Postprocess(Section):
 
 class Evaluate(Section):
     resamples: Annotated[int, Field(ge=100)]
+    promise: Annotated[float, Field(gt=0, lt=1)]
