@@ -14,8 +14,7 @@ PARAMS = ("data", "taxonomy")
 
 
 def main(params: Params) -> Metrics:
-    place = Path(params.data.source)
-    unchanged = watch(*(place.iterdir() if place.is_dir() else (place,)))
+    unchanged = watch(Path(params.data.source))
     source = read_source(params.data, params.taxonomy)
     unchanged()
     rows, levels = source.rows, source.levels
