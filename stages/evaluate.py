@@ -1,5 +1,6 @@
 """Compares the arms: scores with intervals, rows to review, costs, charts, a table and a page with all of them."""
 
+import logging
 from typing import Any
 
 import pandas as pd
@@ -14,6 +15,7 @@ from tillmap.config.blocks import CASCADE
 from tillmap.config.params import Params
 from tillmap.core.errors import ParamsError
 from tillmap.core.files import new_folder, read_table, write_json, write_text
+from tillmap.core.stored import read_rows
 from tillmap.core.taxonomy import LabelTree, Levels
 from tillmap.evaluation import report as reports
 from tillmap.evaluation.comparison import comparison_table
@@ -28,11 +30,12 @@ from tillmap.splitting.subsets import draw_pilot
 # Those of the arms and of the data are only shown.
 SHOWN = ("seed", "data.source", "nearest", "linear", "rerank", "rag", "llama", "openai")
 PARAMS = (*SHOWN, "run", "review", "evaluate", "provider.prices", "costs", "vote.arms")
+logger = logging.getLogger("tillmap")
 MOST = 20  # of an arm's candidates, whose recall is reported
 
 
 def main(params: Params) -> Metrics:
-    rows, arms = read_table(paths.ROWS), params.run.on
+    rows, arms = read_rows(paths.ROWS), params.run.on
     if not arms:
         raise ParamsError(f"{paths.PARAMS}: every arm is off; switch one on, for example with `-S run.nearest=true`")
     levels = LabelTree.from_table(read_table(paths.TREE)).levels
@@ -49,6 +52,12 @@ def main(params: Params) -> Metrics:
             predictions, free, rows, levels,
             target=params.review.target_accuracy, probability=params.evaluate.promise, folder=folder,
         )  # fmt: skip
+    training = {arm: training_usage(arm, usage[arm]) for arm in arms}
+    costs = bill_arms(usage, training, params.provider.prices, params.costs, int((rows["subset"] == "test").sum()))
+    estimate = estimate_table(costs, usage)
+    write_json({"costs": costs}, paths.METRICS / "costs.json")
+    if truth.empty:
+        return _without_scores(estimate)
     report = reports.make_report(
         predictions, rows, truth, levels, held_back=held_back, confidences=confidences_of(arms), usage=usage,
         probability=params.evaluate.promise, **draws,
@@ -58,14 +67,12 @@ def main(params: Params) -> Metrics:
     found[PATHS] = neighbours(PATHS)
     found |= {arm: paths_of_ranking(ranked, levels, MOST) for arm, ranked in free.items()}
     recall = reports.recall_of(found, truth, levels, **draws)
-    training = {arm: training_usage(arm, usage[arm]) for arm in arms}
-    costs = bill_arms(usage, training, params.provider.prices, params.costs, int((rows["subset"] == "test").sum()))
 
     with new_folder(paths.PLOTS) as folder:
         losses = {arm: done["losses"] for arm, done in training.items() if done and "losses" in done}
         drawings = reports.draw(report, recall, losses, levels, folder)
         write_text(comparison_table(report.scores) + "\n", folder / paths.TABLE.name)
-        write_text(estimate_table(costs, usage) + "\n", folder / paths.ESTIMATE.name)
+        write_text(estimate + "\n", folder / paths.ESTIMATE.name)
     scores = report.as_json() | {"recall": reports.by_retriever(recall)}
     if params.run.cascade:
         free_arm = proposer(arms)
@@ -73,7 +80,6 @@ def main(params: Params) -> Metrics:
         routes = read_table(paths.CASCADE / "routes.parquet")
         scores["cascade"] = score_routed(report.marks, routes, free_arm, **draws)
     write_json({"scores": scores}, paths.METRICS / "scores.json")
-    write_json({"costs": costs}, paths.METRICS / "costs.json")
     scored = "test" if truth["split"].eq("test").any() else "holdout"
     what = f"{len(truth):,} {scored} rows" + (", drawn at random (run.pilot_rows)" if pilot is not None else "")
     with new_folder(paths.REPORT) as folder:
@@ -113,6 +119,19 @@ def rows_to_show(
         neighbours=neighbours("lexical"),
         training=rows[rows["subset"] == "train"],
     )
+
+
+def _without_scores(estimate: str) -> Metrics:
+    """Write what there is if no row has a label to score against: a catalogue of few rows without test labels."""
+    said = "No scores: the test rows have no labels, and no labelled row was held out. Give more rows, or test labels."
+    logger.warning(said)
+    with new_folder(paths.PLOTS) as folder:
+        write_text(said + "\n", folder / paths.TABLE.name)
+        write_text(estimate + "\n", folder / paths.ESTIMATE.name)
+    write_json({"scores": {}}, paths.METRICS / "scores.json")
+    with new_folder(paths.REPORT) as folder:
+        write_text(f"<!doctype html><meta charset=utf-8><title>tillmap</title><p>{said}\n", folder / "index.html")
+    return {"arms": {}, "scored": "none", "rows": 0}
 
 
 if __name__ == "__main__":

@@ -75,7 +75,7 @@ class Data(Section):
     train: Name | None
     test: Name | None
     encoding: Name
-    delimiter: Literal[",", ";", "\t", "|"] | None
+    delimiter: Annotated[str, Field(pattern=r'^(?:\t|[^\w\s"])$')] | None
     decimal: Literal[".", ","] | None
     columns: Columns
     on_bad_row: Literal["stop", "quarantine"]
