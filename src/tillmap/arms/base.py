@@ -32,6 +32,7 @@ class Arm(ABC):
             and a pilot (`run.pilot_rows`) does not limit them.
         paid: whether a provider charges for its answers.
         tuned: whether its model is tuned on labelled rows (`training_examples`).
+        curve: whether its training writes the loss of each step to `Context.curve`.
         reads: what it needs to label new rows.
         training_params: the params that `train` reads, beside the seed.
     """
@@ -41,6 +42,7 @@ class Arm(ABC):
     free: ClassVar[bool] = True
     paid: ClassVar[bool] = False
     tuned: ClassVar[bool] = False
+    curve: ClassVar[bool] = False
     reads: ClassVar[tuple[Need, ...]]
     training_params: ClassVar[tuple[str, ...]] = ()
 
