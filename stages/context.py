@@ -28,6 +28,7 @@ def context_of(params: Params, arm: str) -> Context:
         neighbours=lambda _, retriever: neighbours(retriever),
         engine=getattr(params, "engine", None),  # None if the stage does not declare it
         provider=getattr(params, "provider", None),
+        curve=paths.CURVES / f"{arm}.csv",
         about_file=paths.ABOUT,
         prompts=None if ARMS[arm].free else paths.PROMPTS / arm,
     )

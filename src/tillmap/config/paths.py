@@ -16,6 +16,7 @@ ABOUT = Path("data/about.parquet")  # the descriptions that prompts show
 PROMPTS = Path("data/prompts")
 COMPLETIONS = Path("data/completions")
 RULES = Path("data/answer_rules")  # how to read the completions, see `AnswerRules`
+CURVES = Path("data/curves")  # the loss of each step, written while training runs
 USAGE = Path("data/usage")  # seconds, tokens and device of training and answering, for the bill
 PREDICTIONS = Path("data/predictions")
 CASCADE = Path("data/cascade")
