@@ -89,14 +89,11 @@ def test_vllm_answers_a_gguf_base_as_it_answers_the_checkpoint(rounded, fetch, t
 
 def test_the_rows_of_smollm2_are_split_as_its_own_tokenizer_does():
     """SmolLM2's tokenizer.json splits digits, and takes the special tokens as one; ids as published with the model."""
-    from transformers import PreTrainedTokenizerFast
-
     from tillmap.llm.checkpoints import _smollm2_file
     from tillmap.llm.gguf import gguf_tokenizer
 
     tokenizer = gguf_tokenizer(_smollm2_file())
-    assert isinstance(tokenizer, PreTrainedTokenizerFast)
-    assert tokenizer.tokenize("milk 250 g") == ["m", "ilk", "Ġ", "2", "5", "0", "Ġg"]
+    assert tokenizer.tokenize("a 250 g") == ["a", "Ġ", "2", "5", "0", "Ġg"]
     assert tokenizer.encode("<|im_start|>user\n")[0] == 1
     assert (tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token) == (
         "<|im_start|>",

@@ -64,7 +64,8 @@ def convert_gguf(file: Path, folder: Path) -> None:
         kind = _field(reader, "general.architecture")
         try:
             config = AutoConfig.from_pretrained(file.parent, gguf_file=file.name)
-            config.head_dim = _field(reader, f"{kind}.attention.key_length") or config.head_dim
+            if width := _field(reader, f"{kind}.attention.key_length"):
+                config.head_dim = width
             model, found = AutoModelForCausalLM.from_pretrained(
                 file.parent, config=config, gguf_file=file.name, quantization_config=GgufConfig(dequantize=True),
                 dtype=torch.float32, output_loading_info=True,
@@ -159,7 +160,7 @@ def _read(file: Path) -> Any:
     except (ValueError, IndexError, KeyError, OverflowError, MemoryError) as error:
         raise ModelError(f"{file}: not a GGUF file, or a damaged one ({first_line(error)}); fetch it again") from None
     for name in ("general.architecture", "tokenizer.ggml.tokens", "tokenizer.ggml.eos_token_id"):
-        if _field(reader, name) is None:
+        if reader.get_field(name) is None:
             raise ModelError(f"{file} lacks {name}; expected a model for text, with its tokenizer")
     return reader
 
