@@ -11,6 +11,7 @@ import pandas as pd
 from tillmap.config.blocks import Engine, Provider
 from tillmap.core.completions import Question
 from tillmap.core.files import read_json, read_jsonl, read_table
+from tillmap.core.stored import read_rows
 from tillmap.core.taxonomy import KEY, LabelTree, Levels
 
 T = TypeVar("T")
@@ -62,7 +63,7 @@ class Context:
     @cached_property
     def rows(self) -> pd.DataFrame:
         """All rows of the split: split, id, subset, description, retailer, price, the levels and product."""
-        return read_table(self.rows_file)
+        return read_rows(self.rows_file)
 
     @property
     def asked(self) -> pd.DataFrame:
