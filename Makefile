@@ -126,4 +126,4 @@ prune: setup
 
 # Deletes everything that the pipeline wrote. The cache, the environment and what people decided are kept.
 clean:
-	rm -rf models plots report $(filter-out data/corrections%,$(wildcard data/*))
+	rm -rf models plots report $(filter-out data/corrections% data/decisions%,$(wildcard data/*))

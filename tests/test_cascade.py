@@ -142,7 +142,7 @@ class Shop:
             "run": off | {"cascade": True, "pilot_rows": pilot_rows},
             "openai": {"mode": "retrieved", "engine": "openai_server", "examples": 1},
             "provider": {"base_url": base_url},
-            "cascade": {"llm": "openai", "held_out_rows": 100} | changes,
+            "cascade": {"llm": "openai", "held_out_rows": 100, "target_accuracy": 0.8} | changes,
         })  # fmt: skip
         self._write_rows()
         self.write(folder / "models/openai/job.json", {"mode": "retrieved", "model": MODEL, "usd": 0.0})
@@ -409,3 +409,12 @@ def test_what_cannot_be_is_refused(tmp_path, run, settings, says):
     shop.set_params({"run": run})
     with pytest.raises(ParamsError, match=says):
         shop.run()
+
+
+def test_where_no_threshold_can_be_promised_every_row_may_be_routed_and_it_says_so(service, tmp_path, caplog):
+    shop = Shop(tmp_path / "shop", service.base_url, target_accuracy=0.99)
+    of_accuracy(service, shop, 0.9)
+    found = shop.run()
+    assert found["threshold"] is None and found["coverage"] == 0 and found["to_ask"] == TEST_ROWS
+    assert found["why"].startswith("no confidence keeps an accuracy of 0.99 with a probability of 0.9 on its 300 ")
+    assert f"every row may be routed, because for linear {found['why']}" in caplog.text

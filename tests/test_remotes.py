@@ -254,7 +254,7 @@ def accuracies(project):
 
 def test_a_fresh_clone_is_rescored_to_the_same_table(project, remote, tmp_path):
     copy = clone_of(project, remote, tmp_path / "clone")
-    output = rescore(copy, "review.min_confidence=0.7")
+    output = rescore(copy, "review.target_accuracy=0.7")
     assert stages_run(output) == ["evaluate"]
     assert accuracies(copy) == accuracies(project)
     assert (copy.folder / "plots/table.txt").read_text() == (project.folder / "plots/table.txt").read_text()

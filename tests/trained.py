@@ -45,6 +45,8 @@ def _original():
     set_params(Path(folder.name), {"run": off, "demo": demo, "linear": {"epochs": 2}, "rerank": QUICK_RERANK})
     with chdir(folder.name):
         params = read_params(paths.PARAMS, schema())
+        Path("data").mkdir()
+        Path(params.data.corrections).touch()
         for stage in (catalogue, ingest, stratify):
             stage.main(params)
         index_rows(read_table(paths.ROWS), params.retrieval)

@@ -34,6 +34,7 @@ class Arm(ABC):
         proposes: of the free arms that are on, the one with the highest number says which paths language models choose
             from, and answers the rows that a cascade does not route; one with 0 never does.
         tuned: whether its model is tuned on labelled rows (`training_examples`).
+        curve: whether its training writes the loss of each step to `Context.curve`.
         reads: what it needs to label new rows.
         training_params: the params that `train` reads, beside the seed.
     """
@@ -44,6 +45,7 @@ class Arm(ABC):
     paid: ClassVar[bool] = False
     proposes: ClassVar[int] = 0
     tuned: ClassVar[bool] = False
+    curve: ClassVar[bool] = False
     reads: ClassVar[tuple[Need, ...]]
     training_params: ClassVar[tuple[str, ...]] = ()
 

@@ -18,7 +18,7 @@ from tillmap.config.blocks import Cascade
 from tillmap.core.completions import Question
 from tillmap.core.errors import ParamsError
 from tillmap.core.taxonomy import KEY, Key, LabelTree, Levels, right_labels
-from tillmap.evaluation.calibration_curves import threshold_for_use
+from tillmap.evaluation.promises import Threshold, promise
 from tillmap.llm.interface.inference import plan_generation
 from tillmap.postprocessing.calibration import CandidateScores
 from tillmap.providers.costs import require_budget
@@ -38,6 +38,7 @@ class CascadeInputs:
         scores: the candidate scores of each free arm that is on.
         trees: the paths that held-out rows may be answered with (those of the training subset), and the paths for new
             rows. The second may include paths of held-out rows, which would give a held-out row its own answer.
+        probability: that the target accuracy is kept.
         pilot: the test rows that may be asked (split, id); None for all.
     """
 
@@ -45,6 +46,7 @@ class CascadeInputs:
     predictions: pd.DataFrame
     scores: Mapping[str, CandidateScores]
     trees: tuple[LabelTree, LabelTree]
+    probability: float
     pilot: pd.DataFrame | None
 
     @property
@@ -96,7 +98,10 @@ def make_plan(settings: Cascade, context: Context, inputs: CascadeInputs, budget
     Raises ResourceError if a paid model may cost more than `budget_usd`.
     """
     predictions = _free_predictions(settings, context.rows, inputs)
-    threshold = _choose_threshold(settings, predictions, inputs.free)
+    promised, target = None, settings.target_accuracy
+    if target is not None:
+        promised = _promise(target, predictions, inputs, int((context.rows["subset"] == "test").sum()))
+    threshold = promised.value if promised else float("inf")
     writer = QuestionWriter(settings, context, inputs)
     if settings.budget_usd is not None:
         # The accuracy target sets an upper limit for the threshold; the budget may lower it.
@@ -124,6 +129,7 @@ def make_plan(settings: Cascade, context: Context, inputs: CascadeInputs, budget
     report = {
         "free": inputs.free,
         "threshold": round(threshold, 6) if np.isfinite(threshold) else None,
+        **({"why": promised.why} if promised and promised.why else {}),
         "coverage": round(len(kept) / len(test), 6),
         "expected_accuracy": round(float(kept["expected"].mean()), 6) if len(kept) else None,
         "to_try": len(chosen[TRIAL]),
@@ -157,23 +163,18 @@ def _free_predictions(settings: Cascade, rows: pd.DataFrame, inputs: CascadeInpu
     return table
 
 
-def _choose_threshold(settings: Cascade, predictions: pd.DataFrame, free: str) -> float:
+def _promise(target: float, predictions: pd.DataFrame, inputs: CascadeInputs, new_rows: int) -> Threshold:
     """The confidence below which rows are routed, so that the others reach the target accuracy.
 
-    Infinite, which allows every row to be routed, if there is no target or if no threshold reaches it.
+    Infinite, which allows every row to be routed, if none can be promised.
     """
-    if settings.target_accuracy is None:
-        return float("inf")
     held_out = predictions[predictions["subset"] == "calibration"]
-    threshold = threshold_for_use(
-        held_out["expected"], held_out["right"], settings.target_accuracy, order=held_out["confidence"]
-    )
-    if np.isinf(threshold):
-        logger.warning(
-            "%s does not reach cascade.target_accuracy %s at any threshold: every row may be routed",
-            free,
-            settings.target_accuracy,
-        )
+    threshold = promise(
+        held_out["expected"], held_out["right"], target, inputs.probability,
+        new_rows=new_rows, order=held_out["confidence"], product=held_out.get("product"),
+    )  # fmt: skip
+    if threshold.why:
+        logger.warning("cascade: every row may be routed, because for %s %s", inputs.free, threshold.why)
     return threshold
 
 

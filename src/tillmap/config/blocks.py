@@ -75,10 +75,11 @@ class Data(Section):
     train: Name | None
     test: Name | None
     encoding: Name
-    delimiter: Literal[",", ";", "\t", "|"] | None
+    delimiter: Annotated[str, Field(pattern=r'^(?:\t|[^\w\s"])$')] | None
     decimal: Literal[".", ","] | None
     columns: Columns
     on_bad_row: Literal["stop", "quarantine"]
+    corrections: Name
 
 
 class Taxonomy(Section):
@@ -263,7 +264,7 @@ class Vote(Section):
 
 
 class Review(Section):
-    min_confidence: Annotated[float, Field(ge=0, le=1)] | None
+    target_accuracy: Annotated[float, Field(gt=0, lt=1)] | None
 
 
 class Costs(Section):
@@ -291,3 +292,4 @@ class Postprocess(Section):
 
 class Evaluate(Section):
     resamples: Annotated[int, Field(ge=100)]
+    promise: Annotated[float, Field(gt=0, lt=1)]

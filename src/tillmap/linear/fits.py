@@ -105,8 +105,8 @@ def rows_of(folder: Path, fit: str, rows: pd.DataFrame, tree: LabelTree) -> pd.D
 
 
 def _others(rows: pd.DataFrame, tree: LabelTree) -> pd.DataFrame:
-    """The labelled rows with known paths outside the calibration subset."""
-    others = _labelled(rows[rows["subset"] != "calibration"], tree.levels)
+    """The labelled rows with known paths outside the calibration subset, and of other products than that."""
+    others = _labelled(rows[~rows["subset"].isin(("calibration", "refit"))], tree.levels)
     return others[[path in tree for path in tree.levels.paths(others)]]
 
 

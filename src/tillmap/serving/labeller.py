@@ -16,7 +16,8 @@ from tillmap.arms.rules import AnswerRules
 from tillmap.config import paths
 from tillmap.config.params import Params
 from tillmap.core.errors import InputError
-from tillmap.core.files import OFF, of_this_version, read_json, read_table
+from tillmap.core.files import OFF, read_as, read_json, read_table
+from tillmap.core.stored import read_rows
 from tillmap.core.taxonomy import KEY, Key, LabelTree, Levels, RankedPaths
 from tillmap.postprocessing.calibration import CandidateScores, Confidence, candidate_scores, make_signals
 from tillmap.postprocessing.predictions import ALONE, TOGETHER, make_repairer, predict
@@ -97,7 +98,7 @@ class NeighbourFinder:
     @cached_property
     def labelled(self) -> pd.DataFrame:
         """The rows of the training subset, with the ids of the user's files (`given_id`) if they are others."""
-        rows = read_table(paths.ROWS)
+        rows = read_rows(paths.ROWS)
         return rows[rows["subset"] == "train"]
 
     def votes(self, rows: pd.DataFrame) -> Mapping[Key, RankedPaths]:
@@ -118,7 +119,7 @@ class NeighbourFinder:
     @cached_property
     def training(self) -> pd.DataFrame:
         """The rows of the training subset."""
-        rows = read_table(paths.ROWS, [*_TRAINING_COLUMNS, *self._levels])
+        rows = read_rows(paths.ROWS, [*_TRAINING_COLUMNS, *self._levels])
         return rows[rows["subset"] == "train"]
 
     @cached_property
@@ -180,8 +181,7 @@ class Labeller:
         """The retailers and words of the training rows; None if their file is missing."""
         if not paths.SEEN.is_file():
             return None
-        with of_this_version(paths.SEEN):
-            return Seen.from_json(read_json(paths.SEEN))
+        return read_as(Seen, paths.SEEN, read_json(paths.SEEN))
 
     @cached_property
     def tree(self) -> LabelTree:

@@ -260,11 +260,11 @@ class ShortFormat(AnswerFormat):
         return tuple(unescape(label) for label in text.split(" | "))
 
 
-_FORMATS = {kind.name: kind for kind in (JsonFormat, JoinedFormat, ShortFormat)}
+ANSWER_FORMATS = {kind.name: kind for kind in (JsonFormat, JoinedFormat, ShortFormat)}
 
 
 def make_answer_format(name: str, tree: LabelTree) -> AnswerFormat:
     """The answer format of that name. Raises ParamsError if it is not `json`, `joined` or `short`."""
-    if name not in _FORMATS:
-        raise ParamsError(f"answer_format is {name!r}; expected one of {', '.join(_FORMATS)}")
-    return _FORMATS[name](tree)
+    if name not in ANSWER_FORMATS:
+        raise ParamsError(f"answer_format is {name!r}; expected one of {', '.join(ANSWER_FORMATS)}")
+    return ANSWER_FORMATS[name](tree)
