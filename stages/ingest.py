@@ -19,8 +19,8 @@ PARAMS = ("data", "taxonomy")
 
 
 def main(params: Params) -> Metrics:
-    place, corrected = Path(params.data.source), Path(params.data.corrections)
-    unchanged = watch(*(place.iterdir() if place.is_dir() else (place,)), *correction_files(corrected))
+    corrected = Path(params.data.corrections)
+    unchanged = watch(Path(params.data.source), *correction_files(corrected))
     found, faults = read_source(params.data, params.taxonomy), Quarantine(params.data.on_bad_row)
     corrections = read_corrections(corrected, params.data.columns, found.labels, faults)
     overlaid = overlay(found, corrections, faults)

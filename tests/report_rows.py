@@ -75,7 +75,9 @@ def make_page(folder):
     truth = rows[rows["subset"] == "test"]
     draws = {"resamples": 50, "seed": 1}
     usage = {arm: {"rows": 60, "rows_per_second": 2.0} for arm in predictions}
-    report = make_report(predictions, rows, truth, LEVELS, held_back={}, confidences={}, usage=usage, **draws)
+    report = make_report(
+        predictions, rows, truth, LEVELS, held_back={}, confidences={}, usage=usage, probability=0.9, **draws
+    )
     near = predictions["free"][["split", "id"]].assign(rank=0, neighbour=1, score=0.5)
     training = rows[rows["subset"] == "train"]
     recall = recall_of({"lexical": paths_of_neighbours(near, training, LEVELS)}, truth, LEVELS, **draws)

@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import socket
-import sys
 import urllib.error
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -13,8 +12,8 @@ from time import monotonic, sleep
 import pandas as pd
 import pytest
 
+from command import run_command
 from review_rows import COFFEE, GREEN, LEVELS, TEA, TREE, ask, serving, write_project
-from tillmap import cli
 from tillmap.core.files import read_jsonl
 from tillmap.review.decisions import open_log, read_decisions
 from tillmap.review.page import Page
@@ -36,12 +35,8 @@ def tillmap(folder, monkeypatch, capsys):
     monkeypatch.chdir(folder)
 
     def call(*words):
-        monkeypatch.setattr(sys, "argv", ["tillmap", "review", *map(str, words)])
-        with pytest.raises(SystemExit) as ended:
-            cli.run()
-        said = capsys.readouterr()
-        code, error = (1, ended.value.code) if isinstance(ended.value.code, str) else (ended.value.code, "")
-        return code, said.out + said.err + error
+        code, out, err = run_command(monkeypatch, capsys, "review", *words)
+        return code, out + err
 
     return call
 

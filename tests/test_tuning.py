@@ -6,7 +6,7 @@ import sys
 from dataclasses import asdict
 
 import pytest
-from project import ROOT
+from project import ROOT, kill_when
 
 from hub_server import serve_hub
 from tillmap.core.errors import InputError, ModelError
@@ -15,7 +15,9 @@ from tillmap.llm.interface.answer_formats import make_answer_format
 from tillmap.llm.interface.prompting import GRADIENTGURUS_LLAMA, Item, Renderer, our_recipe
 from tillmap.tuning.examples import IGNORED, describe, tokenise, tokenise_all
 from tillmap.tuning.hub import require_token
-from tillmap.tuning.lora import PROGRESS, Progress, last_checkpoint, lora_targets, out_of_memory
+from tillmap.tuning.lora import lora_targets
+from tillmap.tuning.memory import out_of_memory
+from tillmap.tuning.progress import PROGRESS, Progress, last_checkpoint
 from tillmap.tuning.recipes import GRADIENTGURUS, choose_recipe, fit_to_machine
 
 PATH = LabelPath("food & drink", "dairy", "butter", "golden | meadow")
@@ -206,6 +208,42 @@ def test_other_architectures_are_trained(base, tmp_path):
         files = {file.name for file in (tmp_path / name / "adapter").iterdir()}
         assert {"adapter_model.safetensors", "adapter_config.json", "tokenizer.json"} <= files
         assert not [file for file in files if file.endswith((".bin", ".pt", ".pkl"))]
+
+
+KILLED = """
+import sys
+from pathlib import Path
+from tillmap.tuning.lora import train_adapter
+from tillmap.tuning.recipes import choose_recipe
+
+base, folder = map(Path, sys.argv[1:])
+words = ["milk", "oat milk", "rye bread and butter", "tea"] * 3
+conversations = [[{"role": "user", "content": word}, {"role": "assistant", "content": word[:4]}] for word in words]
+recipe = choose_recipe("ours", {"batch_rows": 2, "epochs": 3})
+done = train_adapter(conversations, base, recipe, folder / "state", folder / "adapter", checkpoint_steps=1, seed=1,
+                     curve=folder / "curve.csv")
+print(done.progress.step, done.progress.tokens, done.progress.padding, done.losses)
+"""
+
+
+@pytest.mark.slow
+def test_killed_in_its_second_epoch_it_ends_as_if_it_was_not(base, tmp_path):
+    def command(name):
+        return [sys.executable, "-c", KILLED, str(base), str(tmp_path / name)]
+
+    def finished(name):
+        return subprocess.run(command(name), text=True, capture_output=True, check=True).stdout.splitlines()[-1]
+
+    unbroken = finished("unbroken")
+    assert unbroken.startswith("18 ")
+    kill_when(lambda: any((tmp_path / "killed").glob("state/*/checkpoint-8/progress.json")), command("killed"))
+    curve = (tmp_path / "unbroken/curve.csv").read_text()
+    grown = (tmp_path / "killed/curve.csv").read_text()
+    assert curve.startswith(grown) and 8 <= len(grown.splitlines()) < 18
+    assert finished("killed") == unbroken
+    assert (tmp_path / "killed/curve.csv").read_text() == curve
+    weights = [(tmp_path / name / "adapter/adapter_model.safetensors").read_bytes() for name in ("unbroken", "killed")]
+    assert weights[0] == weights[1]
 
 
 @pytest.mark.slow

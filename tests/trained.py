@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 from project import ROOT
 from ruamel.yaml import YAML
 
-from stages import catalogue, infer, ingest, postprocess, stratify, train
+from stages import candidates, catalogue, infer, ingest, postprocess, stratify, train
 from tillmap.arms import ARMS, schema
 from tillmap.config import paths
 from tillmap.config.params import read_params
@@ -54,6 +54,7 @@ def _original():
         train.main(params, "rerank")
         for arm in (arm for arm in ARMS if ARMS[arm].free):
             infer.main(params, arm)
+        candidates.main(params)
         postprocess.main(params)
     return folder
 

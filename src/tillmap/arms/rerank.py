@@ -41,6 +41,7 @@ class Rerank(Arm):
 
     name: ClassVar[str] = "rerank"
     Settings: ClassVar[type[Section]] = RerankSettings
+    proposes: ClassVar[int] = 3
     reads: ClassVar[tuple[Need, ...]] = ("rows", "fits", "model")
     training_params: ClassVar[tuple[str, ...]] = ("rerank",)
 

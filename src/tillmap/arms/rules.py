@@ -8,6 +8,7 @@ from tillmap.arms.base import Arm
 from tillmap.arms.context import Context
 from tillmap.core.files import of_this_version, read_json, read_table, write_json, write_table
 from tillmap.core.taxonomy import LabelTree
+from tillmap.llm.interface.answer_formats import ANSWER_FORMATS
 
 _RULES, _PATHS = "rules.json", "paths.parquet"
 
@@ -55,4 +56,7 @@ class AnswerRules:
         tree = LabelTree.from_table(read_table(paths)) if paths.is_file() else None
         written = read_json(folder / _RULES)
         with of_this_version(folder / _RULES):
-            return cls(**written, paths=tree)
+            format, unseen, free_text = written.pop("format"), written.pop("unseen"), written.pop("free_text")
+            if format not in ANSWER_FORMATS or type(unseen) is not bool or type(free_text) is not bool or written:
+                raise ValueError("not the rules of answers")
+            return cls(format, unseen, free_text, tree)

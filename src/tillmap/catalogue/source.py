@@ -12,7 +12,8 @@ from tqdm import tqdm
 
 from tillmap.catalogue.amounts import Mark
 from tillmap.catalogue.codelist import CodeList, read_code_list
-from tillmap.catalogue.formats import ENDINGS, PACKED, RowFile, unpacked
+from tillmap.catalogue.containers import PACKED
+from tillmap.catalogue.formats import ENDINGS, RowFile, unpacked
 from tillmap.catalogue.items import Fields, Item, mark_of
 from tillmap.catalogue.labels import LabelReader, make_label_reader
 from tillmap.catalogue.quarantine import Quarantine
@@ -26,6 +27,7 @@ T = TypeVar("T")
 Key = int | str  # an id, as `same_id` gives it
 
 _FEATURES, _LABELS = ".features", ".labels"  # of the contest's files
+_DO_WITHOUT = ", or no ids, as for the lines of receipts: `data.columns.id: null`"
 _NOT_THERE = "put it there, or correct `data.source`, `data.train` or `data.test`"
 
 
@@ -227,7 +229,7 @@ class _Reading:
                 key = number if name is None else same_id(read_id(record, name))
                 value = read(record, number)
                 if name is not None and key in rows:
-                    raise repeated_id(name, key, f"{file.unit} {rows[key].place}")
+                    raise repeated_id(name, key, f"{file.unit} {rows[key].place}", _DO_WITHOUT)
             except BadRowError as fault:
                 self.quarantine.add(file, row, str(fault))
             else:

@@ -414,6 +414,6 @@ def _models(root: Path, params: Params) -> Iterator[Finding]:
     from tillmap.serving.labeller import missing_files
 
     for arm in (arm for arm in params.run.on if arm in ARMS):
-        missing = " ".join(str(path) for path in missing_files(arm, root))
+        missing = " ".join(str(path) for path in missing_files(arm, params, root))
         found = f"missing: {missing}" if missing else "all files are here"
         yield Finding(f"arm {arm}", not missing, found, f"`dvc repro` makes them, `dvc pull {missing}` fetches them")

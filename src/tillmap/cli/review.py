@@ -1,17 +1,19 @@
 """`tillmap review`: a page on which a person accepts or corrects answers."""
 
 import webbrowser
+from contextlib import nullcontext
 from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tillmap.arms import schema
-from tillmap.cascade.roles import FREE_ARM
+from tillmap.arms import proposer, schema
 from tillmap.config import paths
 from tillmap.config.params import read_params
+from tillmap.core.errors import InputError
 from tillmap.core.files import write_jsonl, write_table, write_text
+from tillmap.core.inputs import steady
 from tillmap.core.taxonomy import Levels
 
 if TYPE_CHECKING:
@@ -24,7 +26,10 @@ def review(  # noqa: PLR0917 - the options of a command line
         Path | None,
         typer.Argument(metavar="[FILE]", help="What `tillmap predict` wrote. [default: the pipeline's test rows]"),
     ] = None,
-    arm: Annotated[str, typer.Option(help="Without FILE: the arm whose answers are reviewed.")] = FREE_ARM,
+    arm: Annotated[
+        str | None,
+        typer.Option(help="Without FILE: the arm whose answers are reviewed. [default: the best free arm that is on]"),
+    ] = None,
     rows: Annotated[
         Path | None,
         typer.Option(metavar="INPUT", help="The file that was labelled, if FILE does not have the lines themselves."),
@@ -67,12 +72,14 @@ def review(  # noqa: PLR0917 - the options of a command line
     FILE has ids, the levels and confidence, as `tillmap predict` writes them. The lines are in FILE, too, or in INPUT,
     which is read as the `data` block of params.yaml says.
     """
+    from tillmap.catalogue.formats import RowFile
     from tillmap.review.decisions import open_log, read_decisions
     from tillmap.review.page import Page
     from tillmap.review.saving import file_for, save_corrections
     from tillmap.review.server import serve
     from tillmap.review.sources import from_file, from_pipeline, known_tree
     from tillmap.serving.feed import open_feed
+    from tillmap.serving.formats import format_or_lines
 
     tree = known_tree()
     if export is not None:
@@ -86,9 +93,16 @@ def review(  # noqa: PLR0917 - the options of a command line
         return
     file_for(corrections)  # fails before anything is decided
     if labelled is None:
+        arm = arm or proposer(read_params(paths.PARAMS, schema(), ["run"]).run.on)
+        if arm is None:
+            raise InputError("every free arm is off in params.yaml; name the arm to review, such as `--arm vote`")
         queue = from_pipeline(arm, tree.levels)
     else:
-        queue = from_file(labelled, open_feed(rows or labelled, data, id=id_, text=text), tree.levels)
+        with steady(labelled) as answers, nullcontext(answers) if rows is None else steady(rows) as lines:
+            kind = format_or_lines(rows or labelled, lines.stream)
+            feed = open_feed(lines.path, data, id=id_, text=text, format=kind, name=lines.shown)
+            kind = format_or_lines(labelled, answers.stream)
+            queue = from_file(RowFile(answers.path, kind, name=answers.shown), feed, tree.levels)
 
     def tell(address: str) -> None:
         typer.echo(f"{address}\nStop with Ctrl-C. Every decision is saved at once: {decisions}")

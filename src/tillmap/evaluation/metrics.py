@@ -215,10 +215,10 @@ def path_codes(levels: Iterable[str], *tables: pd.DataFrame) -> list[npt.NDArray
 
 
 def rounded(value: Any) -> Any:
-    """A number, or all numbers of nested mappings, rounded to 6 digits; integers and None stay as they are."""
+    """A number, or all numbers of nested mappings, rounded to 6 digits; integers, texts and None stay as they are."""
     if isinstance(value, dict):
         return {name: rounded(inner) for name, inner in value.items()}
-    return value if value is None or isinstance(value, int) else round(float(value), _DIGITS)
+    return value if value is None or isinstance(value, int | str) else round(float(value), _DIGITS)
 
 
 def _right_above(marks: pd.DataFrame, levels: Levels) -> pd.DataFrame:

@@ -130,6 +130,7 @@ def render(
         charts={name: (drawing.title, Markup(drawing.svg)) for name, drawing in drawings.items()},
         run=run,
         params=_flat(params),
+        probability=report.probability,
         rows=rows,
     )
 

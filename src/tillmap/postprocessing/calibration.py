@@ -17,7 +17,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from tillmap.core.errors import InputError, ModelError
-from tillmap.core.files import of_this_version, read_json, write_json
+from tillmap.core.files import of_this_version, read_as, read_json, write_json
 from tillmap.core.taxonomy import KEY, Key, LabelPath, LabelTree, Levels, RankedPaths, right_labels
 from tillmap.core.text import normalise
 
@@ -274,11 +274,11 @@ class Confidence:
                 f"{path}: not a confidence model of this version of tillmap; run `dvc repro` to fit one, or use the "
                 "version that made it"
             )
-        values: dict[str, Any] = {
-            name: tuple(value) if isinstance(value, list) else value for name, value in written.items()
-        }
+        model = read_as(cls, path, written)
         with of_this_version(path):
-            model = cls(**values)
+            numbers = [model.error, model.intercept, *model.means, *model.scales, *model.weights]
+            if not np.isfinite(numbers).all() or 0 in model.scales or model.rows < 1 or model.error < 0:
+                raise ValueError("numbers out of range")
             if len({len(each) for each in (model.names, model.means, model.scales, model.weights)}) > 1:
                 raise ValueError("the signals' names, means, scales and weights differ in number")
             return model
