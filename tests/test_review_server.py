@@ -149,7 +149,7 @@ def test_the_page_is_on_this_machine_alone(folder, tillmap):
     "arguments, says",
     [
         (["missing.jsonl"], "the file is not there"),
-        ([], "nothing to review of the linear arm; run `dvc repro`"),
+        ([], "nothing to review of the rerank arm; run `dvc repro`"),
         (["--export", "out.csv"], "file not found; `tillmap review` writes it"),
         (["--arm", "nobody"], "nothing to review of the nobody arm"),
     ],
