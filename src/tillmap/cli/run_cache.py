@@ -38,7 +38,8 @@ def remove_entries(entries: list[Path]) -> None:
 
 
 def _is_whole(entry: Path, repo: "Repo") -> bool:
-    from ruamel.yaml import YAML, YAMLError
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
 
     try:
         record = YAML(typ="safe").load(entry)

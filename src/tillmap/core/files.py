@@ -407,7 +407,8 @@ def read_table(path: Path, columns: list[str] | None = None) -> pd.DataFrame:
                     f"{path}: {rows:,} rows, at most {MAX_ROWS:,} are read; delete it and {_how_to_get(path)}"
                 )
             found = table.read(columns, use_threads=False)
-        return (found if columns is None else found.select(columns)).to_pandas(use_threads=False)
+        frame: pd.DataFrame = (found if columns is None else found.select(columns)).to_pandas(use_threads=False)
+        return frame
     except FileNotFoundError:
         raise InputError(f"{path}: file not found; {_how_to_get(path)}") from None
     except MemoryError:
