@@ -7,6 +7,7 @@ import socket
 import urllib.error
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from http.client import HTTPException
 from time import monotonic, sleep
 
 import pandas as pd
@@ -68,7 +69,7 @@ def decide_until_killed(address, first):
         labels = list(PATHS[place % 3])
         try:
             answer = ask(address, "decide", {"place": place, "labels": labels, "twins": True})
-        except (OSError, json.JSONDecodeError):
+        except (OSError, HTTPException, json.JSONDecodeError):
             break
         saved[f"line {place:04}"] = answer["saved"]["labels"]
     return saved
