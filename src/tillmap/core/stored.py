@@ -13,19 +13,20 @@ from tillmap.core.files import read_json, read_jsonl, read_table
 from tillmap.core.taxonomy import KEY
 
 ROWS = (*KEY, "subset", "description", "retailer", "price")
+INGESTED = tuple(name for name in ROWS if name != "subset")  # before the rows are split
 NEIGHBOURS = (*KEY, "rank", "neighbour", "score")
 PREDICTIONS = (*KEY, "confidence", "repair", "in_tree", "source", "status")
 
 _COMPLETION = TypeAdapter(Completion)
 
 
-def read_rows(path: Path, columns: Sequence[str] = ROWS, more: Sequence[str] = ()) -> pd.DataFrame:
-    """The table of rows: `columns` and `more`; by default all columns.
+def read_rows(path: Path, columns: Sequence[str] | None = None, *, needed: Sequence[str] = ROWS) -> pd.DataFrame:
+    """The table of rows, with some columns or with all, among which are those that are `needed`.
 
     Raises InputError if the file is missing or damaged, lacks a column, or has a row twice.
     """
-    rows = read_table(path, [*columns, *more] if more or columns is not ROWS else None)
-    _require(rows, columns, path)
+    rows = read_table(path, None if columns is None else list(columns))
+    _require(rows, needed if columns is None else columns, path)
     key = [name for name in KEY if name in rows]
     if len(key) == len(KEY) and rows.duplicated(key).any():
         raise InputError(f"{path}: a row is there twice; run `dvc repro` to write it again")
