@@ -107,8 +107,8 @@ def test_the_rows_of_smollm2_are_split_as_its_own_tokenizer_does():
 @pytest.mark.parametrize(
     ("split", "pieces"),
     [
-        ("gpt-2", ["I", "'ll", " pay", " 1234", " €", "!"]),
-        ("smollm", ["I", "'ll", " pay", " ", "1", "2", "3", "4", " €", "!"]),
+        ("gpt-2", ["I", "'ll", " pay", " 1234", " €!"]),
+        ("smollm", ["I", "'ll", " pay", " ", "1", "2", "3", "4", " €!"]),
         ("llama-bpe", ["I", "'ll", " pay", " ", "123", "4", " €!"]),
         ("qwen2", ["I", "'ll", " pay", " ", "1", "2", "3", "4", " €!"]),
     ],
