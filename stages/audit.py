@@ -6,6 +6,7 @@ from tillmap.cli.stages import Metrics, run_stage
 from tillmap.config import paths
 from tillmap.config.params import Params
 from tillmap.core.files import OFF, new_folder, read_table, write_json, write_table
+from tillmap.core.stored import read_rows
 from tillmap.core.taxonomy import LabelTree
 from tillmap.linear import fits
 
@@ -17,7 +18,7 @@ def main(params: Params) -> Metrics:
         if params.audit.folds is None or (paths.LINEAR / OFF).is_file():
             write_json({"off": True}, folder / OFF)
             return {"off": True}
-        rows, tree = read_table(paths.ROWS), LabelTree.from_table(read_table(paths.TREE))
+        rows, tree = read_rows(paths.ROWS), LabelTree.from_table(read_table(paths.TREE))
         labelled = rows[(rows["split"] == "train") & tree.levels.labelled(rows)].reset_index(drop=True)
         recipe = fits.load(paths.LINEAR, fits.fit_for("dev")).recipe
         evidence = gather(labelled, tree, recipe, params.audit.folds, params.seed)

@@ -100,7 +100,7 @@ def test_the_review_page_gets_the_rows_in_order(tmp_path, monkeypatch):
     for folder in (paths.AUDIT, paths.SPLIT):
         folder.mkdir(parents=True)
     write_table(found, paths.SUSPECTS)
-    write_table(rows, paths.ROWS)
+    write_table(rows.assign(subset="train"), paths.ROWS)
     queue = sources.from_audit(LEVELS)
     first, second = (item[0] for item in queue.items)
     assert (first.id, second.id) == (0, 3) and first.gain > second.gain

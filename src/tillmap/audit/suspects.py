@@ -125,7 +125,8 @@ def _odds(given: Sequence[LabelPath], evidence: Sequence[RankedPaths], levels: L
 def _doubts(odds: Floats, share: float) -> Floats:
     """The logistic function of the odds plus that number which makes its mean the share (rows,)."""
     wanted = float(np.clip(share, 1 / (2 * len(odds)), 0.5))
-    return expit(odds + brentq(lambda plus: float(expit(odds + plus).mean()) - wanted, -50, 50))
+    plus = brentq(lambda plus: float(expit(odds + plus).mean()) - wanted, -50, 50)
+    return np.asarray(expit(odds + plus), dtype=np.float64)
 
 
 def _guess(path: LabelPath, ranked: RankedPaths, column: int, levels: Levels) -> LabelPath:

@@ -92,19 +92,19 @@ def from_audit(levels: Levels) -> Queue:
     guesses = table[[GUESS.format(level) for level in levels]].set_axis(list(levels), axis=1)
     rows = [
         ReviewRow(
-            id=given.get((row.split, row.id), row.id),
-            split=row.split,
-            text=row.description,
-            retailer=row.retailer,
-            price="" if math.isnan(row.price) else f"{row.price:.2f}",
+            id=given.get((row["split"], row["id"]), row["id"]),
+            split=row["split"],
+            text=row["description"],
+            retailer=row["retailer"],
+            price="" if math.isnan(row["price"]) else f"{row['price']:.2f}",
             answer=path,
-            confidence=row.confidence,
-            gain=1 - row.confidence,
-            candidates=[(guess, row.suspicion)],
+            confidence=row["confidence"],
+            gain=1 - row["confidence"],
+            candidates=[(guess, row["suspicion"])],
         )
-        for row, path, guess in zip(table.itertuples(), levels.paths(table), levels.paths(guesses), strict=True)
+        for row, path, guess in zip(table.to_dict("records"), levels.paths(table), levels.paths(guesses), strict=True)
     ]
-    labelled = read_table(paths.ROWS, ["split"])
+    labelled = read_rows(paths.ROWS, ["split"])
     return Queue.of(rows, int((labelled["split"] == "train").sum()), AUDIT)
 
 
