@@ -89,7 +89,11 @@ def end_plainly(name: str, remedies: Remedies) -> None:
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
     signal.set_wakeup_fd(writing, warn_on_full_buffer=False)  # written to at once, even while a library computes
-    os.register_at_fork(after_in_child=_as_usual)
+    os.register_at_fork(
+        before=lambda: signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS),
+        after_in_parent=lambda: signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS),
+        after_in_child=_as_usual,
+    )
     threading.Thread(target=watch, args=(reading,), daemon=True).start()
 
 
@@ -98,6 +102,7 @@ def _as_usual() -> None:
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
 
 
 def expected(name: str, error: BaseException, remedies: Remedies) -> str | None:
