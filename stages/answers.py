@@ -11,20 +11,21 @@ from tillmap.arms.context import QUESTIONS
 from tillmap.config import paths
 from tillmap.config.blocks import CASCADE, VOTE
 from tillmap.config.params import Params
-from tillmap.core.files import read_json, read_jsonl, read_table
+from tillmap.core.files import read_jsonl
+from tillmap.core.stored import read_completions, read_predictions, read_training, read_usage
 from tillmap.postprocessing.calibration import CandidateScores, Confidence, candidate_scores
 from tillmap.postprocessing.predictions import TOGETHER
 
 
 def completions_of(arm: str) -> list[dict[str, Any]]:
     """An arm's completions, one record per row."""
-    return list(read_jsonl(paths.COMPLETIONS / f"{arm}.jsonl"))
+    return list(read_completions(paths.COMPLETIONS / f"{arm}.jsonl"))
 
 
 def said_by(arm: str) -> Iterator[dict[str, Any]]:
     """The completions of any arm, of the vote and of the cascade, one record at a time."""
     files = {VOTE: paths.PREDICTIONS / f"{VOTE}.jsonl", CASCADE: paths.CASCADE / "completions.jsonl"}
-    return read_jsonl(files.get(arm, paths.COMPLETIONS / f"{arm}.jsonl"))
+    return read_completions(files.get(arm, paths.COMPLETIONS / f"{arm}.jsonl"))
 
 
 def asked_by(arm: str) -> Iterator[dict[str, Any]]:
@@ -37,12 +38,12 @@ def asked_by(arm: str) -> Iterator[dict[str, Any]]:
 def predictions_of(arm: str) -> pd.DataFrame:
     """An arm's predictions table."""
     folder = paths.CASCADE if arm == CASCADE else paths.PREDICTIONS
-    return read_table(folder / ("predictions.parquet" if arm == CASCADE else f"{arm}.parquet"))
+    return read_predictions(folder / ("predictions.parquet" if arm == CASCADE else f"{arm}.parquet"))
 
 
 def usage_of(arm: str) -> dict[str, Any]:
     """What an arm's answers took, see `providers.costs.bill`."""
-    return dict(read_json(paths.CASCADE / "usage.json" if arm == CASCADE else paths.USAGE / f"{arm}.json"))
+    return read_usage(paths.CASCADE / "usage.json" if arm == CASCADE else paths.USAGE / f"{arm}.json")
 
 
 def training_usage(arm: str, usage: dict[str, Any]) -> dict[str, Any] | None:
@@ -53,8 +54,7 @@ def training_usage(arm: str, usage: dict[str, Any]) -> dict[str, Any] | None:
     name = str(usage["llm"]) if arm == CASCADE and "batch" in usage else arm
     if name not in ARMS or not ARMS[name].trains:
         return None
-    found = read_json(paths.USAGE / f"train_{name}.json")
-    return None if found.get("off") else dict(found)
+    return read_training(paths.USAGE / f"train_{name}.json")
 
 
 def confidences_of(arms: Sequence[str]) -> dict[str, Confidence]:

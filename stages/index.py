@@ -3,7 +3,8 @@
 from tillmap.cli.stages import Metrics, run_stage
 from tillmap.config import paths
 from tillmap.config.params import Params
-from tillmap.core.files import new_folder, read_table
+from tillmap.core.files import new_folder
+from tillmap.core.stored import read_rows
 from tillmap.retrieval.base import read_text
 from tillmap.retrieval.dense import DenseRetriever
 from tillmap.retrieval.embedding import Embedder
@@ -13,7 +14,7 @@ PARAMS = ("embedding", "retrieval.sizes")
 
 
 def main(params: Params) -> Metrics:
-    rows = read_table(paths.ROWS, ["id", "subset", "description"])
+    rows = read_rows(paths.ROWS, ["id", "subset", "description"])
     training = rows[rows["subset"] == "train"]
     chosen, sizes = params.embedding, params.retrieval.sizes
     read = [read_text(description, sizes) for description in rows["description"]]

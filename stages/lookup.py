@@ -10,6 +10,7 @@ from tillmap.config.blocks import Outside
 from tillmap.config.params import Params
 from tillmap.core.errors import ParamsError
 from tillmap.core.files import read_table, write_table
+from tillmap.core.stored import read_rows
 from tillmap.core.taxonomy import LabelTree
 from tillmap.lookup.base import Cache, Source, look_up
 from tillmap.lookup.table import TableSource
@@ -24,7 +25,7 @@ def main(params: Params) -> Metrics:
     if chosen.provider == "none":
         write_table(_table({}), paths.ABOUT)
         return {"off": True}
-    rows = read_table(paths.ROWS)
+    rows = read_rows(paths.ROWS)
     levels = LabelTree.from_table(read_table(paths.TREE)).levels
     scored = levels.labelled(rows[rows["subset"] == "test"]).any()
     used = rows["subset"].isin(("test", "calibration") if scored else ("test", "calibration", "holdout"))

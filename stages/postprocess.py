@@ -13,6 +13,7 @@ from tillmap.config import paths
 from tillmap.config.blocks import VOTE
 from tillmap.config.params import Params
 from tillmap.core.files import new_folder, read_table, require_same_rows, write_json, write_jsonl, write_table
+from tillmap.core.stored import read_rows
 from tillmap.core.taxonomy import KEY, Key, LabelTree, Levels, RankedPaths
 from tillmap.postprocessing.predictions import calibrate_arm, count_repairs, make_repairer, predict, write_off
 from tillmap.postprocessing.voting import choose_voters, hold_election
@@ -22,7 +23,7 @@ PARAMS = ("run", "nearest", "embedding", "postprocess", "vote")
 
 
 def main(params: Params) -> Metrics:
-    rows, training = read_table(paths.ROWS), LabelTree.from_table(read_table(paths.TREE))
+    rows, training = read_rows(paths.ROWS), LabelTree.from_table(read_table(paths.TREE))
     arms = [arm for arm in params.run.on if arm in params.run.own_answers]
     voters = choose_voters(params.vote.arms, arms) if params.run.vote else []
     free, votes = free_scores(params), neighbours_votes(params, rows, training.levels)
@@ -38,8 +39,9 @@ def main(params: Params) -> Metrics:
             table = predict(completions, repairer, votes, arm)
             metrics[arm] = count_repairs(table)
             tables[arm] = calibrate_arm(
-                arm, completions, table, rows, free=free, training=training, folder=confidences / arm
-            )
+                arm, completions, table, rows, free=free, training=training, folder=confidences / arm,
+                calibrated=rules.calibrated,
+            )  # fmt: skip
             answered = [(answer["split"], answer["id"]) for answer in completions]
             require_same_rows(f"the predictions of {arm}", _keys(tables[arm]), answered)
         if voters:

@@ -3,7 +3,8 @@
 from tillmap.cli.stages import Metrics, run_stage
 from tillmap.config import paths
 from tillmap.config.params import Params
-from tillmap.core.files import new_folder, read_table, write_table
+from tillmap.core.files import new_folder, write_table
+from tillmap.core.stored import read_rows
 from tillmap.retrieval import RETRIEVERS
 from tillmap.retrieval.cross_encoder import CrossScorer
 from tillmap.retrieval.dense import DenseRetriever
@@ -16,7 +17,7 @@ PARAMS = ("embedding", "retrieval")
 
 
 def main(params: Params) -> Metrics:
-    rows = read_table(paths.ROWS, ["split", "id", "subset", "description", "retailer", "price"])
+    rows = read_rows(paths.ROWS, ["split", "id", "subset", "description", "retailer", "price"])
     training, asked = rows[rows["subset"] == "train"], rows[rows["subset"] != "train"]
     embedder = Embedder(params.embedding.model, params.embedding.revision, params.embedding.batch_size)
     embedder.load_vectors(paths.INDEX)

@@ -53,6 +53,6 @@ def small_project_again(place):
 
 def _right_answer(folder, body):
     rows = pd.read_parquet(folder / "data/split/rows.parquet", columns=["description", "module", "brand"])
-    description = body["messages"][-1]["content"].split(" | ")[0]
+    description = body["messages"][-1]["content"].splitlines()[-1].split(" | ")[0]
     (module, brand), *_ = rows.loc[rows["description"] == description, ["module", "brand"]].to_numpy()
     return f"{module} | {brand}"

@@ -18,9 +18,9 @@ import pytest
 from project import ROOT, kill_when
 from trained import TEST, labels_of, make_trained, read_lines, set_params
 
+from command import run_command
 from openai_server import KEY, LocalOpenAI
 from stages import postprocess
-from tillmap import cli
 from tillmap.arms import schema
 from tillmap.config import paths
 from tillmap.config.params import read_params
@@ -45,12 +45,8 @@ def tillmap(trained, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("TILLMAP_STATE", str(tmp_path / "state"))
 
     def call(*words):
-        monkeypatch.setattr(sys, "argv", ["tillmap", *map(str, words)])
-        with pytest.raises(SystemExit) as ended:
-            cli.run()
-        said = capsys.readouterr()
-        code, error = (1, ended.value.code) if isinstance(ended.value.code, str) else (ended.value.code, "")
-        return code, said.out + said.err + error
+        code, out, err = run_command(monkeypatch, capsys, *words)
+        return code, out + err
 
     return call
 

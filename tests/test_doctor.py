@@ -16,6 +16,10 @@ from trained import make_trained, set_params
 from tillmap.cli import doctor
 from tillmap.cli.doctor import Finding, examine
 from tillmap.core import machine
+from tillmap.core.taxonomy import CONTEST
+from tillmap.review.decisions import open_log
+from tillmap.review.queue import ReviewRow
+from tillmap.review.saving import save_corrections
 
 Usage = namedtuple("Usage", "total used free")
 
@@ -133,6 +137,25 @@ def test_bad_params_are_a_finding_and_no_end(look, trained):
         assert "remote" in found
     finally:
         params.write_text(sound)
+
+
+def test_decisions_that_are_not_saved_and_a_missing_file_of_corrections_are_found(look, trained):
+    log, place = trained / "data/decisions.jsonl", trained / "data/corrections.jsonl"
+    assert look()["corrections"].ok
+    path = CONTEST.path(["a", "b", "c", "d"])
+    try:
+        with open_log(log, CONTEST) as decisions:
+            decisions.decide([ReviewRow(1, "a line", None, 0.0, 1.0)], path)
+            found = look()["corrections"]
+            assert not found.ok and "1 decisions in data/decisions.jsonl are not yet in" in found.found
+            save_corrections(decisions, CONTEST, place)
+        assert look()["corrections"].ok
+        place.unlink()
+        found = look()["corrections"]
+        assert not found.ok and "git checkout data/corrections.jsonl" in found.remedy
+    finally:
+        log.unlink()
+        place.write_text("")
 
 
 def test_a_remote_must_answer(look, trained, tmp_path):

@@ -199,7 +199,7 @@ def test_a_file_that_cannot_be_read_says_so(tmp_path):
     with pytest.raises(InputError, match="not there"):
         feed_of(tmp_path / "rows.jsonl")
     (tmp_path / "folder.csv").mkdir()
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(InputError, match="this folder has no files with rows; name a file"):
         feed_of(tmp_path / "folder.csv")
     (tmp_path / "rows.txt").touch()
     with pytest.raises(InputError, match="--format"):

@@ -15,7 +15,7 @@ from trained import make_trained
 from review_rows import COFFEE, CREME, GREEN, LEVELS, SCRIPT, TEA, TREE, write_project
 from stages.answers import completions_of, predictions_of
 from tillmap.arms import schema
-from tillmap.catalogue.formats import format_of
+from tillmap.catalogue.formats import RowFile, format_of
 from tillmap.config import paths
 from tillmap.config.params import read_params
 from tillmap.core.errors import InputError
@@ -199,7 +199,7 @@ def test_of_ten_thousand_rows_one_is_sent(tmp_path):
 
 
 def test_every_answer_has_a_strict_policy_and_no_cookie(client):
-    for call in ("/", "/review.js", "/review.css", "/icon.svg", "/start", "/find?q=tea", "/nothing"):
+    for call in ("/", "/review.js", "/review.css", "/colours.css", "/icon.svg", "/start", "/find?q=tea", "/nothing"):
         answer = client.get(f"/{TOKEN}{call}")
         assert answer.status_code == (404 if call == "/nothing" else 200), call
         policy = answer.headers["content-security-policy"]
@@ -212,7 +212,7 @@ def test_every_answer_has_a_strict_policy_and_no_cookie(client):
 
 
 def test_the_page_names_no_other_site(client):
-    for call in ("/", "/review.js", "/review.css"):
+    for call in ("/", "/review.js", "/review.css", "/colours.css"):
         text = client.get(f"/{TOKEN}{call}").text
         assert "http://" not in text and "https://" not in text and "//cdn" not in text
         assert "innerHTML" not in text and "style=" not in text and "onclick" not in text
@@ -292,7 +292,7 @@ def lines_of(path, **fields):
 
 def test_a_labelled_file_and_the_lines_beside_it(tmp_path):
     file = write_project(tmp_path) / "labelled.jsonl"
-    queue = sources.from_file(file, lines_of(file), LEVELS)
+    queue = sources.from_file(RowFile(file), lines_of(file), LEVELS)
     assert queue.source == "linear" and queue.total == 7
     assert len(queue.items) == 6, "two lines are twins"
     one = next(row for item in queue.items for row in item if row.id == 0)
@@ -310,16 +310,16 @@ def test_a_labelled_file_and_the_lines_beside_it(tmp_path):
                 bare.to_parquet(tmp_path / name)
             case "jsonl":
                 bare.to_json(tmp_path / name, orient="records", lines=True)
-        again = sources.from_file(tmp_path / name, lines_of(lines), LEVELS)
+        again = sources.from_file(RowFile(tmp_path / name), lines_of(lines), LEVELS)
         assert [[row.text for row in item] for item in again.items] == [
             [row.text for row in item] for item in queue.items
         ]
         with pytest.raises(InputError, match="name the file that was labelled with --rows"):
-            sources.from_file(tmp_path / name, lines_of(tmp_path / name), LEVELS)
+            sources.from_file(RowFile(tmp_path / name), lines_of(tmp_path / name), LEVELS)
     short = tmp_path / "short.csv"
     labelled[["indoml_id", "description"]].head(3).to_csv(short, index=False)
     with pytest.raises(InputError, match=r"labelled.jsonl:4: .*short.csv has no row with the id 3"):
-        sources.from_file(file, lines_of(short), LEVELS)
+        sources.from_file(RowFile(file), lines_of(short), LEVELS)
 
 
 def test_paths_may_end_early_and_columns_have_other_names(tmp_path):
@@ -327,7 +327,7 @@ def test_paths_may_end_early_and_columns_have_other_names(tmp_path):
     record = {"sku": "007", "title": "BREAD", "division": "Food", "class": None, "confidence": 0.5}
     write_jsonl([record], tmp_path / "f.jsonl")
     feed = lines_of(tmp_path / "f.jsonl", id="sku", text=["title"])
-    ((row_,),) = sources.from_file(tmp_path / "f.jsonl", feed, levels).items
+    ((row_,),) = sources.from_file(RowFile(tmp_path / "f.jsonl"), feed, levels).items
     assert (row_.id, row_.text, row_.answer, row_.retailer, row_.price) == (
         "007", "BREAD", LabelPath("Food", ""), "", "",
     )  # fmt: skip
@@ -338,7 +338,7 @@ def test_a_row_without_a_confidence_is_refused(tmp_path, confidence):
     file = tmp_path / "f.jsonl"
     write_jsonl([{"indoml_id": 1, "description": "TEA", **LEVELS.of(TEA), "confidence": confidence}], file)
     with pytest.raises(InputError, match=r"f.jsonl:1: `confidence` is missing or not from 0 to 1; label the file"):
-        sources.from_file(file, lines_of(file), LEVELS)
+        sources.from_file(RowFile(file), lines_of(file), LEVELS)
 
 
 @pytest.fixture(scope="module")
@@ -351,7 +351,7 @@ def trained(tmp_path_factory):
         predictions = {arm: predictions_of(arm) for arm in ("linear", "nearest")}
         scores = {arm: candidate_scores(completions_of(arm)) for arm in predictions}
         paths.REVIEW.mkdir(parents=True)
-        review_arms(predictions, scores, rows, tree.levels, min_confidence=0.97, folder=paths.REVIEW)
+        review_arms(predictions, scores, rows, tree.levels, target=0.97, probability=0.9, folder=paths.REVIEW)
     return folder, rows
 
 
@@ -394,7 +394,7 @@ def test_what_predict_wrote_can_be_reviewed(trained, tmp_path, monkeypatch):
     for name in ("labelled.csv", "labelled.parquet"):
         out = tmp_path / name
         label_feed(labeller, lines_of(feed), out, format_of(out))
-        queue = sources.from_file(out, lines_of(feed), CONTEST)
+        queue = sources.from_file(RowFile(out), lines_of(feed), CONTEST)
         assert queue.total == (table["split"] == "test").sum() and queue.source == "linear"
         texts = table[table["split"] == "test"].set_index("id")["description"]
         assert all(texts[row.id if type(row.id) is int else int(row.id)] == row.text for (row, *_) in queue.items)

@@ -1,6 +1,7 @@
 """Subsets, samples and the split report hold what they promise, whatever the rows."""
 
 from contextlib import chdir
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -14,7 +15,7 @@ from tillmap.arms import schema
 from tillmap.config import paths
 from tillmap.config.params import read_params
 from tillmap.core.errors import InputError, ParamsError
-from tillmap.core.files import read_table, write_json, write_table
+from tillmap.core.files import read_as, read_table, write_json, write_table
 from tillmap.core.taxonomy import CONTEST, LabelPath, LabelTree, Levels
 from tillmap.core.text import normalise
 from tillmap.splitting.drift import Drift, Seen, words_of
@@ -473,7 +474,7 @@ def test_words_of_scripts_without_spaces_are_letters():
     assert words_of("Tea 绿茶 500") == ["tea", "绿", "茶", "500"]
     assert words_of("दाल चावल") == ["दाल", "चावल"]
     seen = Seen.of(pd.DataFrame({"description": ["绿茶", "red TEA"], "retailer": ["hill", None]}))
-    assert Seen.from_json(seen.as_json()) == seen
+    assert read_as(Seen, Path("seen.json"), seen.as_json()) == seen
     drift = Drift(seen)
     drift.add(pd.DataFrame({"description": ["茶绿 tea", "红茶", "tea"], "retailer": ["vale", "", None]}))
     assert (drift.rows, drift.new_retailers, drift.new_words) == (3, 1, 1)

@@ -14,8 +14,8 @@ from project import ROOT
 from safetensors.numpy import load_file, save_file
 from trained import make_trained, read_lines
 
+from command import run_command
 from stages import ingest
-from tillmap import cli
 from tillmap.arms import schema
 from tillmap.catalogue import source as sources
 from tillmap.cli import stages
@@ -39,12 +39,8 @@ def tillmap(tmp_path, monkeypatch, capfd):
     monkeypatch.setenv("TILLMAP_STATE", str(tmp_path / "state"))
 
     def call(*words):
-        monkeypatch.setattr(sys, "argv", ["tillmap", *map(str, words)])
-        with pytest.raises(SystemExit) as ended:
-            cli.run()
-        said = capfd.readouterr()
-        code, error = (1, ended.value.code) if isinstance(ended.value.code, str) else (ended.value.code, "")
-        return code, said.out + said.err + error
+        code, out, err = run_command(monkeypatch, capfd, *words)
+        return code, out + err
 
     return call
 

@@ -9,6 +9,7 @@ import stat
 import subprocess
 import sys
 import threading
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -17,8 +18,8 @@ import pytest
 from project import ROOT
 from trained import TEST, make_trained, read_lines
 
+from command import run_command
 from stages import infer, postprocess
-from tillmap import cli
 from tillmap.arms import ARMS, schema
 from tillmap.config import paths
 from tillmap.config.params import read_params
@@ -46,15 +47,7 @@ def tillmap(project, tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(project)
     monkeypatch.setenv("TILLMAP_STATE", str(tmp_path / "state"))
 
-    def call(*words):
-        monkeypatch.setattr(sys, "argv", ["tillmap", *map(str, words)])
-        with pytest.raises(SystemExit) as ended:
-            cli.run()
-        said = capfd.readouterr()
-        code, error = (1, ended.value.code) if isinstance(ended.value.code, str) else (ended.value.code, "")
-        return code, said.out, said.err + error
-
-    return call
+    return partial(run_command, monkeypatch, capfd)
 
 
 @pytest.fixture

@@ -10,7 +10,8 @@ import pandas as pd
 
 from tillmap.config.blocks import Engine, Provider
 from tillmap.core.completions import Question
-from tillmap.core.files import read_json, read_jsonl, read_table
+from tillmap.core.files import read_jsonl, read_table
+from tillmap.core.stored import read_job, read_rows
 from tillmap.core.taxonomy import KEY, LabelTree, Levels
 
 T = TypeVar("T")
@@ -34,6 +35,7 @@ class Context:
         model, base: the folders of the arm's own model, and of the checkpoint that it asks or was tuned from.
         linear: the folder of the linear arm's model, for arms that build on it.
         rows_file, tree_file: the files with the split's rows, and with the label tree of the training subset.
+        curve: the CSV file for the losses of a training that writes them (`Arm.curve`).
         about_file: the file with descriptions from outside, which prompts show; None if there are none.
         prompts: the folder with the questions that the `prompts` stage wrote; None if the arm writes them itself.
         neighbours: gives the neighbours table of some rows, by the name of a retriever.
@@ -52,6 +54,7 @@ class Context:
     neighbours: FindNeighbours
     engine: Engine | None = None
     provider: Provider | None = None
+    curve: Path | None = None
     about_file: Path | None = None
     prompts: Path | None = None
     notes: dict[str, Any] = field(default_factory=dict)
@@ -60,7 +63,7 @@ class Context:
     @cached_property
     def rows(self) -> pd.DataFrame:
         """All rows of the split: split, id, subset, description, retailer, price, the levels and product."""
-        return read_table(self.rows_file)
+        return read_rows(self.rows_file)
 
     @property
     def asked(self) -> pd.DataFrame:
@@ -96,7 +99,7 @@ class Context:
     @cached_property
     def job(self) -> dict[str, Any]:
         """The record of the model at a provider, see `providers.tuned_model`."""
-        return dict(read_json(self.model / JOB))
+        return read_job(self.model / JOB)
 
     def written_questions(self) -> list[Question]:
         """The questions that the `prompts` stage wrote."""

@@ -27,6 +27,7 @@ class Llama(LocalModelArm):
     contest: ClassVar[Mapping[str, Tokens]] = {"ours": Tokens(47, 38, 9), "gradientgurus": Tokens(79, 42, 37)}
     Settings: ClassVar[type[Section]] = LlamaSettings
     tuned: ClassVar[bool] = True
+    curve: ClassVar[bool] = True
     reads: ClassVar[tuple[Need, ...]] = ("rows", "index", "base", "model")
     training_params: ClassVar[tuple[str, ...]] = ("llama.recipe", "train_llama")
 
@@ -41,6 +42,7 @@ class Llama(LocalModelArm):
         from tillmap.core.run_state import alone, run_key, scratch, state_folder
         from tillmap.llm.checkpoints import check_checkpoint
         from tillmap.llm.merging import MERGED_DTYPES, merge_adapter
+        from tillmap.tuning.batches import ORDER
         from tillmap.tuning.hub import push_model, require_token
         from tillmap.tuning.lora import train_adapter
         from tillmap.tuning.recipes import choose_recipe
@@ -52,7 +54,8 @@ class Llama(LocalModelArm):
         recipe = choose_recipe(context.settings.recipe, training.model_dump(exclude=_NOT_OF_THE_RECIPE))
         examples = context.prompts / TRAINING
         files = [examples, *(file for file in context.base.rglob("*") if file.is_file())]
-        state = state_folder() / "train" / run_key({"recipe": asdict(recipe), "seed": context.seed}, files)
+        settings = {"recipe": asdict(recipe), "seed": context.seed, "order": ORDER}
+        state = state_folder() / "train" / run_key(settings, files)
         conversations = [record["messages"] for record in read_jsonl(examples)]
         with alone(state), scratch() as beside:
             adapter = beside if training.merge else folder
@@ -64,6 +67,7 @@ class Llama(LocalModelArm):
                 adapter,
                 checkpoint_steps=training.checkpoint_steps,
                 seed=context.seed,
+                curve=context.curve,
             )
             if training.merge:
                 merge_adapter(context.base, adapter, folder, MERGED_DTYPES[training.merge])

@@ -8,6 +8,7 @@ from tillmap.arms.base import Arm
 from tillmap.arms.context import Context
 from tillmap.core.files import of_this_version, read_json, read_table, write_json, write_table
 from tillmap.core.taxonomy import LabelTree
+from tillmap.llm.interface.answer_formats import ANSWER_FORMATS
 
 _RULES, _PATHS = "rules.json", "paths.parquet"
 
@@ -21,12 +22,14 @@ class AnswerRules:
         unseen: whether an answer may be a path that is not a known one.
         free_text: whether a language model wrote the answers, so that labels may need repair by meaning.
         paths: the paths that may be answered; None means those of the training subset.
+        calibrated: whether the share of an answer says how likely it is right.
     """
 
     format: str
     unseen: bool
     free_text: bool
     paths: LabelTree | None
+    calibrated: bool = False
 
     @classmethod
     def of_arm(cls, arm: Arm, context: Context) -> Self:
@@ -37,11 +40,13 @@ class AnswerRules:
             arm.answers_unseen(context.settings),
             not arm.free,
             arm.known_paths(context) if own else None,
+            arm.is_calibrated(context),
         )
 
     def save(self, folder: Path) -> None:
         """Write the rules into an empty folder."""
-        write_json({"format": self.format, "unseen": self.unseen, "free_text": self.free_text}, folder / _RULES)
+        rules = {name: getattr(self, name) for name in ("format", "unseen", "free_text", "calibrated")}
+        write_json(rules, folder / _RULES)
         if self.paths is not None:
             write_table(self.paths.to_table(), folder / _PATHS)
 
@@ -55,4 +60,7 @@ class AnswerRules:
         tree = LabelTree.from_table(read_table(paths)) if paths.is_file() else None
         written = read_json(folder / _RULES)
         with of_this_version(folder / _RULES):
-            return cls(**written, paths=tree)
+            format, unseen, free_text = written.pop("format"), written.pop("unseen"), written.pop("free_text")
+            if format not in ANSWER_FORMATS or type(unseen) is not bool or type(free_text) is not bool or written:
+                raise ValueError("not the rules of answers")
+            return cls(format, unseen, free_text, tree)

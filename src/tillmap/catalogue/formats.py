@@ -1,38 +1,35 @@
-"""Reads the files that rows come in: JSON Lines, CSV with a header, and Parquet; plain, or packed as .gz or .zst.
+"""Reads the files that rows come in: JSON, CSV with a header, and Parquet; plain or packed; one file, or a folder.
 
 A file is read as a stream: a line, a packed file or a table may be larger than memory.
 """
 
 import codecs
 import csv
-import gzip
 import json
 import logging
 import re
-import shutil
-import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
-from io import BufferedReader, RawIOBase
+from io import BufferedReader
 from itertools import chain
 from pathlib import Path
-from tempfile import TemporaryFile
-from typing import IO, Any, Literal, NamedTuple, cast
+from typing import IO, Any, Literal, NamedTuple
 
 import orjson
-import pyarrow as pa
-import pyarrow.parquet as pq
 
+from tillmap.catalogue import tables
+from tillmap.catalogue.containers import PACKED, is_parquet, opened
+from tillmap.catalogue.encodings import as_utf8, is_unicode, is_utf8_in, require_encoding, spelled
+from tillmap.catalogue.json_values import is_array, is_spread, split_values
 from tillmap.catalogue.rows import BadRowError, Record, show
-from tillmap.core.errors import InputError, first_line
+from tillmap.core.errors import InputError
 
 logger = logging.getLogger(__name__)
 Format = Literal["jsonl", "csv", "parquet"]
 MAX_LINE_BYTES = 2**20
 DELIMITERS = (",", ";", "\t", "|")
-PACKED = (".gz", ".zst")
 
 _ENDINGS: Mapping[str, Format] = {
     ".jsonl": "jsonl", ".json": "jsonl", ".ndjson": "jsonl", ".features": "jsonl", ".labels": "jsonl",
@@ -40,15 +37,12 @@ _ENDINGS: Mapping[str, Format] = {
 }  # fmt: skip
 ENDINGS = tuple(_ENDINGS)
 _NAMES = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
-_BATCH_ROWS = 8192  # of a Parquet file that are in memory at once
-_BLOCK_BYTES = 2**16
 _SAMPLE_LINES = 200  # of a CSV, to recognise its delimiter
 _MAX_ROW_LINES = 100  # of a CSV row, whose quoted fields may have line breaks
 _SAMPLE_BYTES = 2**20
-_MARKS = {codecs.BOM_UTF8: "utf-8", codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be"}
-_GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"  # how these files start
+_DELIMITER = re.compile(r'\t|[^\w\s"]')
+_LOOK = 2**13  # bytes that tell how a JSON file is laid out
 _SEP = re.compile(rb"sep=([,;|\t])\s*", re.IGNORECASE)
-_LATIN = ("cp1252", "iso8859-1", "iso8859-15")  # in these, a text that is also UTF-8 is a mistake
 
 
 Line = tuple[int, bytes]  # of a file: its number, from 1, and its bytes
@@ -78,8 +72,13 @@ def format_of(path: Path) -> Format:
         ) from None
 
 
+def delimiter_of(given: str | None) -> str | None:
+    """The delimiter that an option of the command line means: `tab` is hard to type."""
+    return "\t" if given in ("tab", "\\t") else given
+
+
 def unpacked(path: Path) -> Path:
-    """The path without .gz or .zst at its end."""
+    """The path without the ending of a packed file, such as .gz."""
     return path.with_suffix("") if path.suffix.lower() in PACKED else path
 
 
@@ -123,15 +122,28 @@ class RowFile:
     def check(self) -> None:
         """Raise InputError if the file cannot be opened, or its format or encoding is unknown."""
         _ = self.kind
-        try:
-            "a".encode(self.encoding)
-        except (LookupError, ValueError):
+        require_encoding(self.encoding, self.shown)
+        if self.delimiter is not None and not _DELIMITER.fullmatch(self.delimiter):
             raise InputError(
-                f"{self.shown}: {self.encoding} is no known encoding; expected a name such as utf-8, cp1252 or utf-16 "
-                "(`data.encoding`, --encoding)"
-            ) from None
-        with self._opened():
-            pass
+                f"{self.shown}: {show(self.delimiter)} cannot be between fields; expected one sign, such as ; or tab "
+                "(`data.delimiter`, --delimiter)"
+            )
+        for part in self.parts():
+            with part._opened():
+                pass
+
+    def parts(self) -> list["RowFile"]:
+        """The file itself; or of a folder, as Spark writes it, its files with rows, by name.
+
+        Raises InputError if there is none.
+        """
+        if not self.path.is_dir():
+            return [self]
+        there = sorted(path for path in self.path.rglob("*") if path.is_file())
+        files = [path for path in there if _is_part(path.relative_to(self.path))]
+        if not files:
+            raise InputError(f"{self.shown}: this folder has no files with rows; name a file, or a folder of parts")
+        return [replace(self, path=path, format=self.kind, name=f"{self.shown}/{path.name}") for path in files]
 
     def rows(self, needed: Sequence[str], optional: Sequence[str] = ()) -> Iterator[Row]:
         """The rows, one by one.
@@ -144,75 +156,53 @@ class RowFile:
         Raises InputError if the file cannot be read, does not have its format, or lacks a needed column.
         """
         self.check()
+        parts = self.parts()
+        return self._own_rows(needed, optional) if parts == [self] else _rows_of(parts, needed, optional)
+
+    def _own_rows(self, needed: Sequence[str], optional: Sequence[str]) -> Iterator[Row]:
         if self.kind == "parquet":
             return self._parquet_rows(needed, optional)
-        return self._jsonl_rows() if self.kind == "jsonl" else self._csv_rows(needed, optional)
+        return self._json_rows() if self.kind == "jsonl" else self._csv_rows(needed, optional)
 
     def header(self) -> tuple[str, ...] | None:
         """The names of a table's columns; None for JSON Lines, where each line has its own."""
         self.check()
         if self.kind == "jsonl":
             return None
+        part = self.parts()[0]
         if self.kind == "parquet":
-            with self._table() as table:
+            with part._opened() as file, tables.opened(file, part.shown) as table:
                 return tuple(table.schema_arrow.names)
-        with self._lines() as lines:
-            return tuple(self._csv_header(lines)[0])
+        with part._text() as text:
+            return tuple(part._csv_header(numbered_lines(text))[0])
 
-    @contextmanager
-    def _opened(self) -> Iterator[BufferedReader]:
+    def _opened(self) -> AbstractContextManager[BufferedReader]:
         """The file's bytes, unpacked."""
-        try:
-            file = self.path.open("rb")
-        except FileNotFoundError:
-            raise InputError(f"{self.shown}: the file is not there; {self.remedy}") from None
-        except OSError as error:
-            raise InputError(f"{self.shown}: cannot be read ({error.strerror}); expected a file you may read") from None
-        with file:
-            start = file.peek(4)[:4]
-            ending = ".gz" if start.startswith(_GZIP) else ".zst" if start == _ZSTD else ""
-            try:
-                if ending == ".gz":
-                    yield cast(BufferedReader, gzip.GzipFile(fileobj=file))
-                elif ending == ".zst":
-                    packed = pa.CompressedInputStream(pa.PythonFile(file, mode="r"), "zstd")
-                    yield BufferedReader(packed, _BLOCK_BYTES)
-                else:
-                    yield file
-            except (EOFError, zlib.error, OSError) as error:
-                # Arrow's errors and those of gzip have no number; a full disk has one.
-                if not ending or getattr(error, "errno", None) is not None:
-                    raise
-                raise InputError(
-                    f"{self.shown}: damaged {ending} file ({first_line(error)}); pack it again, or fetch it again"
-                ) from None
+        return opened(self.path, self.shown, self.remedy)
 
     @contextmanager
-    def _lines(self) -> Iterator[Iterator[tuple[int, bytes]]]:
-        """The numbered lines as UTF-8. Bytes that do not fit the encoding are not UTF-8 in them."""
+    def _text(self) -> Iterator[BufferedReader]:
+        """The file as UTF-8 with line feeds."""
         with self._opened() as file:
-            start = file.peek(4)
-            marked = next((name for mark, name in _MARKS.items() if start.startswith(mark)), None)
-            encoding = codecs.lookup(marked or self.encoding).name
-            if encoding in ("utf-8", "utf-8-sig", "ascii"):
-                yield numbered_lines(file)
-                return
-            encoding = {"utf-16": "utf-16-le", "utf-32": "utf-32-le"}.get(encoding, encoding)  # there is no mark
-            try:
-                yield numbered_lines(BufferedReader(_Transcoded(file, encoding), _BLOCK_BYTES))
-            except UnicodeError as error:
+            if is_parquet(file):
                 raise InputError(
-                    f"{self.shown}: not {self.encoding} ({first_line(error)}); name the file's own encoding "
-                    "(`data.encoding`, --encoding)"
-                ) from None
+                    f"{self.shown}: this is a Parquet table; name it so: rename the file, or --format parquet"
+                )
+            yield as_utf8(file, self.encoding, self.shown)
 
-    def _jsonl_rows(self) -> Iterator[Row]:
-        with self._lines() as lines:
-            for number, line in lines:
-                yield Row(number, partial(parse_line, line, self.encoding), partial(_shown_bytes, line))
+    def _json_rows(self) -> Iterator[Row]:
+        with self._text() as file:
+            start = file.peek(_LOOK)
+            if is_array(start) or is_spread(start):
+                for number, value, fault in split_values(file, MAX_LINE_BYTES, array=is_array(start)):
+                    yield Row(number, partial(_parse_value, value, fault, self.encoding), partial(_shown_bytes, value))
+            else:
+                for number, line in numbered_lines(file):
+                    yield Row(number, partial(parse_line, line, self.encoding), partial(_shown_bytes, line))
 
     def _csv_rows(self, needed: Sequence[str], optional: Sequence[str]) -> Iterator[Row]:
-        with self._lines() as lines:
+        with self._text() as file:
+            lines = numbered_lines(file)
             header, sample, delimiter = self._csv_header(lines)
             if not header:
                 return
@@ -240,9 +230,9 @@ class RowFile:
         taken, header = next(_csv_records(iter(sample), delimiter), ([], []))
         if isinstance(header, str):
             raise InputError(f"{self.shown}:{taken[0][0]}: the header is {header}")
-        if not all(map(_is_unicode, header)):
+        if not all(map(is_unicode, header)):
             raise InputError(
-                f"{self.shown}:{taken[0][0]}: the header is not {_spelled(self.encoding)}; name the file's encoding, "
+                f"{self.shown}:{taken[0][0]}: the header is not {spelled(self.encoding)}; name the file's encoding, "
                 "such as cp1252 (`data.encoding`, --encoding)"
             )
         rest = [line for line in sample if line[0] > taken[-1][0]] if taken else []
@@ -266,7 +256,7 @@ class RowFile:
                 widths[sign] = len(header)
         best = [sign for sign in fits if fits[sign] == max(fits.values())]
         if len(best) == 1 or (best and widths[best[0]] == 1):  # a single column needs none
-            _say(f"{self.shown}: CSV with {_NAMES[best[0]]} between fields")
+            _say(f"{self.shown}: CSV with {_between(best[0])} between fields")
             return best[0]
         raise InputError(
             f"{self.shown}: cannot tell what is between the fields of this CSV, whose header is "
@@ -275,25 +265,10 @@ class RowFile:
         )
 
     def _parquet_rows(self, needed: Sequence[str], optional: Sequence[str]) -> Iterator[Row]:
-        with self._table() as table:
+        with self._opened() as file, tables.opened(file, self.shown) as table:
             columns = _choose_columns(self.shown, table.schema_arrow.names, needed, optional)
-            number = 0
-            for batch in table.iter_batches(batch_size=_BATCH_ROWS, columns=columns):
-                for row in batch.to_pylist():
-                    number += 1
-                    yield Row(number, partial(dict, row), partial(_shown_record, row))
-
-    @contextmanager
-    def _table(self) -> Iterator[pq.ParquetFile]:
-        with self._opened() as file, TemporaryFile() as plain:
-            if isinstance(file, gzip.GzipFile) or not file.seekable():  # the footer is at the end
-                shutil.copyfileobj(file, plain)
-            try:
-                yield pq.ParquetFile(plain if plain.tell() else file)
-            except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-                raise InputError(
-                    f"{self.shown}: not a Parquet table ({first_line(error)}); write it again, or correct the format"
-                ) from None
+            for number, row in enumerate(tables.records(table, columns, self.shown), 1):
+                yield Row(number, partial(tables.plain, row), partial(_shown_record, row))
 
 
 def numbered_lines(file: IO[bytes]) -> Iterator[Line]:
@@ -334,14 +309,20 @@ def parse_line(line: bytes, encoding: str = "utf-8") -> dict[str, Any]:
             line.decode()
         except UnicodeDecodeError as wrong:
             raise BadRowError(
-                f"not {_spelled(encoding)} (byte 0x{line[wrong.start]:02x} at column {wrong.start + 1})"
+                f"not {spelled(encoding)} (byte 0x{line[wrong.start]:02x} at column {wrong.start + 1})"
             ) from None
         raise BadRowError(f"not JSON ({error.msg} at column {error.pos + 1})") from None
     if not isinstance(record, dict):
         raise BadRowError(f"expected a JSON object, found {show(record)}")
-    if _is_utf8_in(encoding, line.decode()):
+    if is_utf8_in(encoding, line.decode()):
         raise BadRowError(f"UTF-8, not {encoding}, expected one encoding in the whole file")
     return record
+
+
+def _parse_value(value: bytes, fault: str, encoding: str) -> dict[str, Any]:
+    if fault:
+        raise BadRowError(fault)
+    return parse_line(value, encoding)
 
 
 def _csv_records(lines: Iterator[Line], delimiter: str) -> Iterator[tuple[list[Line], list[str] | str]]:
@@ -379,8 +360,8 @@ def _csv_records(lines: Iterator[Line], delimiter: str) -> Iterator[tuple[list[L
             return
         except csv.Error as error:
             fault = (
-                f"not CSV ({error}), expected {_NAMES[delimiter]} between fields, and quotes around a field that holds "
-                "one of them, a quote (doubled) or a line break"
+                f"not CSV ({error}), expected {_between(delimiter)} between fields, and quotes around a field that "
+                "holds one of them, a quote (doubled) or a line break"
             )
             yield taken[:1], fault
             again += reversed(taken[1:])
@@ -397,81 +378,23 @@ def _csv_record(
         raise BadRowError(fields)
     if len(fields) != len(header):
         raise BadRowError(
-            f"{len(fields)} fields, expected {len(header)} with {_NAMES[delimiter]} between them: "
+            f"{len(fields)} fields, expected {len(header)} with {_between(delimiter)} between them: "
             f"{', '.join(header)[:100]}"
         )
     record = {name: value for name, value in zip(header, fields, strict=True) if name in columns}
     for name, value in record.items():
-        if not _is_unicode(value):
+        if not is_unicode(value):
             raise BadRowError(
-                f"`{name}` is not {_spelled(encoding)}, expected a file saved as {_spelled(encoding)}, or its own "
+                f"`{name}` is not {spelled(encoding)}, expected a file saved as {spelled(encoding)}, or its own "
                 "encoding in `data.encoding` (--encoding)"
             )
-        if _is_utf8_in(encoding, value):
+        if is_utf8_in(encoding, value):
             raise BadRowError(f"`{name}` is UTF-8, not {encoding}, expected one encoding in the whole file")
     return record
 
 
-class _Transcoded(RawIOBase):
-    """A file of another encoding, read as UTF-8. What does not fit the encoding becomes bytes that are not UTF-8."""
-
-    def __init__(self, file: IO[bytes], encoding: str) -> None:
-        self._file = file
-        self._decoder = codecs.getincrementaldecoder(encoding)(_KEEP)
-        self._ready = b""
-        self._ended = False
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        while not self._ready and not self._ended:
-            block = self._file.read(_BLOCK_BYTES)
-            self._ended = not block
-            self._ready = self._decoder.decode(block, self._ended).encode("utf-8", _KEEP)
-        size = min(len(buffer), len(self._ready))
-        buffer[:size] = self._ready[:size]
-        self._ready = self._ready[size:]
-        return size
-
-
-_KEEP = "tillmap.keep"
-
-
-def _keep(error: UnicodeError) -> tuple[str | bytes, int]:
-    """What a codec puts in the place of wrong bytes: surrogates when it decodes, which are bytes when it encodes."""
-    if isinstance(error, UnicodeDecodeError):
-        wrong = error.object[error.start : error.end] or b"\xff"
-        return "".join(chr(0xDC00 + max(byte, 0x80)) for byte in wrong), error.end
-    if isinstance(error, UnicodeEncodeError):
-        return bytes(ord(letter) & 0xFF | 0x80 for letter in error.object[error.start : error.end]), error.end
-    raise error
-
-
-codecs.register_error(_KEEP, _keep)
-
-
-def _is_unicode(text: str) -> bool:
-    if text.isascii():
-        return True
-    with suppress(UnicodeEncodeError):
-        text.encode()
-        return True
-    return False
-
-
-def _is_utf8_in(encoding: str, text: str) -> bool:
-    """Whether a text of a Latin encoding was UTF-8, so that "é" came out as "Ã©"."""
-    if text.isascii() or codecs.lookup(encoding).name not in _LATIN:
-        return False
-    with suppress(UnicodeError):
-        text.encode(encoding).decode()
-        return True
-    return False
-
-
-def _spelled(encoding: str) -> str:
-    return "UTF-8" if codecs.lookup(encoding).name in ("utf-8", "utf-8-sig", "ascii") else encoding
+def _between(delimiter: str) -> str:
+    return _NAMES.get(delimiter, show(delimiter))
 
 
 def _too_long() -> str:
@@ -490,6 +413,21 @@ def _shown_record(row: Mapping[str, Any]) -> str:
 def _say(message: str) -> None:
     """Log a line once, though the file is read several times."""
     logger.info(message)
+
+
+def _rows_of(parts: Sequence[RowFile], needed: Sequence[str], optional: Sequence[str]) -> Iterator[Row]:
+    """The rows of a folder's parts. The places of a part go on from those of the part before."""
+    last = 0
+    for part in parts:
+        before = last
+        for row in part._own_rows(needed, optional):
+            last = before + row.place
+            yield row._replace(place=last)
+
+
+def _is_part(path: Path) -> bool:
+    """Whether a file of a folder has rows. Those with a writer's notes start with a point or an underscore."""
+    return not any(name.startswith((".", "_")) for name in path.parts)
 
 
 def _choose_columns(shown: str, there: Sequence[str], needed: Sequence[str], optional: Sequence[str]) -> list[str]:

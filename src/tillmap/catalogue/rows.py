@@ -33,7 +33,10 @@ class BadRowError(Exception):
 
 
 def read_id(record: Record, name: str) -> int | str:
-    """The row's id, unchanged: any text but a blank one, or a whole number from -2^63 to 2^63 - 1."""
+    """The row's id, unchanged: any text but a blank one, or a whole number from -2^63 to 2^63 - 1.
+
+    A float or decimal that is a whole number is that number; a decimal beyond 64 bits is the text of its digits.
+    """
     key = record.get(name)
     if type(key) is str and not is_blank(key):
         if _SHORTENED.fullmatch(key):
@@ -41,6 +44,13 @@ def read_id(record: Record, name: str) -> int | str:
         return key
     if type(key) is int and -MAX_ID - 1 <= key <= MAX_ID:  # not isinstance: True is an int, too
         return key
+    if type(key) is Decimal and _is_whole(key):  # as Snowflake and Oracle write whole numbers
+        whole = int(key)
+        return whole if -MAX_ID - 1 <= whole <= MAX_ID else str(whole)
+    if type(key) is float and key.is_integer():  # as pandas writes a column of whole numbers with gaps
+        if abs(key) < _MAX_EXACT:
+            return int(key)
+        raise _fault(record, name, "text or a whole number; a float keeps 15 digits, so the others are lost")
     raise _fault(record, name, "text or a whole number of at most 64 bits")
 
 
@@ -72,7 +82,7 @@ def read_retailer(record: Record, name: str | None) -> str:
 
 
 def read_price(record: Record, name: str | None, mark: Mark = ".") -> float:
-    """A price, given as a number or as text, see `parse_amount`. NaN for null, NaN and blank text.
+    """A price, given as a number or as text, see `parse_amount`. NaN for null, NaN, blank text and such as NA and `-`.
 
     `mark` is how to read a text such as 1,234.
     """
@@ -80,7 +90,7 @@ def read_price(record: Record, name: str | None, mark: Mark = ".") -> float:
         return math.nan
     given: Any = record.get(name)
     is_null = (given is None and name in record) or (type(given) is float and math.isnan(given))
-    if is_null or (type(given) is str and is_blank(given)):
+    if is_null or (type(given) is str and (is_blank(given) or given.strip().casefold() in _NO_PRICE)):
         return math.nan
     price: float | None = None
     if type(given) is str:
@@ -141,9 +151,9 @@ def parse_digits(text: str) -> int | None:
     return number if number is not None and -MAX_ID - 1 <= number <= MAX_ID else None
 
 
-def repeated_id(name: str, key: int | str, first: str) -> BadRowError:
+def repeated_id(name: str, key: int | str, first: str, hint: str = "") -> BadRowError:
     """The error of a row whose id was seen before; `first` says where, such as "line 7"."""
-    return BadRowError(f"`{name}` is {show(key)} again (first in {first}), expected each id once")
+    return BadRowError(f"`{name}` is {show(key)} again (first in {first}), expected each id once{hint}")
 
 
 def show(value: Any) -> str:
@@ -157,6 +167,9 @@ def show(value: Any) -> str:
 
 
 _MAX_PRICE = 1e300  # float() of a larger whole number raises
+_MAX_EXACT = 2.0**53  # from here on, a float is not every whole number
+# How exports write that there is none.
+_NO_PRICE = {"na", "n/a", "#n/a", "nan", "null", "none", "nil", "\\n", "-", "--", "—", "."}
 
 
 def _read_optional(record: Record, name: str) -> str:
@@ -164,8 +177,8 @@ def _read_optional(record: Record, name: str) -> str:
     value = record.get(name)
     if type(value) is str:
         return "" if is_blank(value) else value
-    if type(value) is int:
-        return str(value)
+    if type(value) is int or (type(value) is Decimal and _is_whole(value)):
+        return str(int(value))
     if type(value) is float:  # a column of whole numbers with nulls in a Parquet file of pandas
         if math.isnan(value):
             return ""
@@ -176,10 +189,17 @@ def _read_optional(record: Record, name: str) -> str:
     raise _fault(record, name, "text or null")
 
 
+def _is_whole(number: Decimal) -> bool:
+    return number.is_finite() and number == number.to_integral_value()
+
+
 def _are(names: Sequence[str]) -> str:
     return "is" if len(names) == 1 else "are"
 
 
 def _fault(record: Record, name: str, expected: str) -> BadRowError:
-    found = f"is {show(record[name])}" if name in record else "is missing"
+    value = record.get(name)
+    if isinstance(value, dict) and value:
+        expected += f"; it has the fields {', '.join(map(str, value))[:MAX_SHOWN]}: write one as a column of its own"
+    found = f"is {show(value)}" if name in record else "is missing"
     return BadRowError(f"`{name}` {found}, expected {expected}")

@@ -53,7 +53,8 @@ def doctor(
 
     Checks the Python version, the environment and its packages (against the locks in requirements/), the GPU, the
     user's name and home, which folders may be written, disk space, params.yaml, git, DVC's remote and run cache, API
-    keys (only whether they are set) and the files of each arm that is on. The exit code is 1 if there is a problem.
+    keys (only whether they are set), what people corrected, and the files of each arm that is on. The exit code is 1 if
+    there is a problem.
     """
     bad = 0
     for finding in examine(Path(), fix):
@@ -92,6 +93,7 @@ def examine(root: Path, fix: bool = False) -> Iterator[Finding]:
         "remote": lambda: [_remote(root)],
         "run cache": lambda: _run_cache(root, fix),
         "keys": lambda: (finding for read in params for finding in _keys(read)),
+        "corrections": lambda: (_corrections(root, read) for read in params),
         "arms": lambda: (finding for read in params for finding in _models(root, read)),
     }
     for name, check in checks.items():
@@ -412,11 +414,31 @@ def _keys(params: Params) -> Iterator[Finding]:
         yield Finding(f"key {variable}", there or not needed, found, f"`export {variable}=...`, {why}")
 
 
+def _corrections(root: Path, params: Params) -> Finding:
+    """Whether the file of corrections is there, as DVC needs it, and has what was decided on this machine."""
+    from tillmap.core.files import read_table
+    from tillmap.core.taxonomy import LabelTree
+    from tillmap.review.decisions import read_decisions
+    from tillmap.review.saving import unsaved
+
+    name, place = "corrections", root / params.data.corrections
+    if not place.exists():
+        remedy = f"`git checkout {params.data.corrections}`, or an empty file of this name"
+        return Finding(name, False, f"{params.data.corrections} is not there, and DVC needs it", remedy)
+    log, tree = root / paths.DECISIONS, root / paths.TREE
+    if log.is_file() and tree.is_file():
+        levels = LabelTree.from_table(read_table(tree)).levels
+        if count := unsaved(read_decisions(log, levels), levels, place):
+            found = f"{count:,} decisions in {paths.DECISIONS} are not yet in {params.data.corrections}"
+            return Finding(name, False, found, "`tillmap review --save`, or stop the page that is open")
+    return Finding(name, True, f"{params.data.corrections} is there")
+
+
 def _models(root: Path, params: Params) -> Iterator[Finding]:
     """Whether the files are here that the arms that are on need to label new rows."""
     from tillmap.serving.labeller import missing_files
 
     for arm in (arm for arm in params.run.on if arm in ARMS):
-        missing = " ".join(str(path) for path in missing_files(arm, root))
+        missing = " ".join(str(path) for path in missing_files(arm, params, root))
         found = f"missing: {missing}" if missing else "all files are here"
         yield Finding(f"arm {arm}", not missing, found, f"`dvc repro` makes them, `dvc pull {missing}` fetches them")

@@ -8,7 +8,7 @@ import typer
 
 from tillmap.arms import schema
 from tillmap.catalogue.counts import count_rows
-from tillmap.catalogue.formats import RowFile, unpacked
+from tillmap.catalogue.formats import RowFile, delimiter_of, unpacked
 from tillmap.catalogue.proposal import Proposal, files_in, is_taxonomy, propose, sample_of
 from tillmap.catalogue.source import Source, read_source
 from tillmap.config import paths
@@ -26,7 +26,7 @@ def init(
     source: Annotated[Path, typer.Argument(help="A file of labelled rows, or a folder with training and test rows.")],
     encoding: Annotated[str, typer.Option(help="Of CSV and JSON Lines, such as cp1252.")] = "utf-8",
     delimiter: Annotated[
-        str | None, typer.Option(help="Between the fields of a CSV. By default it is recognised.")
+        str | None, typer.Option(help="The sign between the fields of a CSV, or `tab`. By default it is recognised.")
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the blocks, and write nothing.")] = False,
 ) -> None:
@@ -40,7 +40,7 @@ def init(
         "train": None,
         "test": None,
         "encoding": encoding,
-        "delimiter": delimiter,
+        "delimiter": delimiter_of(delimiter),
     }
     proposal = _propose(source, data)
     for note in proposal.notes:

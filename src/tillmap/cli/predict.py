@@ -57,8 +57,8 @@ def predict(  # noqa: PLR0917 - the options of a command line
         str | None, typer.Option(help="The encoding of CSV and JSON Lines. [default: data.encoding]")
     ] = None,
     delimiter: Annotated[
-        Literal[",", ";", "|", "tab"] | None,
-        typer.Option(help="What is between the fields of a CSV. [default: data.delimiter]"),
+        str | None,
+        typer.Option(help="The sign between the fields of a CSV, or `tab`. [default: data.delimiter]"),
     ] = None,
     decimal: Annotated[
         Literal[".", ","] | None, typer.Option(help="The decimal mark of prices. [default: data.decimal]")
@@ -112,13 +112,14 @@ def predict(  # noqa: PLR0917 - the options of a command line
 
     FILE has these columns: the id; the levels, empty where a path ends; code, with a taxonomy file that has codes;
     confidence (the probability that the whole path is right); repair (how the answer became a label path: none,
-    folded, parsed, snapped or vote); in_tree (whether a training row has this path); source (the arm); and status
-    (ok, or empty or error if the arm gave no answer; such a row gets the labels of its neighbours). --explain adds
-    candidates (path and share), neighbours (id, text, path and similarity; they need data/split and data/index) and
-    words (word, and what it adds to the answer's score; of the linear arm).
+    new_brand, folded, parsed, snapped or vote); in_tree (whether a training row has this path); source (the arm); and
+    status (ok, or empty or error if the arm gave no answer; such a row gets the labels of its neighbours). --explain
+    adds candidates (path and share), neighbours (id, text, path and similarity; they need data/split and data/index)
+    and words (word, and what it adds to the answer's score; of the linear arm).
 
     The last line of the output shows how far the rows are from the training rows, and the expected accuracy.
     """
+    from tillmap.catalogue.formats import delimiter_of
     from tillmap.serving.batch import label_feed
     from tillmap.serving.feed import open_feed
     from tillmap.serving.formats import answer_columns, format_or_lines
@@ -140,7 +141,7 @@ def predict(  # noqa: PLR0917 - the options of a command line
             price=price,
             format=format_ or format_or_lines(feed, given.stream),
             encoding=encoding,
-            delimiter="\t" if delimiter == "tab" else delimiter,
+            delimiter=delimiter_of(delimiter),
             decimal=decimal,
             on_bad_row=on_bad_row,
             name=given.shown,

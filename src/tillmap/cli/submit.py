@@ -14,6 +14,7 @@ from tillmap.config.params import read_params
 from tillmap.core.errors import InputError
 from tillmap.core.files import is_standard_output, read_table, require_writable
 from tillmap.core.inputs import steady
+from tillmap.core.stored import read_predictions, read_rows
 
 Arm = StrEnum("Arm", {arm: arm for arm in (*ARMS, *COMBINED)})  # type: ignore[misc]
 
@@ -62,7 +63,7 @@ def submit(  # noqa: PLR0917 - the options of a command line
         raise typer.BadParameter("expected either a PREDICTIONS file or --arm")
     require_writable(out)
     data = read_params(paths.PARAMS, schema(), ["data"]).data
-    rows, tree = read_table(paths.ROWS), LabelTree.from_table(read_table(paths.TREE))
+    rows, tree = read_rows(paths.ROWS), LabelTree.from_table(read_table(paths.TREE))
     tree = LabelTree.from_rows(rows[rows["split"] == "train"], tree.levels, declared=tree)
     id_name, given = data.columns.id or "id", "given_id" if "given_id" in rows else "id"
     if predictions is not None:
@@ -89,7 +90,7 @@ def submit(  # noqa: PLR0917 - the options of a command line
 def _pipeline_answers(arm: str, rows: pd.DataFrame) -> pd.DataFrame:
     """The pipeline's predictions of the test rows. Raises InputError if the arm was off or answered only a pilot."""
     file = paths.CASCADE / "predictions.parquet" if arm == CASCADE else paths.PREDICTIONS / f"{arm}.parquet"
-    answers = read_table(file) if file.is_file() or file.parent != paths.CASCADE else pd.DataFrame()
+    answers = read_predictions(file) if file.is_file() or file.parent != paths.CASCADE else pd.DataFrame()
     if answers.empty:
         raise InputError(f"the {arm} arm was off and has no predictions; switch it on and run `dvc repro`")
     answers = answers[answers["split"] == "test"]

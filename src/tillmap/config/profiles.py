@@ -92,7 +92,7 @@ def _read(name: str, folder: Path) -> dict[str, Any]:
     except FileNotFoundError:
         known = ", ".join(sorted(file.stem for file in folder.glob("*.yaml"))) or "none"
         raise ParamsError(f"{path}: profile not found; available profiles: {known}") from None
-    except YAMLError as error:
+    except (YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise ParamsError(f"{path}: not valid YAML; check quotes and indentation") from error
     if not isinstance(profile, dict):
         raise ParamsError(f"{path}: expected blocks of params such as `rag:`; see the other profiles for examples")

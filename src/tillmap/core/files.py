@@ -6,6 +6,7 @@ there once it is complete. So a killed run never leaves half a file under the fi
 
 import errno
 import fcntl
+import inspect
 import json
 import os
 import re
@@ -17,14 +18,17 @@ from contextlib import contextmanager, suppress
 from itertools import zip_longest
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pydantic import TypeAdapter
 
 from tillmap.core.errors import InputError, LostRowsError, ModelError, ResourceError, first_line
 from tillmap.core.machine import may_write
+
+T = TypeVar("T")
 
 # Far above anything that the pipeline writes. A larger file is damaged, or was made to fill the memory.
 MAX_JSON_BYTES = 2**30
@@ -34,6 +38,12 @@ MAX_ROWS = 200_000_000
 OFF = "off.json"  # the file in the folder of an arm that is switched off
 STANDARD = Path("-")  # as an output: standard output
 
+# Columns of ours that are no texts, and the kinds of numbers in them. No level of a user's has such a name.
+_KINDS = {
+    **dict.fromkeys(("id", "rank", "neighbour", "rows"), "iu"),
+    **dict.fromkeys(("price", "score", "confidence", "share"), "f"),
+    "in_tree": "b",
+}
 _DESCRIPTOR = re.compile(r"/(?:dev|proc/self)/fd/(\d+)")
 _IN_DVC_CACHE = re.compile(r"/files/md5/[0-9a-f]{2}/[0-9a-f]{30}(\.dir)?$")
 _MAX_LINKS = 40  # as in Linux
@@ -313,12 +323,25 @@ def require_readable(path: Path) -> None:
         return
 
 
+def read_as(kind: type[T], path: Path, values: Any) -> T:
+    """The object that some JSON values are the attributes of. `path` is where they were read.
+
+    Raises ModelError if one is missing, unknown or of another type: another version saved them.
+    """
+    with of_this_version(path):
+        if not isinstance(values, dict):
+            raise TypeError("not a JSON object")
+        if unknown := values.keys() - inspect.signature(kind).parameters.keys():
+            raise ValueError(f"unknown: {min(unknown)}")
+        return TypeAdapter(kind).validate_python(values)
+
+
 @contextmanager
 def of_this_version(path: Path) -> Iterator[None]:
     """Raise ModelError where a file was read that does not hold what this version of tillmap saves."""
     try:
         yield
-    except (LookupError, TypeError, ValueError, AttributeError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise ModelError(
             f"{path}: of another version of tillmap, or damaged ({first_line(error)}); run `dvc repro` to make it "
             "anew, or use the version that made it"
@@ -408,6 +431,7 @@ def read_table(path: Path, columns: list[str] | None = None) -> pd.DataFrame:
                 )
             found = table.read(columns, use_threads=False)
         frame: pd.DataFrame = (found if columns is None else found.select(columns)).to_pandas(use_threads=False)
+        _check_kinds(frame)
         return frame
     except FileNotFoundError:
         raise InputError(f"{path}: file not found; {_how_to_get(path)}") from None
@@ -421,3 +445,16 @@ def read_table(path: Path, columns: list[str] | None = None) -> pd.DataFrame:
             f"{path}: not a Parquet table with the expected columns ({first_line(error)}); "
             f"delete it and {_how_to_get(path)}"
         ) from None
+
+
+def _check_kinds(table: pd.DataFrame) -> None:
+    """Raise ValueError if a column of ours has values of another type than the stages write."""
+    if table.columns.has_duplicates:
+        raise ValueError("a column is there twice")
+    for name, column in table.items():
+        if not len(table) or column.isna().all():
+            continue  # of no type
+        texts = isinstance(column.dtype, pd.StringDtype)
+        expected = _KINDS.get(str(name))
+        if (not texts and column.dtype.kind not in "iufb") or (expected and column.dtype.kind not in expected):
+            raise ValueError(f"{name} has values of the type {column.dtype}")

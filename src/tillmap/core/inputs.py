@@ -59,8 +59,11 @@ def steady(given: Path) -> Iterator[Input]:
 
 
 def watch(*files: Path) -> Callable[[], None]:
-    """A function that raises InputError if a file is no longer as it is now: it is longer, newer, or another one."""
-    before = {path: _look(path) for path in files}
+    """A function that raises InputError if a file is no longer as it is now: it is longer, newer, or another one.
+
+    Of a folder, all that is in it is watched.
+    """
+    before = {each: _look(each) for path in files for each in (path, *(path.rglob("*") if path.is_dir() else ()))}
 
     def check() -> None:
         for path, look in before.items():

@@ -21,7 +21,7 @@ RESERVED = frozenset(
     {*KEY, "key", "given_id", "subset", "product", "description", "retailer", "price", "rows", "code", "definition",
      "confidence", "repair", "in_tree", "source", "status", "arm", "right", "rank", "score", "share", "margin",
      "evidence", "candidates", "neighbours", "words", "answered", "similar", "teaches", "neighbour", "path", "low",
-     "high", "path_depth", "path_frequency", "refund", "brand_shown", "catch_all"}
+     "high", "path_depth", "path_frequency", "refund", "brand_shown", "catch_all", "corrected"}
 )  # fmt: skip
 
 
@@ -99,6 +99,7 @@ class Levels:
 
     def paths(self, table: pd.DataFrame) -> list[LabelPath]:
         """The path of each row of a table with the levels as columns. A row without any label has one of all ""."""
+        _require_columns(table, self.names)
         columns = (table[name].fillna("").tolist() for name in self.names)
         return [LabelPath(*labels) for labels in zip(*columns, strict=True)]
 
@@ -109,6 +110,7 @@ class Levels:
 
     def labelled(self, table: pd.DataFrame) -> "pd.Series[bool]":
         """Which rows of a table have a path: all that have a label of the first level."""
+        _require_columns(table, self.names)
         return table[self.names[0]].notna()
 
     def of(self, path: Sequence[str]) -> dict[str, str]:
@@ -219,6 +221,9 @@ class LabelTree:
             raise InputError("label tree: the table is not one of this version of tillmap; run `dvc repro` again")
         levels = Levels(names, table.attrs["brand"])
         _require_columns(table, [*levels, "rows"])
+        texts = table.drop(columns="rows").to_numpy(object).ravel()
+        if table["rows"].dtype.kind not in "iu" or not all(isinstance(text, str) or pd.isna(text) for text in texts):
+            raise InputError("label tree: the table has values of other types than labels; run `dvc repro` again")
         return cls(
             levels,
             tuple(levels.paths(table)),
@@ -383,4 +388,4 @@ def _by_suffix(sequences: Iterable[tuple[tuple[str, ...], _Entry]]) -> Mapping[t
 def _require_columns(table: pd.DataFrame, columns: Sequence[str]) -> None:
     missing = [column for column in columns if column not in table.columns]
     if missing:
-        raise InputError(f"label tree: the table lacks {', '.join(missing)}; expected the columns {', '.join(columns)}")
+        raise InputError(f"labels: the table lacks {', '.join(missing)}; expected the columns {', '.join(columns)}")

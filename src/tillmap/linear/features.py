@@ -175,8 +175,12 @@ class Featuriser:
             raise ModelError(
                 f"terms: expected the columns {', '.join(_COLUMNS)} and known blocks; train the model again"
             )
+        weights = pd.to_numeric(table["weight"], errors="coerce")
+        texts = all(isinstance(term, str) for term in table["term"])
+        if not texts or table.duplicated(["block", "term"]).any() or not np.isfinite(weights).all():
+            raise ModelError("terms: one is no text, comes twice or has no weight; train the model again")
         vectorisers = {}
-        for block, terms in table.groupby("block", sort=False):
+        for block, terms in table.astype({"weight": np.float32}).groupby("block", sort=False):
             vectoriser = _vectoriser(str(block), ngrams, vocabulary=terms["term"].tolist())
             vectoriser.idf_ = terms["weight"].to_numpy(np.float32)
             vectorisers[str(block)] = vectoriser

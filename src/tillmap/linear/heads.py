@@ -11,6 +11,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 from scipy.sparse import csr_matrix
 
+from tillmap.core.arrays import require_numbers, require_places, require_starts
 from tillmap.core.compiled import compiled
 from tillmap.core.errors import ModelError, first_line
 from tillmap.core.files import require_readable
@@ -158,13 +159,18 @@ class SparseHeads:
         require_readable(path)
         try:
             tensors = load_file(path)
+            starts, columns, biases = tensors["starts"], tensors["columns"], tensors["biases"]
             values = tensors["values"].astype(np.float32)
-            return cls(tensors["starts"], tensors["columns"], values, tensors["biases"])
+            require_starts(starts, len(columns))
+            require_places(columns, len(biases))
+            require_numbers(values, len(columns))
+            require_numbers(biases, len(biases))
+            return cls(starts.astype(np.int64), columns.astype(np.uint16), values, biases.astype(np.float32))
         except FileNotFoundError:
             raise ModelError(
                 f"{path}: file not found; run `dvc repro` to train the model, or `dvc pull` to fetch it"
             ) from None
-        except (SafetensorError, KeyError) as error:
+        except (SafetensorError, KeyError, ValueError, TypeError, OSError) as error:
             raise ModelError(
                 f"{path}: not a linear model ({first_line(error)}); delete it and run `dvc repro`"
             ) from None

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from scipy.sparse import vstack
 from tqdm import tqdm
 
-from tillmap.core.errors import InputError, ModelError, first_line
-from tillmap.core.files import read_json, read_table, write_json, write_table
+from tillmap.core.errors import InputError, ModelError
+from tillmap.core.files import of_this_version, read_as, read_json, read_table, write_json, write_table
 from tillmap.core.taxonomy import LabelPath, LabelTree, Levels, trim
 from tillmap.linear.features import TEXT_BLOCKS, Featuriser
 from tillmap.linear.heads import Layout, Ranking, SparseHeads
@@ -27,6 +27,7 @@ TREE = "paths.parquet"  # in a model's folder: the paths that it can answer
 _MAX_WEIGHTS = 500_000_000  # terms x labels during training, 2 GB
 _CHUNK = 2048  # rows ranked at a time: limits memory and updates the progress bar
 _FORMAT = 2
+_MAX_NGRAM = 100
 _MAX_LEAD = 10.0  # scores lie between about -2 and 2
 
 
@@ -193,22 +194,32 @@ class LinearModel:
                 f"{folder}: not a linear model of this version of tillmap; run `dvc repro` to train one, or use the "
                 "version that made it"
             )
-        try:
-            values: dict[str, Any] = {
-                name: tuple(value) if isinstance(value, list) else value for name, value in written["recipe"].items()
-            }
-            recipe, trials = Recipe(**values), tuple(written["trials"])
-        except (TypeError, KeyError, AttributeError) as error:
-            raise ModelError(
-                f"{folder}: not the recipe of a linear model ({first_line(error)}); run `dvc repro` to train one"
-            ) from None
-        return cls(
-            Featuriser.from_table(read_table(folder / "terms.parquet"), recipe.ngrams),
+        with of_this_version(folder / "recipe.json"):
+            trials = tuple(written["trials"])
+            recipe = read_as(Recipe, folder / "recipe.json", written["recipe"])
+        terms = read_table(folder / "terms.parquet")
+        model = cls(
+            Featuriser.from_table(terms, recipe.ngrams),
             SparseHeads.load(folder / "weights.safetensors"),
             LabelTree.from_table(read_table(folder / TREE)),
             recipe,
             trials,
         )
+        with of_this_version(folder):
+            model._require_fit(len(terms))
+        return model
+
+    def _require_fit(self, terms: int) -> None:
+        """Raise ValueError unless the recipe, the terms, the weights and the paths belong together."""
+        weights, (shortest, longest) = self.recipe.head_weights, self.recipe.ngrams
+        if not 1 <= shortest <= longest <= _MAX_NGRAM or not np.isfinite([*weights, self.recipe.sharpness]).all():
+            raise ValueError("a recipe with numbers out of range")
+        if len(weights) < len(self.layout.paths):
+            raise ValueError(f"a recipe with {len(weights)} weights for {len(self.layout.paths)} heads")
+        if terms != len(self.heads.starts) - 1:
+            raise ValueError(f"weights of {len(self.heads.starts) - 1} terms, but there are {terms}")
+        if int(self.layout.columns.max(initial=-1)) >= len(self.heads.biases):
+            raise ValueError(f"weights of {len(self.heads.biases)} labels, but the paths have others")
 
     def columns_of(self, paths: Sequence[LabelPath]) -> Ints:
         """The columns of each path's labels (paths, heads); -1 where a path that is not in the tree has none.

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
+from tillmap.core.arrays import require_starts
 from tillmap.core.errors import InputError, first_line
 from tillmap.core.files import require_readable
 from tillmap.core.quantities import without_quantities
@@ -118,7 +119,14 @@ class Texts:
         """The groups among the named arrays of an index. Raises InputError if they are of another version."""
         if missing := {"rows", "starts", "sizes"} - set(tensors):
             raise InputError(f"the index has no {min(missing)}: it is of another version of tillmap; {HOW_TO_GET}")
-        return cls(tensors["rows"], tensors["starts"], bool(tensors["sizes"][0]))
+        rows, starts, sizes = tensors["rows"], tensors["starts"], tensors["sizes"]
+        try:
+            require_starts(starts, len(rows))
+            if not len(rows) or rows.dtype != np.int64 or (np.diff(starts) < 1).any() or sizes.shape != (1,):
+                raise ValueError
+        except (ValueError, TypeError):
+            raise InputError(f"the rows of an index are damaged; delete data/index and {HOW_TO_GET}") from None
+        return cls(rows, starts.astype(np.int64), bool(sizes[0]))
 
 
 def read_text(description: str, sizes: bool) -> str:

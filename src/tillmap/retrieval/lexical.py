@@ -15,6 +15,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sparse_dot_topn import sp_matmul_topn
 from tqdm import tqdm
 
+from tillmap.core.arrays import require_numbers, require_places, require_starts
 from tillmap.core.errors import InputError
 from tillmap.core.files import of_this_version, read_json, write_json
 from tillmap.core.text import without_vowels
@@ -24,6 +25,7 @@ from tillmap.retrieval.postings import Postings
 log = logging.getLogger(__name__)
 
 CHUNK = 512  # queries per call: limits memory and updates the progress bar
+_MAX_NGRAM = 100
 PAIRS = 50_000  # of a query and a text that are compared at a time
 # In a large index the rarest n-grams of a query find candidates; common ones such as "ch" cost the most time and say
 # the least. The 200 best candidates are then scored with all n-grams.
@@ -131,13 +133,23 @@ class LexicalRetriever(Retriever):
         """
         arrays, written = read_tensors(folder / "lexical.safetensors"), read_json(folder / "lexical.json")
         with of_this_version(folder / "lexical.json"):
-            ngrams = tuple(written["ngrams"])
-            settings = {"ngrams": ngrams, "length": float(written["length"]), "flat_up_to": int(written["flat_up_to"])}
-            vectoriser = _vectoriser(ngrams, written["grams"])
-            vectoriser.idf_ = arrays["idf"]
+            shortest, longest = map(int, written["ngrams"])
+            length, grams = float(written["length"]), written["grams"]
+            settings = {"ngrams": (shortest, longest), "length": length, "flat_up_to": int(written["flat_up_to"])}
+            if not 1 <= shortest <= longest <= _MAX_NGRAM or not 0 <= length <= 1:
+                raise ValueError("settings out of range")
+            if not all(isinstance(gram, str) for gram in grams):
+                raise ValueError("n-grams that are no texts")
+            vectoriser = _vectoriser((shortest, longest), grams)
             texts = Texts.of_tensors(arrays)
-            shape = (len(texts.keys), len(arrays["idf"]))
-            documents = csr_matrix((arrays["data"], arrays["indices"], arrays["indptr"]), shape)
+            shape = (len(texts.keys), len(grams))
+            data, indices, indptr = (arrays[name] for name in ("data", "indices", "indptr"))
+            require_starts(indptr, len(indices))
+            require_places(indices, len(grams))
+            require_numbers(data, len(indices))
+            require_numbers(arrays["idf"], len(grams))
+            vectoriser.idf_ = arrays["idf"]
+            documents = csr_matrix((data, indices, indptr), shape)
             return cls(texts, vectoriser, documents, settings)
 
 

@@ -21,16 +21,18 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import FileResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from tillmap import evaluation
 from tillmap.core.errors import InputError, ResourceError, TillmapError
 from tillmap.review.page import Json, Page
 
 HOST = "127.0.0.1"
 _STATIC = Path(__file__).with_name("static")
+_COLOURS = Path(evaluation.__file__).with_name("static") / "colours.css"  # those of the report
 _MAX_BODY = 2**16  # bytes
 _MAX_QUERY = 200  # characters
 
@@ -76,6 +78,9 @@ def make_app(page: Page, token: str) -> ASGIApp:
             raise HTTPException(400, "expected the number of a decision")
         return _json(page.undo(number))
 
+    async def colours(_: Request) -> Response:
+        return FileResponse(_COLOURS)
+
     # Each call ends before the next one starts, since none of them waits. So the log needs no lock within the process.
     calls = [
         Route("/start", start),
@@ -83,6 +88,7 @@ def make_app(page: Page, token: str) -> ASGIApp:
         Route("/find", find),
         Route("/decide", decide, methods=["POST"]),
         Route("/undo", undo, methods=["POST"]),
+        Route("/colours.css", colours),
         Mount("/", StaticFiles(directory=_STATIC, html=True)),
     ]
     app = Starlette(

@@ -2,16 +2,15 @@
 
 import math
 from collections.abc import Mapping
-from pathlib import Path
-
-import pandas as pd
+from dataclasses import replace
 
 from tillmap.arms import ARMS
 from tillmap.catalogue.formats import RowFile
-from tillmap.catalogue.rows import BadRowError, Record, read_id, read_label, read_labels, same_id
+from tillmap.catalogue.rows import BadRowError, Record, read_id, read_label, read_labels, read_price, same_id
 from tillmap.config import paths
 from tillmap.core.errors import InputError
-from tillmap.core.files import read_jsonl, read_table
+from tillmap.core.files import read_table
+from tillmap.core.stored import read_completions, read_rows
 from tillmap.core.taxonomy import KEY, Key, LabelPath, LabelTree, Levels, RankedPaths
 from tillmap.evaluation.review import GUESS
 from tillmap.postprocessing.calibration import candidate_scores
@@ -34,7 +33,7 @@ def known_tree() -> LabelTree:
     tree = LabelTree.from_table(read_table(paths.TREE))
     if not paths.ROWS.is_file():
         return tree
-    rows = read_table(paths.ROWS, ["split", *tree.levels])
+    rows = read_rows(paths.ROWS, ["split", *tree.levels])
     return LabelTree.from_rows(rows[rows["split"] == "train"], tree.levels, declared=tree)
 
 
@@ -46,32 +45,41 @@ def from_pipeline(arm: str, levels: Levels) -> Queue:
     file = paths.REVIEW / f"{arm}{_SUFFIX}"
     if not file.is_file():
         there = ", ".join(sorted(path.name.removesuffix(_SUFFIX) for path in paths.REVIEW.glob(f"*{_SUFFIX}")))
-        remedy = f"choose one of {there}" if there else "run `dvc repro`, with `review.min_confidence` set"
+        remedy = f"choose one of {there}" if there else "run `dvc repro`, with `review.target_accuracy` set"
         raise InputError(f"{file}: file not found, so there is nothing to review of the {arm} arm; {remedy}")
-    # All is text at first: a retailer may be called "NA" or 007.
-    table = pd.read_csv(file, dtype="str", keep_default_na=False).astype({"id": "int64"})
-    guesses = table[[GUESS.format(level) for level in levels]].set_axis(list(levels), axis=1)
     candidates, given = _candidates(arm), _given_ids()
-    rows = [
-        ReviewRow(
-            id=given.get(key, key[1]),
-            split=key[0],
-            text=row["description"],
-            retailer=row["retailer"],
-            price=row["price"],
-            answer=answer if any(answer) else None,
-            confidence=float(row["confidence"]),
-            gain=float(row["teaches"]),
-            candidates=candidates.get(key, ()),
-        )
-        for row, answer in zip(table.to_dict("records"), levels.paths(guesses), strict=True)
-        for key in [(row["split"], row["id"])]
-    ]
+    guesses = [GUESS.format(level) for level in levels]
+    needed = ["split", "id", "description", "retailer", "price", "confidence", "teaches", *guesses]
+    table = RowFile(file, "csv", delimiter=",")
+    rows = []
+    for line in table.rows(needed):
+        try:
+            record = line.read()
+            number = same_id(read_id(record, "id"))
+            if not isinstance(number, int):
+                raise BadRowError("`id` is no number")
+            key, gain = (record["split"], number), read_price(record, "teaches")
+            answer = levels.path(record[guess] for guess in guesses)
+            rows.append(
+                ReviewRow(
+                    id=given.get(key, number),
+                    split=record["split"],
+                    text=record["description"],
+                    retailer=record["retailer"],
+                    price=record["price"],
+                    answer=answer if any(answer) else None,
+                    confidence=_confidence(record, "confidence"),
+                    gain=0.0 if math.isnan(gain) else gain,
+                    candidates=candidates.get(key, ()),
+                )
+            )
+        except BadRowError as fault:
+            raise InputError(f"{file}:{line.place}: {fault}; run `dvc repro evaluate` to write it again") from None
     held = read_table(paths.REVIEW / f"{arm}.parquet", ["split"])
     return Queue.of(rows, int((held["split"] == "test").sum()), arm)
 
 
-def from_file(labelled: Path, lines: Feed, levels: Levels) -> Queue:
+def from_file(labelled: RowFile, lines: Feed, levels: Levels) -> Queue:
     """The rows of a file that `tillmap predict` labelled.
 
     Args:
@@ -84,7 +92,7 @@ def from_file(labelled: Path, lines: Feed, levels: Levels) -> Queue:
     texts = _lines(labelled, lines)
     names = answer_columns(lines.id_name, levels, codes=False)
     columns = [names[level] for level in levels]
-    file = RowFile(labelled, known=(lines.id_name, *columns))
+    file = replace(labelled, known=(lines.id_name, *columns))
     read: list[tuple[int | str, LabelPath, float, str]] = []
     for row in file.rows([lines.id_name, *columns, names["confidence"]], [names["source"]]):
         try:
@@ -97,7 +105,7 @@ def from_file(labelled: Path, lines: Feed, levels: Levels) -> Queue:
                 path = read_labels(record, columns, levels, ragged=True)
             read.append((key, path, _confidence(record, names["confidence"]), str(record.get(names["source"]) or "")))
         except BadRowError as fault:
-            raise InputError(f"{labelled}:{row.place}: {fault}; {_REMEDY}") from None
+            raise InputError(f"{file.shown}:{row.place}: {fault}; {_REMEDY}") from None
     found = [texts[same_id(key)] for key, *_ in read]
     worth = gains([1 - confidence for _, _, confidence, _ in read], [product_key(text) for text, *_ in found])
     rows = []
@@ -114,20 +122,20 @@ def _candidates(arm: str) -> Mapping[Key, RankedPaths]:
     for name in dict.fromkeys([arm, *(name for name in ARMS if ARMS[name].free)]):
         file = paths.COMPLETIONS / f"{name}.jsonl"
         if file.is_file():
-            scores = candidate_scores(list(read_jsonl(file)))
+            scores = candidate_scores(list(read_completions(file)))
             found = {**{key: ranked for key, ranked in scores.items() if ranked}, **found}
     return found
 
 
 def _given_ids() -> dict[Key, str]:
     """The ids in the user's files, where the pipeline numbers the rows."""
-    rows = read_table(paths.ROWS)
+    rows = read_rows(paths.ROWS)
     if "given_id" not in rows:
         return {}
     return dict(zip(rows[KEY].itertuples(index=False, name=None), rows["given_id"], strict=True))
 
 
-def _lines(labelled: Path, lines: Feed) -> dict[int | str, tuple[str, str, str]]:
+def _lines(labelled: RowFile, lines: Feed) -> dict[int | str, tuple[str, str, str]]:
     """The text, retailer and price of each row of a file, by its id."""
     try:
         return {
@@ -136,10 +144,10 @@ def _lines(labelled: Path, lines: Feed) -> dict[int | str, tuple[str, str, str]]
             for key, text, retailer, price in batch.itertuples(index=False, name=None)
         }
     except InputError as error:
-        if lines.file.path != labelled:
+        if lines.file.path != labelled.path:
             raise
         raise InputError(
-            f"{error}\n{labelled} must have the lines, too; if not, name the file that was labelled with --rows"
+            f"{error}\n{labelled.shown} must have the lines, too; if not, name the file that was labelled with --rows"
         ) from None
 
 

@@ -123,15 +123,17 @@ def _require_all(answers: pd.DataFrame, batch: pd.DataFrame, what: str) -> None:
 
 def _key(labeller: Labeller, feed: Feed, explain: int) -> str:
     """A hash of everything that the labels depend on."""
-    with feed.file.path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    digest = hashlib.sha256()
+    for part in feed.file.parts():
+        with part.path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
     settings = {
         "arm": labeller.arm,
         "params": labeller.params.model_dump(include={*_SHAPING, *labeller.free, labeller.arm}),
         "neighbours_vote": labeller.params.neighbours_vote.model_dump(),
         "confidence": labeller.confidence and vars(labeller.confidence),
         "reading": feed.reading,
-        "feed": digest,
+        "feed": digest.hexdigest(),
         **({"explain": explain} if explain else {}),
     }
     return run_key(settings, labeller.files(explain=explain > 0))

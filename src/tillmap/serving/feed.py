@@ -20,6 +20,7 @@ from tillmap.core.files import is_stream, replacing
 
 logger = logging.getLogger(__name__)
 
+_DO_WITHOUT = ', or no ids, as for the lines of a receipt: --id ""'
 _MAX_NAMED = 3  # bad rows that an error quotes; the others are counted
 
 
@@ -174,7 +175,7 @@ class Feed:
                 item = self.fields.read(row.read(), number, self._mark)
                 seen = first.setdefault(same_id(item.key), row.place)
                 if seen != row.place:
-                    raise repeated_id(self.id_name, item.key, f"{self.file.unit} {seen}")
+                    raise repeated_id(self.id_name, item.key, f"{self.file.unit} {seen}", _DO_WITHOUT)
             except BadRowError as fault:
                 yield row, fault
             else:

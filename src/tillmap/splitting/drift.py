@@ -1,9 +1,8 @@
 """Drift: how many new rows have a retailer or a word that the training rows lack."""
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Self
 
 import pandas as pd
 
@@ -27,10 +26,6 @@ class Seen:
         """Collect them from a table with the columns description and retailer."""
         words = {word for text in rows["description"].unique() for word in words_of(text)}
         return cls(frozenset(rows["retailer"].dropna().unique()), frozenset(words))
-
-    @classmethod
-    def from_json(cls, written: Mapping[str, Any]) -> Self:
-        return cls(frozenset(written["retailers"]), frozenset(written["words"]))
 
     def as_json(self) -> dict[str, list[str]]:
         return {"retailers": sorted(self.retailers), "words": sorted(self.words)}

@@ -114,6 +114,10 @@ class AnswerFormat(ABC):
         path = LabelPath(*chain, brand)
         return path if text in (self.encode(path), self._encode_open(path)) else None
 
+    def is_open_to(self, path: LabelPath) -> bool:
+        """Whether `decode_open` reads the answer of this path: a path of the tree, or a known chain with any brand."""
+        return self.decode_open(self.encode(path)) == path
+
     def _chain_named(self, labels: Sequence[str]) -> Chain | None:
         """The only chain of the tree that ends in these labels. If there are more, the one that has no others."""
         chains = self.tree.chains_ending(*labels)
@@ -256,11 +260,11 @@ class ShortFormat(AnswerFormat):
         return tuple(unescape(label) for label in text.split(" | "))
 
 
-_FORMATS = {kind.name: kind for kind in (JsonFormat, JoinedFormat, ShortFormat)}
+ANSWER_FORMATS = {kind.name: kind for kind in (JsonFormat, JoinedFormat, ShortFormat)}
 
 
 def make_answer_format(name: str, tree: LabelTree) -> AnswerFormat:
     """The answer format of that name. Raises ParamsError if it is not `json`, `joined` or `short`."""
-    if name not in _FORMATS:
-        raise ParamsError(f"answer_format is {name!r}; expected one of {', '.join(_FORMATS)}")
-    return _FORMATS[name](tree)
+    if name not in ANSWER_FORMATS:
+        raise ParamsError(f"answer_format is {name!r}; expected one of {', '.join(ANSWER_FORMATS)}")
+    return ANSWER_FORMATS[name](tree)
