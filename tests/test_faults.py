@@ -7,7 +7,7 @@ import pytest
 from project import Project
 
 sys.path.insert(0, str(Path(__file__).parent / "faults"))
-from campaign import KINDS, Campaign, plan
+from fault_campaign import KINDS, Campaign, plan
 from parts import Part, World, commands_of, stages_of
 from served import Repro, Review
 
