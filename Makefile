@@ -70,7 +70,7 @@ servers:
 # Breaks every stage and command: 200 kills, full and slow disks, too little memory, a clock that jumps. For hours; as root
 # on a disk in memory. `make faults FAULTS="--kills 20 --no-models"` is a small one, FAULTS=--help lists the options.
 faults: setup
-	$(BIN)/python tests/faults/campaign.py $(FAULTS)
+	$(BIN)/python tests/faults/fault_campaign.py $(FAULTS)
 
 # Updates the hashes in the locks, after a version was changed there. Needs uv.
 PINS := s/^\([^ \#]*==[^ ;\\]*\).*/\1/p
