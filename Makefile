@@ -48,12 +48,12 @@ share-demo: setup
 # Pulls what the stages from postprocess on need, and runs only these. For a machine without models and GPU. Example:
 # make rescore SET="postprocess.min_similarity=0.4 evaluate.resamples=500"
 rescore: setup
-	dvc pull stratify retrieve prompts infer postprocess cascade
+	dvc pull stratify retrieve candidates prompts infer postprocess cascade
 	dvc pull $(patsubst %,data/usage/train_%.json,linear rerank llama openai)
 	TILLMAP_ONLY="postprocess evaluate" dvc exp run --allow-missing $(addprefix --set-param ,$(SET)) evaluate
 
 # Compares experiments: the params that differ, and the scores of the arms
-SHOWN_ELSEWHERE := (catalogue|ingest|stratify|index|retrieve|prompts|base_model|train_linear|train_rerank|train_llama|train_openai|infer|postprocess|evaluate|scores|costs)\.
+SHOWN_ELSEWHERE := (catalogue|ingest|stratify|index|retrieve|candidates|prompts|base_model|train_linear|train_rerank|train_llama|train_openai|infer|postprocess|evaluate|scores|costs)\.
 OF_MERGED := cascade\.(trial\.|calls|llm_seconds|usd|estimated|(prompt|cached|completion)_tokens|rows|seconds|peak|threshold|coverage|expected|to_|max_usd|llm).*
 FILES := data/|metrics/|models/|plots
 compare: setup
@@ -67,9 +67,10 @@ MISSING := $(if $(SSHD),,openssh-server) $(if $(BROWSER),,chromium)
 servers:
 	$(if $(strip $(MISSING)),apt-get update -qq && apt-get install -y -qq --no-install-recommends $(MISSING))
 
-# Kills every stage and fills its disk, many times; `make test-all` does so a few times.
+# Breaks every stage and command: 200 kills, full and slow disks, too little memory, a clock that jumps. For hours; as root
+# on a disk in memory. `make faults FAULTS="--kills 20 --no-models"` is a small one, FAULTS=--help lists the options.
 faults: setup
-	$(BIN)/python tests/faults/break_stages.py
+	$(BIN)/python tests/faults/campaign.py $(FAULTS)
 
 # Damages 1,000 files of each kind of input and artifact, and reads them; `make test-all` does so with fewer.
 fuzz: setup
@@ -130,4 +131,4 @@ prune: setup
 
 # Deletes everything that the pipeline wrote. The cache, the environment and what people decided are kept.
 clean:
-	rm -rf models plots report $(filter-out data/corrections%,$(wildcard data/*))
+	rm -rf models plots report $(filter-out data/corrections% data/decisions%,$(wildcard data/*))

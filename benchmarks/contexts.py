@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+from stages.context import neighbours
 from tillmap.arms.context import Context
-from tillmap.core.files import read_table
 
 
 def open_context(arm: str, settings: Any, seed: int = 0) -> Context:
@@ -15,7 +15,8 @@ def open_context(arm: str, settings: Any, seed: int = 0) -> Context:
         seed,
         model=Path("models") / arm,
         base=Path("models/base") / arm,
+        linear=Path("models/linear"),
         rows_file=Path("data/split/rows.parquet"),
         tree_file=Path("data/split/tree.parquet"),
-        neighbours=lambda _, retriever: read_table(Path("data/neighbours") / f"{retriever}.parquet"),
+        neighbours=lambda _, retriever: neighbours(retriever),
     )

@@ -4,10 +4,11 @@ import time
 
 from stages.answers import free_arms, free_scores
 from stages.context import context_of
+from tillmap.arms import proposer
 from tillmap.arms.context import QUESTIONS
 from tillmap.arms.rules import AnswerRules
 from tillmap.cascade.plan import CascadeInputs, check, make_plan
-from tillmap.cascade.roles import FREE_ARM, ROUTED, TRIAL
+from tillmap.cascade.roles import ROUTED, TRIAL
 from tillmap.cascade.run import run_cascade
 from tillmap.cli.stages import Metrics, run_stage
 from tillmap.config import paths
@@ -17,7 +18,7 @@ from tillmap.core.stored import read_predictions, read_rows
 from tillmap.core.taxonomy import LabelTree
 from tillmap.splitting.subsets import draw_pilot
 
-PARAMS = ("seed", "run", "cascade", "nearest", "linear", "rag", "llama", "openai", "engine", "provider")
+PARAMS = ("seed", "run", "cascade", "rag", "llama", "openai", "engine", "provider", "evaluate.promise")
 
 
 def main(params: Params) -> Metrics:
@@ -49,11 +50,14 @@ def main(params: Params) -> Metrics:
 def read_inputs(params: Params) -> CascadeInputs:
     rows = read_rows(paths.ROWS)
     training = LabelTree.from_table(read_table(paths.TREE))
+    free = proposer(params.run.on)
+    assert free is not None
     return CascadeInputs(
-        predictions=read_predictions(paths.PREDICTIONS / f"{FREE_ARM}.parquet"),
+        free=free,
+        predictions=read_predictions(paths.PREDICTIONS / f"{free}.parquet"),
         scores=free_scores(params),
-        trees=(training, AnswerRules.load(paths.RULES / FREE_ARM).paths or training),
-        voting=params.neighbours_vote,
+        trees=(training, AnswerRules.load(paths.RULES / free).paths or training),
+        probability=params.evaluate.promise,
         pilot=draw_pilot(rows, params.run.pilot_rows, params.seed),
     )
 

@@ -7,11 +7,12 @@ from tillmap.arms.context import Context
 from tillmap.config import paths
 from tillmap.config.params import Params
 from tillmap.core.stored import read_neighbours
+from tillmap.retrieval import PATHS
 
 
 def neighbours(retriever: str) -> pd.DataFrame:
-    """The neighbours table of all rows outside the training subset."""
-    return read_neighbours(paths.NEIGHBOURS / f"{retriever}.parquet")
+    """The neighbours table of all rows outside the training subset; for `paths` the table of their candidate paths."""
+    return read_neighbours((paths.CANDIDATES if retriever == PATHS else paths.NEIGHBOURS) / f"{retriever}.parquet")
 
 
 def context_of(params: Params, arm: str) -> Context:
@@ -27,6 +28,7 @@ def context_of(params: Params, arm: str) -> Context:
         neighbours=lambda _, retriever: neighbours(retriever),
         engine=getattr(params, "engine", None),  # None if the stage does not declare it
         provider=getattr(params, "provider", None),
+        curve=paths.CURVES / f"{arm}.csv",
         about_file=paths.ABOUT,
         prompts=None if ARMS[arm].free else paths.PROMPTS / arm,
     )

@@ -3,6 +3,8 @@
 Without a test file, some of the labelled rows become the test rows first.
 """
 
+import pandas as pd
+
 from tillmap.cli.stages import Metrics, run_stage
 from tillmap.config import paths
 from tillmap.config.params import Params
@@ -11,7 +13,7 @@ from tillmap.core.stored import INGESTED, read_rows
 from tillmap.core.taxonomy import LabelTree, Levels
 from tillmap.splitting.drift import Seen
 from tillmap.splitting.report import split_report
-from tillmap.splitting.subsets import assign_subsets, calibration_share, draw_test, product_key
+from tillmap.splitting.subsets import assign_subsets, calibration_share, draw_test, place_added, product_key
 
 PARAMS = ("seed", "split")
 
@@ -23,12 +25,17 @@ def main(params: Params) -> Metrics:
     split = params.split
     products = {text: product_key(text) for text in rows["description"].unique()}
     rows["product"] = rows["description"].map(products).astype("str")
+    # Rows that a person added have no part in the draw, so it is the same with and without them.
+    is_added = rows["corrected"].eq("added") if "corrected" in rows else pd.Series(False, index=rows.index)
+    added, rows = rows[is_added], rows[~is_added]
     draws_test = not (rows["split"] == "test").any()
     if draws_test:
         rows = draw_test(rows, split.by, split.test, params.seed)
     calibration = calibration_share(split.calibration, split.calibration_rows, int((rows["split"] == "train").sum()))
     shares = {"dev": split.dev, "calibration": calibration, "holdout": split.holdout}
     rows.insert(2, "subset", assign_subsets(rows, split.by, **shares, seed=params.seed))
+    added.insert(2, "subset", place_added(added, rows, split.by, test_drawn=draws_test))
+    rows = pd.concat([rows, added[added["subset"] != "unused"]], ignore_index=True)
     taxonomy = paths.RAW / "declared.parquet"  # only there if the user has a taxonomy file
     declared = LabelTree.from_table(read_table(taxonomy)) if taxonomy.is_file() else None
     train = rows[rows["subset"] == "train"]
@@ -40,6 +47,7 @@ def main(params: Params) -> Metrics:
     return {
         "subsets": {str(subset): int(count) for subset, count in rows["subset"].value_counts(sort=False).items()},
         "test_drawn": draws_test,
+        "added_unused": int((added["subset"] == "unused").sum()),
         "paths": len(tree),
         "strict_tree": tree.is_strict,
         "split_by": split.by,

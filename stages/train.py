@@ -8,7 +8,7 @@ from tillmap.arms.context import JOB
 from tillmap.cli.stages import Metrics, run_arm_stage
 from tillmap.config import paths
 from tillmap.config.params import Params
-from tillmap.core.files import OFF, new_folder, write_json
+from tillmap.core.files import OFF, new_folder, write_json, write_text
 
 
 def params_of(arm: str) -> tuple[str, ...]:
@@ -32,6 +32,8 @@ def write_off(arm: str) -> None:
     with new_folder(paths.MODELS / arm) as folder:
         write_json(off, folder / (JOB if ARMS[arm].paid else OFF))
     write_json(off, paths.USAGE / f"train_{arm}.json")
+    if ARMS[arm].curve:
+        write_text("", paths.CURVES / f"{arm}.csv")
 
 
 def wanted(params: Params, arm: str) -> bool:

@@ -71,10 +71,13 @@ def make_shown(rows, predictions, truth):
 def make_page(folder):
     """The report as HTML. The charts are also written to `folder`."""
     rows, predictions = make_tables()
+    rows["corrected"] = np.where(rows["id"] < 3, "changed", None)
     truth = rows[rows["subset"] == "test"]
     draws = {"resamples": 50, "seed": 1}
     usage = {arm: {"rows": 60, "rows_per_second": 2.0} for arm in predictions}
-    report = make_report(predictions, rows, truth, LEVELS, held_back={}, confidences={}, usage=usage, **draws)
+    report = make_report(
+        predictions, rows, truth, LEVELS, held_back={}, confidences={}, usage=usage, probability=0.9, **draws
+    )
     near = predictions["free"][["split", "id"]].assign(rank=0, neighbour=1, score=0.5)
     training = rows[rows["subset"] == "train"]
     recall = recall_of({"lexical": paths_of_neighbours(near, training, LEVELS)}, truth, LEVELS, **draws)
@@ -83,7 +86,7 @@ def make_page(folder):
     return render(
         report,
         LEVELS,
-        run=about_run("<i>data</i>", rows, "60 test rows", dict.fromkeys(predictions, "cpu")),
+        run=about_run("<i>data</i>", rows, truth, "60 test rows", dict.fromkeys(predictions, "cpu")),
         params={"seed": 1, "data": {"source": "<i>data</i>"}, "free": {"k": None}},
         drawings=draw(report, recall, {}, LEVELS, folder),
         recall=of_whole_paths(recall),

@@ -8,7 +8,7 @@ import pytest
 from trained import index_rows, set_params
 from typer.testing import CliRunner
 
-from stages import evaluate, infer, postprocess, stratify, train
+from stages import candidates, evaluate, infer, postprocess, stratify, train
 from tillmap import cli
 from tillmap.arms import schema
 from tillmap.config import paths
@@ -102,6 +102,7 @@ def made(request, tmp_path_factory):
         train.main(params, "rerank")
         for arm in ("nearest", "linear", "rerank"):
             infer.main(params, arm)
+        candidates.main(params)
         for arm in ("rag", "llama", "openai"):
             infer.write_off(arm)
         postprocess.main(params)

@@ -14,13 +14,14 @@ from tillmap.cascade.judge import agreement, route_scores, split_reason
 from tillmap.cascade.report import score_routed
 from tillmap.cascade.roles import KEPT, ROUTED, TRIAL
 from tillmap.cascade.routing import keep_to_budget, plan_routes, threshold_of_budget
-from tillmap.cascade.trial import fuse, judge, merge
+from tillmap.cascade.trial import judge, merge
 from tillmap.config import paths
 from tillmap.config.params import read_params
 from tillmap.core.errors import ParamsError
 from tillmap.core.files import OFF
 from tillmap.core.taxonomy import CONTEST, LabelPath, LabelTree, Levels
 from tillmap.evaluation.metrics import mark
+from tillmap.retrieval.paths import paths_of_ranking
 from tillmap.splitting.subsets import draw_pilot
 
 LABELS = list(CONTEST)
@@ -81,12 +82,6 @@ def test_a_budget_goes_to_the_trial_and_then_to_the_least_sure():
     assert not (poor["role"] == ROUTED).any()
 
 
-def test_candidates_are_what_both_hold_likely():
-    a, b, c = PATHS[:3]
-    assert fuse([(a, 0.5), (b, 0.3)], [(b, 0.6), (c, 0.4)], 2) == [b, a]
-    assert fuse([(a, 0.5)], [], 10) == [a]
-
-
 def predictions(paths, confidence=0.5, repair="none", status="ok", source="linear"):
     table = pd.DataFrame(paths, columns=LABELS)
     table.insert(0, "split", "train")
@@ -117,7 +112,7 @@ def test_paths_that_end_early_are_merged_and_judged():
     merged = merge(free, llm, {key: {bread if key[1] else rye} for key in keys}, levels)
     assert merged["source"].tolist() == ["linear"] + ["rag"] * 39
     assert merged["class"].isna().tolist() == [False] + [True] * 39
-    judged = judge(free, llm, merged, llm[["split", "id", *levels]], levels=levels, seed=1)
+    judged = judge(free, llm, merged, llm[["split", "id", *levels]], arm="linear", levels=levels, seed=1)
     assert judged.routes and (judged.free, judged.cascade) == (0.0, 39 / 40)
 
 
@@ -126,14 +121,14 @@ def test_a_gain_that_may_be_chance_is_none():
     wrong = predictions([PATHS[1]] * 40)
     little = predictions([PATHS[0]] * 3 + [PATHS[1]] * 37)
     much = predictions([PATHS[0]] * 20 + [PATHS[1]] * 20)
-    refused = judge(wrong, little, little, truth, levels=CONTEST, seed=1)
+    refused = judge(wrong, little, little, truth, arm="linear", levels=CONTEST, seed=1)
     assert not refused.routes
     assert "can't tell" in refused.reason and "linear answers every row" in refused.reason
     assert (refused.free, refused.llm, refused.rows) == (0.0, pytest.approx(3 / 40), 40)
-    accepted = judge(wrong, much, much, truth, levels=CONTEST, seed=1)
+    accepted = judge(wrong, much, much, truth, arm="linear", levels=CONTEST, seed=1)
     assert accepted.routes
     assert accepted.low > 0 and accepted.difference == pytest.approx(0.5)
-    assert not judge(much, wrong, wrong, truth, levels=CONTEST, seed=1).routes
+    assert not judge(much, wrong, wrong, truth, arm="linear", levels=CONTEST, seed=1).routes
 
 
 class Shop:
@@ -147,7 +142,7 @@ class Shop:
             "run": off | {"cascade": True, "pilot_rows": pilot_rows},
             "openai": {"mode": "retrieved", "engine": "openai_server", "examples": 1},
             "provider": {"base_url": base_url},
-            "cascade": {"llm": "openai", "held_out_rows": 100} | changes,
+            "cascade": {"llm": "openai", "held_out_rows": 100, "target_accuracy": 0.8} | changes,
         })  # fmt: skip
         self._write_rows()
         self.write(folder / "models/openai/job.json", {"mode": "retrieved", "model": MODEL, "usd": 0.0})
@@ -173,13 +168,16 @@ class Shop:
              "candidates": [[list(path), 0.6], [list(PATHS[PATHS.index(path) ^ 1]), 0.4]]}
             for split, row_id, path in zip(asked["split"], asked["id"], said, strict=True)
         ]  # fmt: skip
-        for name in ("split", "neighbours", "completions", "predictions"):
+        for name in ("split", "candidates", "completions", "predictions"):
             (self.folder / "data" / name).mkdir(parents=True)
         rows.to_parquet(self.folder / "data/split/rows.parquet")
         tree = LabelTree.from_rows(rows[:32], CONTEST).to_table()
         tree.to_parquet(self.folder / "data/split/tree.parquet")
-        near = asked[["split", "id"]].assign(rank=0, neighbour=np.arange(len(asked)) % 32, score=1.0)
-        near.to_parquet(self.folder / "data/neighbours/lexical.parquet")
+        ranked = {(line["split"], line["id"]): [(LabelPath(*path), share) for path, share in line["candidates"]]
+                  for line in lines}  # fmt: skip
+        shown = paths_of_ranking(ranked, CONTEST, 20)
+        shown["neighbour"] = [PATHS.index(path) for path in CONTEST.paths(shown)]
+        shown.to_parquet(self.folder / "data/candidates/paths.parquet")
         pd.DataFrame({"text": [], "about": []}, dtype="str").to_parquet(self.folder / "data/about.parquet")
         table.to_parquet(self.folder / "data/predictions/linear.parquet")
         (self.folder / "data/completions/linear.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
@@ -349,7 +347,7 @@ def test_a_judge_is_asked_where_the_arms_disagree_and_sees_why(service, tmp_path
     own, other = (next(line for line in lines if line.startswith(arm)) for arm in ("linear: ", "nearest: "))
     assert own.endswith("(0.60)") and other.endswith("(0.70)")
     assert own.split(" (")[0][len("linear: ") :] != other.split(" (")[0][len("nearest: ") :]
-    assert any('("trained item ' in line for line in lines), "a line of a neighbour, as evidence"
+    assert any('(such as "trained item ' in line for line in lines), "a line of a candidate, as evidence"
     assert lines[-1].startswith(item) and "because" in content
     kept = [json.loads(line) for line in (shop.folder / "data/cascade/completions.jsonl").read_text().splitlines()]
     assert {record["reason"] for record in kept} == {"the line says so."}
@@ -389,11 +387,11 @@ def test_kept_and_routed_rows_are_scored_apart():
     said = {"linear": [PATHS[0]] * 25 + [PATHS[1]] * 15, "cascade": [PATHS[0]] * 35 + [PATHS[1]] * 5}
     marks = {arm: mark(predictions(paths), truth, arm, CONTEST) for arm, paths in said.items()}
     routes = truth[["split", "id"]].assign(role=[KEPT] * 20 + [ROUTED] * 20)
-    found = score_routed(marks, routes, resamples=200, seed=1)
+    found = score_routed(marks, routes, "linear", resamples=200, seed=1)
     assert (found["coverage"], found["accuracy_of_answered"], found["routed"]) == (0.5, 1.0, 20)
     assert found["accuracy_on_routed"] == {"linear": 0.25, "cascade": 0.75}
     assert found["change"]["difference"] == 0.25 and found["change"]["verdict"] == "better"
-    all_kept = score_routed(marks, routes.assign(role=KEPT), resamples=200, seed=1)
+    all_kept = score_routed(marks, routes.assign(role=KEPT), "linear", resamples=200, seed=1)
     assert (all_kept["coverage"], all_kept["routed"], all_kept["accuracy_on_routed"]) == (1.0, 0, {})
 
 
@@ -403,7 +401,7 @@ def test_kept_and_routed_rows_are_scored_apart():
         ({}, {"target_accuracy": None}, "set one of them"),
         ({}, {"llm": "rag", "budget_usd": 1.0}, "has no price"),
         ({}, {"asks": "disagreement"}, "needs a second arm .*`-S run.nearest=true`"),
-        ({"linear": False}, {}, "needs the linear arm, .*`-S run.linear=true`"),
+        ({"linear": False}, {}, "needs an arm that costs nothing.*`-S run.linear=true`"),
     ],
 )
 def test_what_cannot_be_is_refused(tmp_path, run, settings, says):
@@ -411,3 +409,12 @@ def test_what_cannot_be_is_refused(tmp_path, run, settings, says):
     shop.set_params({"run": run})
     with pytest.raises(ParamsError, match=says):
         shop.run()
+
+
+def test_where_no_threshold_can_be_promised_every_row_may_be_routed_and_it_says_so(service, tmp_path, caplog):
+    shop = Shop(tmp_path / "shop", service.base_url, target_accuracy=0.99)
+    of_accuracy(service, shop, 0.9)
+    found = shop.run()
+    assert found["threshold"] is None and found["coverage"] == 0 and found["to_ask"] == TEST_ROWS
+    assert found["why"].startswith("no confidence keeps an accuracy of 0.99 with a probability of 0.9: of its 300 ")
+    assert f"every row may be routed, because for linear {found['why']}" in caplog.text

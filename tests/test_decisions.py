@@ -19,7 +19,7 @@ from tillmap.review.queue import ReviewRow
 PATHS = (TEA, GREEN, COFFEE, CREME, None)
 TEXTS = ["plain", 'quotes " and \\', "two\nlines\r\u2028", "\u202e\u0645\u0631", "\x00\x1f", "🥛" * 40]
 HOUSE = ReviewRow(7, "HOUSE TEA", COFFEE, 0.25, 1.0, split="test", retailer="Lune")
-TWIN = ReviewRow("B-8", "house tea", None, 0.0, 0.5)
+TWIN = ReviewRow("B-8", "house tea", None, 0.0, 0.5, price="1.50")
 
 
 @pytest.fixture
@@ -119,8 +119,10 @@ def test_a_line_says_everything(path):
         "source": "linear",
         "labels": {"group": "Hot Drinks", "module": "Tea"},
         "rows": [
-            {"split": "test", "id": 7, "text": "HOUSE TEA", "answer": LEVELS.of(COFFEE), "confidence": 0.25},
-            {"split": "", "id": "B-8", "text": "house tea", "answer": None, "confidence": 0.0},
+            {"split": "test", "id": 7, "text": "HOUSE TEA", "answer": LEVELS.of(COFFEE), "confidence": 0.25,
+             "retailer": "Lune", "price": ""},
+            {"split": "", "id": "B-8", "text": "house tea", "answer": None, "confidence": 0.0, "retailer": "",
+             "price": "1.50"},
         ],
     }  # fmt: skip
 
@@ -133,11 +135,12 @@ def test_the_corrections_are_the_last_decisions_without_the_ones_that_nobody_cou
     table = corrections(read_decisions(path, LEVELS), LEVELS)
     expected = pd.DataFrame(
         [
-            ("test", "7", "HOUSE TEA", *TEA, "Ana", "2026-03-01T00:00:10+00:00", "linear", *COFFEE, 0.25),
-            (None, "B-8", "house tea", *GREEN, "Ana", "2026-03-01T00:00:00+00:00", "linear", None, None, None, 0.0),
+            ("test", "7", "HOUSE TEA", "Lune", None, *TEA, "Ana", "2026-03-01T00:00:10+00:00", "linear", *COFFEE, 0.25),
+            (None, "B-8", "house tea", None, "1.50", *GREEN, "Ana", "2026-03-01T00:00:00+00:00", "linear", None, None,
+             None, 0.0),
         ],
         columns=[
-            "split", "id", "text", "group", "module", "brand", "who", "when", "source",
+            "split", "id", "text", "retailer", "price", "group", "module", "brand", "who", "when", "source",
             "answer_group", "answer_module", "answer_brand", "confidence",
         ],
     ).astype({"id": "str"})  # fmt: skip

@@ -186,6 +186,37 @@ def test_choices_by_likelihood_are_those_of_brute_force(name, asked_of, brute_fo
     assert [engine.answer([question])[0].text for question in questions[:5]] == [a.text for a in answers[:5]]
 
 
+def test_ranking_candidates_reads_the_question_once(asked_of, monkeypatch):
+    """Whatever the length of the question, so wherever a block of vLLM's cache ends."""
+    questions = [ask(number, "butter " * (300 + number)) for number in range(34)]
+    answers = [f"{a} {b} | {c}" for a in ("butter", "juice") for b in ("cat", "food") for c in ("lemon", "grass")]
+    generation = replace(BY_LIKELIHOOD, answers=tuple(answers))
+    block, longest = 32, 8  # tokens of a block, and of an answer at most
+
+    engine, computed = asked_of("vllm", generation), []
+    generate = engine._generate
+
+    def counted(*given):
+        outputs = generate(*given)
+        computed.extend(len(each.prompt_token_ids) - (each.num_cached_tokens or 0) for each in outputs)
+        return outputs
+
+    monkeypatch.setattr(engine, "_generate", counted)
+    for question in questions:
+        computed.clear()
+        [answer] = engine.answer([question])
+        assert len(answer.candidates) == len(answers) and answer.prompt_tokens > 300
+        assert sum(computed) <= answer.prompt_tokens + (block + longest) * len(answers)
+
+    engine = asked_of("transformers", generation)
+    model = engine._model
+    monkeypatch.setattr(engine, "_model", lambda ids, **how: computed.append(ids.numel()) or model(ids, **how))
+    monkeypatch.setattr(engine._model, "device", model.device, raising=False)
+    computed.clear()
+    [answer] = engine.answer(questions[:1])
+    assert sum(computed) <= answer.prompt_tokens + longest * len(answers)
+
+
 def test_the_likeliest_answer_is_often_not_the_greedy_one(asked_of):
     questions = [ask(number, "butter " * number) for number in range(12)]
     greedy = asked_of("transformers", replace(BY_LIKELIHOOD, choose="greedy")).answer(questions)

@@ -8,7 +8,7 @@ import pytest
 from trained import index_rows, read_lines, set_params
 from typer.testing import CliRunner
 
-from stages import evaluate, infer, ingest, lookup, postprocess, prompts, stratify, train
+from stages import candidates, evaluate, infer, ingest, lookup, postprocess, prompts, stratify, train
 from tillmap.arms import schema
 from tillmap.cli import app
 from tillmap.config import paths
@@ -36,11 +36,12 @@ def made(request, tmp_path_factory):
         for name in ("dense", "hybrid"):
             write_table(read_table(paths.NEIGHBOURS / "lexical.parquet"), paths.NEIGHBOURS / f"{name}.parquet")
         lookup.main(params)
-        prompts.main(params, "rag")
         train.main(params, "linear")
         train.main(params, "rerank")
         for arm in ("nearest", "linear", "rerank"):
             infer.main(params, arm)
+        candidates.main(params)
+        prompts.main(params, "rag")
         for arm in ("llama", "openai"):
             infer.write_off(arm)
         set_params(folder, {"run": {"rag": False}})

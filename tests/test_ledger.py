@@ -5,7 +5,7 @@ from project import ROOT
 from ruamel.yaml import YAML
 
 from tillmap.config.blocks import Costs, Prices
-from tillmap.evaluation.ledger import bill_arm, bill_arms, estimate_all_rows, estimate_table
+from tillmap.evaluation.ledger import bill_arm, bill_arms, devices_of, estimate_all_rows, estimate_table, minutes_of
 
 COSTS = Costs(gpu_usd_per_hour=3.6, cpu_usd_per_hour=0.36)
 # 30 of 800 test rows and 100 rows of the calibration subset, at 2 rows a second.
@@ -77,3 +77,15 @@ def test_the_table_shows_the_slowest_arm_first(prices):
         f"openai 130 180,100 1,500.8 {round(14_300 * 180_100 / 130):,} {ledger['openai']['all_rows']['usd']:.2f}",
         "nearest 1,400 180,600 4.3 0 0.03",
     ]
+
+
+def test_devices_and_minutes_are_those_of_training_and_answering():
+    on_gpu = PILOT | {"device": "NVIDIA H100"}
+    usage = {"plain": PILOT, "tuned": PILOT, "on_gpu": on_gpu, "paid": PAID}
+    training = {"plain": None, "tuned": {"device": "NVIDIA H100", "train_seconds": 60.0}, "on_gpu": None, "paid": JOB}
+    assert devices_of(usage, training) == {
+        "plain": "cpu", "tuned": "NVIDIA H100 and cpu", "on_gpu": "NVIDIA H100", "paid": "provider"
+    }  # fmt: skip
+    minutes = minutes_of(usage, training)
+    assert minutes["plain"] == minutes["paid"] == pytest.approx(65 / 60)
+    assert minutes["tuned"] == pytest.approx(65 / 60 + 1)

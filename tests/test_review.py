@@ -42,7 +42,7 @@ def test_a_level_is_as_sure_as_it_turns_out_to_be_right():
     for depth, level in enumerate(CONTEST):
         right = (table[LABELS[: depth + 1]] == truth[LABELS[: depth + 1]]).all(axis=1)
         assert sure.loc[new, f"{level}_confidence"].mean() == pytest.approx(right[new].mean(), abs=0.03)
-    held = hold_back(table, sure, CONTEST, 0.9)
+    held = hold_back(table, sure, CONTEST, [0.9] * 4)
     marks = mark(held[new], truth[new], "linear", CONTEST)
     scores = score_held_back(marks, CONTEST)
     assert scores["answered"]["group"] > scores["answered"]["brand"] > 0
@@ -55,7 +55,7 @@ def test_a_level_is_as_sure_as_it_turns_out_to_be_right():
 def test_labels_under_the_first_unsure_level_are_null():
     table = pd.DataFrame([MILK, CREAM, BAGS], columns=LABELS).assign(split="test", id=[2, 0, 1], confidence=0.5)
     sure = pd.DataFrame([[0.9, 0.8, 0.7, 0.2], [0.9, 0.9, 0.9, 0.9], [0.6] * 4], columns=CONFIDENCES)
-    held = hold_back(table, sure, CONTEST, 0.7)
+    held = hold_back(table, sure, CONTEST, [0.7] * 4)
     assert held["answered"].tolist() == [3, 4, 0]
     assert held.loc[0, LABELS].tolist()[:3] == list(MILK[:3]) and pd.isna(held.loc[0, "brand"])
     assert held.loc[1, LABELS].tolist() == list(CREAM)
@@ -88,7 +88,7 @@ def test_a_label_that_a_path_does_not_have_is_not_held_back():
     table = table.assign(split="test", id=range(3), confidence=0.5)
     columns = [CONFIDENCE.format(level) for level in levels]
     sure = pd.DataFrame([[0.9, 0.8, 0.5], [0.9, 0.8, 0.5], [0.6, 0.5, 0.5]], columns=columns)
-    held = hold_back(table, sure, levels, 0.7)
+    held = hold_back(table, sure, levels, [0.7] * len(levels))
     assert held["answered"].tolist() == [2, 2, 0]
     rows = table[["split", "id"]].assign(
         subset="test", description="d", retailer="r", price=1.0, product=["a", "b", "c"]

@@ -70,7 +70,7 @@ def written(*labels):
 
 
 def decided(folder):
-    log = read_decisions(folder / "data/corrections.jsonl", LEVELS)
+    log = read_decisions(folder / "data/decisions.jsonl", LEVELS)
     return {row.text: decision.labels for row, decision in log.current()}
 
 
@@ -178,7 +178,7 @@ def test_all_decided_and_a_server_that_is_gone(screen, folder):
     for key in ("Enter", "Enter", "x", "x", "Enter", "x"):
         screen.decide(key)
     expect(screen.page.locator("#forecast")).to_have_text(
-        "All rows are decided. The decisions are in data/corrections.jsonl."
+        "All rows are decided. The decisions are in data/decisions.jsonl."
     )
     screen.process.kill()
     screen.process.wait()

@@ -199,7 +199,7 @@ def test_of_ten_thousand_rows_one_is_sent(tmp_path):
 
 
 def test_every_answer_has_a_strict_policy_and_no_cookie(client):
-    for call in ("/", "/review.js", "/review.css", "/icon.svg", "/start", "/find?q=tea", "/nothing"):
+    for call in ("/", "/review.js", "/review.css", "/colours.css", "/icon.svg", "/start", "/find?q=tea", "/nothing"):
         answer = client.get(f"/{TOKEN}{call}")
         assert answer.status_code == (404 if call == "/nothing" else 200), call
         policy = answer.headers["content-security-policy"]
@@ -212,7 +212,7 @@ def test_every_answer_has_a_strict_policy_and_no_cookie(client):
 
 
 def test_the_page_names_no_other_site(client):
-    for call in ("/", "/review.js", "/review.css"):
+    for call in ("/", "/review.js", "/review.css", "/colours.css"):
         text = client.get(f"/{TOKEN}{call}").text
         assert "http://" not in text and "https://" not in text and "//cdn" not in text
         assert "innerHTML" not in text and "style=" not in text and "onclick" not in text
@@ -351,7 +351,7 @@ def trained(tmp_path_factory):
         predictions = {arm: predictions_of(arm) for arm in ("linear", "nearest")}
         scores = {arm: candidate_scores(completions_of(arm)) for arm in predictions}
         paths.REVIEW.mkdir(parents=True)
-        review_arms(predictions, scores, rows, tree.levels, min_confidence=0.97, folder=paths.REVIEW)
+        review_arms(predictions, scores, rows, tree.levels, target=0.97, probability=0.9, folder=paths.REVIEW)
     return folder, rows
 
 

@@ -7,6 +7,7 @@ import socket
 import urllib.error
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from http.client import HTTPException
 from time import monotonic, sleep
 
 import pandas as pd
@@ -14,6 +15,7 @@ import pytest
 
 from command import run_command
 from review_rows import COFFEE, GREEN, LEVELS, TEA, TREE, ask, serving, write_project
+from tillmap.core.files import read_jsonl
 from tillmap.review.decisions import open_log, read_decisions
 from tillmap.review.page import Page
 from tillmap.review.queue import Queue, ReviewRow
@@ -67,7 +69,7 @@ def decide_until_killed(address, first):
         labels = list(PATHS[place % 3])
         try:
             answer = ask(address, "decide", {"place": place, "labels": labels, "twins": True})
-        except (OSError, json.JSONDecodeError):
+        except (OSError, HTTPException, json.JSONDecodeError):
             break
         saved[f"line {place:04}"] = answer["saved"]["labels"]
     return saved
@@ -105,13 +107,29 @@ def test_a_kill_a_second_page_and_ctrl_c(folder, tillmap):
         process.send_signal(signal.SIGINT)
         rest, errors = process.communicate(timeout=30)
         assert process.returncode == 0 and errors == ""
-        assert "2 decisions in data/corrections.jsonl" in rest
+        assert "2 decisions in data/decisions.jsonl" in rest
+        assert "data/corrections.jsonl: 0 corrections added" in rest, "the start had saved what the kill left"
     code, said = tillmap("--export", "out.csv")
     assert code == 0 and "1 corrections: out.csv" in said
     (row,) = pd.read_csv(folder / "out.csv").to_dict("records")
     assert (row["id"], row["text"], row["who"], row["source"]) == (0, "line 0000", "Ana", "linear")
     assert [row[level] for level in LEVELS] == list(GREEN)
     assert [row[f"answer_{level}"] for level in LEVELS] == list(TEA)
+    (saved,) = read_jsonl(folder / "data/corrections.jsonl")
+    assert saved["text"] == "line 0000" and saved["who"] == "Ana" and saved["retailer"] == "<i>Shop</i>"
+
+
+def test_what_the_page_decided_can_be_saved_without_it_and_never_into_a_csv(folder, tillmap):
+    code, said = tillmap("--save")
+    assert code == 1 and "data/decisions.jsonl: file not found; `tillmap review` writes it" in said
+    with open_log(folder / "data/decisions.jsonl", LEVELS) as log:
+        log.decide([ReviewRow(1, "line 0001", TEA, 0.5, 1.0)], GREEN)
+    code, said = tillmap("--save")
+    assert code == 0 and "data/corrections.jsonl: 1 corrections added" in said
+    params = folder / "params.yaml"
+    params.write_text(params.read_text().replace("data/corrections.jsonl", "fixes.csv"))
+    code, said = tillmap("labelled.jsonl", "--no-browser")
+    assert code == 1 and "set `data.corrections` to the folder" in said and "Traceback" not in said
 
 
 def test_the_page_is_on_this_machine_alone(folder, tillmap):
@@ -132,7 +150,7 @@ def test_the_page_is_on_this_machine_alone(folder, tillmap):
     "arguments, says",
     [
         (["missing.jsonl"], "the file is not there"),
-        ([], "nothing to review of the linear arm; run `dvc repro`"),
+        ([], "nothing to review of the rerank arm; run `dvc repro`"),
         (["--export", "out.csv"], "file not found; `tillmap review` writes it"),
         (["--arm", "nobody"], "nothing to review of the nobody arm"),
     ],

@@ -90,8 +90,8 @@ def test_an_edited_file_reruns_these_stages(file, stages):
 
 
 def test_dvc_yaml_stays_readable():
-    assert len((ROOT / "dvc.yaml").read_text().splitlines()) <= 180
-    assert len(STAGES) <= 24
+    assert len((ROOT / "dvc.yaml").read_text().splitlines()) <= 190
+    assert len(STAGES) <= 26
 
 
 def test_every_stage_module_is_in_the_pipeline():

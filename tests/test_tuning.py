@@ -6,7 +6,7 @@ import sys
 from dataclasses import asdict
 
 import pytest
-from project import ROOT
+from project import ROOT, kill_when
 
 from hub_server import serve_hub
 from tillmap.core.errors import InputError, ModelError
@@ -15,13 +15,16 @@ from tillmap.llm.interface.answer_formats import make_answer_format
 from tillmap.llm.interface.prompting import GRADIENTGURUS_LLAMA, Item, Renderer, our_recipe
 from tillmap.tuning.examples import IGNORED, describe, tokenise, tokenise_all
 from tillmap.tuning.hub import require_token
-from tillmap.tuning.lora import PROGRESS, Progress, last_checkpoint, lora_targets, out_of_memory
+from tillmap.tuning.lora import lora_targets
+from tillmap.tuning.memory import out_of_memory
+from tillmap.tuning.progress import PROGRESS, Progress, last_checkpoint
 from tillmap.tuning.recipes import GRADIENTGURUS, choose_recipe, fit_to_machine
 
 PATH = LabelPath("food & drink", "dairy", "butter", "golden | meadow")
 TREE = LabelTree(CONTEST, (PATH,), (1,))
 ITEM = Item("gldn mdw bttr 250 g", "alder", 1.99)
-# One template opens with a BOS, as Llama 3's does; one ends turns without eos; one adds a thought to the question.
+# One template opens with a BOS, as Llama 3's does; one ends turns without eos; one adds a thought to the question, one
+# only if it is told not to think, as Qwen3's does.
 TEMPLATES = {
     "own": None,
     "llama3": (
@@ -31,6 +34,11 @@ TEMPLATES = {
     "plain": (
         "{% for m in messages %}[{{ m.role }}] {{ m.content }}\n{% endfor %}"
         "{% if add_generation_prompt %}[assistant] {% endif %}"
+    ),
+    "may think": (
+        "{% for m in messages %}<|{{ m.role }}|>\n{% if loop.last and m.role == 'assistant' %}<think>\n\n</think>\n\n"
+        "{% endif %}{{ m.content }}{{ eos_token }}\n{% endfor %}{% if add_generation_prompt %}<|assistant|>\n"
+        "{% if enable_thinking is defined and not enable_thinking %}<think>\n\n</think>\n\n{% endif %}{% endif %}"
     ),
     "thinking": (
         "{% for m in messages %}<|{{ m.role }}|>\n{{ m.content }}{{ eos_token }}\n{% endfor %}"
@@ -60,7 +68,9 @@ def tokenizer(request, base):
 def test_the_question_is_the_training_example_up_to_the_answer(recipe, answer_format, tokenizer):
     """Checked against the chat template and the tokenizer alone, as an engine uses them."""
     renderer = Renderer(recipe, make_answer_format(answer_format, TREE))
-    asked = tokenizer.apply_chat_template(renderer.question(ITEM), add_generation_prompt=True, tokenize=False)
+    asked = tokenizer.apply_chat_template(
+        renderer.question(ITEM), add_generation_prompt=True, tokenize=False, enable_thinking=False
+    )
     question = tokenizer.encode(asked, add_special_tokens=False)
     example = tokenise(renderer.training_example(ITEM, PATH), tokenizer)
     assert example.input_ids[: len(question)] == question
@@ -206,6 +216,42 @@ def test_other_architectures_are_trained(base, tmp_path):
         files = {file.name for file in (tmp_path / name / "adapter").iterdir()}
         assert {"adapter_model.safetensors", "adapter_config.json", "tokenizer.json"} <= files
         assert not [file for file in files if file.endswith((".bin", ".pt", ".pkl"))]
+
+
+KILLED = """
+import sys
+from pathlib import Path
+from tillmap.tuning.lora import train_adapter
+from tillmap.tuning.recipes import choose_recipe
+
+base, folder = map(Path, sys.argv[1:])
+words = ["milk", "oat milk", "rye bread and butter", "tea"] * 3
+conversations = [[{"role": "user", "content": word}, {"role": "assistant", "content": word[:4]}] for word in words]
+recipe = choose_recipe("ours", {"batch_rows": 2, "epochs": 3})
+done = train_adapter(conversations, base, recipe, folder / "state", folder / "adapter", checkpoint_steps=1, seed=1,
+                     curve=folder / "curve.csv")
+print(done.progress.step, done.progress.tokens, done.progress.padding, done.losses)
+"""
+
+
+@pytest.mark.slow
+def test_killed_in_its_second_epoch_it_ends_as_if_it_was_not(base, tmp_path):
+    def command(name):
+        return [sys.executable, "-c", KILLED, str(base), str(tmp_path / name)]
+
+    def finished(name):
+        return subprocess.run(command(name), text=True, capture_output=True, check=True).stdout.splitlines()[-1]
+
+    unbroken = finished("unbroken")
+    assert unbroken.startswith("18 ")
+    kill_when(lambda: any((tmp_path / "killed").glob("state/*/checkpoint-8/progress.json")), command("killed"))
+    curve = (tmp_path / "unbroken/curve.csv").read_text()
+    grown = (tmp_path / "killed/curve.csv").read_text()
+    assert curve.startswith(grown) and 8 <= len(grown.splitlines()) < 18
+    assert finished("killed") == unbroken
+    assert (tmp_path / "killed/curve.csv").read_text() == curve
+    weights = [(tmp_path / name / "adapter/adapter_model.safetensors").read_bytes() for name in ("unbroken", "killed")]
+    assert weights[0] == weights[1]
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 from project import ROOT
 from ruamel.yaml import YAML
 
-from stages import catalogue, infer, ingest, postprocess, stratify, train
+from stages import candidates, catalogue, infer, ingest, postprocess, stratify, train
 from tillmap.arms import ARMS, schema
 from tillmap.config import paths
 from tillmap.config.params import read_params
@@ -45,6 +45,8 @@ def _original():
     set_params(Path(folder.name), {"run": off, "demo": demo, "linear": {"epochs": 2}, "rerank": QUICK_RERANK})
     with chdir(folder.name):
         params = read_params(paths.PARAMS, schema())
+        Path("data").mkdir()
+        Path(params.data.corrections).touch()
         for stage in (catalogue, ingest, stratify):
             stage.main(params)
         index_rows(read_table(paths.ROWS), params.retrieval)
@@ -52,6 +54,7 @@ def _original():
         train.main(params, "rerank")
         for arm in (arm for arm in ARMS if ARMS[arm].free):
             infer.main(params, arm)
+        candidates.main(params)
         postprocess.main(params)
     return folder
 

@@ -32,6 +32,12 @@ def asks_model(arm: str, voters: Sequence[str] = ()) -> bool:
     return arm == "cascade" or any(not ARMS[voter].free for voter in voters)
 
 
+def proposer(on: Sequence[str]) -> str | None:
+    """The best free arm of those that are on, see `Arm.proposes`; None if there is none."""
+    able = [name for name in on if name in ARMS and ARMS[name].proposes]
+    return max(able, key=lambda name: ARMS[name].proposes, default=None)
+
+
 @cache
 def schema() -> type[Params]:
     """The schema of params.yaml, with a switch and a block for each arm."""

@@ -13,17 +13,19 @@ from tillmap.config.blocks import Questions
 from tillmap.core.completions import Completion, Message, Question
 from tillmap.core.errors import ParamsError
 from tillmap.core.files import read_json
-from tillmap.core.taxonomy import LabelTree, Levels
+from tillmap.core.taxonomy import KEY, LabelTree, Levels
 from tillmap.llm.interface.answer_formats import AnswerFormat, make_answer_format
 from tillmap.llm.interface.few_shot import (
     ITEM_COLUMNS,
+    Candidates,
     FewShotExamples,
     described,
     labelled_items,
     make_item,
     widen_paths,
 )
-from tillmap.llm.interface.prompting import Recipe, Renderer, our_recipe
+from tillmap.llm.interface.prompting import Candidate, Example, Recipe, Renderer, our_recipe
+from tillmap.retrieval import PATHS
 
 
 class LanguageModelArm(Arm):
@@ -42,6 +44,10 @@ class LanguageModelArm(Arm):
     def definitions_shown(self, settings: Any) -> int:
         """The number of labels that a prompt defines; none for a tuned model, which saw no definitions in training."""
         return 0 if self.is_tuned(settings) else int(settings.definitions)
+
+    def usual_price_shown(self, settings: Any) -> bool:
+        """Whether a prompt says what products of a candidate's labels usually cost; not for a tuned model."""
+        return not self.is_tuned(settings) and bool(settings.usual_price)
 
     def about_shown(self, context: Context) -> dict[str, str]:
         """The descriptions from outside in a prompt, by normalised text; none for a tuned model, as of definitions."""
@@ -71,7 +77,7 @@ class LanguageModelArm(Arm):
         return self.gradientgurus(settings)[1] if settings.recipe == "gradientgurus" else str(settings.answer_format)
 
     def answers_unseen(self, settings: Questions) -> bool:
-        return settings.unseen_brand
+        return settings.unseen_brand or settings.retriever == PATHS
 
     def format_for(self, settings: Any, tree: LabelTree) -> AnswerFormat:
         """The arm's answer format for the paths of a tree."""
@@ -104,25 +110,54 @@ class LanguageModelArm(Arm):
         return self.format_for(settings, tree).allowed_to_all(settings)
 
     def questions(self, context: Context, rows: pd.DataFrame) -> Iterator[Question]:
+        """One question for each of `rows`, in order, see `questions_for`."""
+        yield from self.questions_for(
+            context, rows, self.known_paths(context), list_paths=not self.is_tuned(context.settings)
+        )
+
+    def questions_for(
+        self, context: Context, rows: pd.DataFrame, tree: LabelTree, *, list_paths: bool
+    ) -> Iterator[Question]:
         """One question for each of `rows`, in order.
 
-        With `constrain: retrieved` a question allows only the paths of the row's neighbours, widened by `widen`. For a
-        row without neighbours any text is allowed.
+        With `constrain: retrieved` a question allows only the row's candidate paths (`retriever: paths`) or the paths
+        of its neighbours, widened by `widen`. For a row without any, all texts are allowed.
+
+        Args:
+            context: the settings, the training rows and what finds neighbours and candidates.
+            rows: split, id, description, retailer and price.
+            tree: the paths that may be answered. A candidate is left out if neither it nor its chain is one of them.
+            list_paths: whether candidate paths are listed in the prompt.
         """
-        settings, tree = context.settings, self.known_paths(context)
-        self.check_levels(settings, tree.levels)
+        settings, levels = context.settings, tree.levels
+        self.check_levels(settings, levels)
         renderer, shown = self.renderer(settings, tree), self.examples_shown(settings)
-        bound = settings.constrain == "retrieved"
-        about = self.about_shown(context)
-        few_shot = None
-        if shown or bound:
-            few_shot = FewShotExamples(context.training, context.neighbours(rows, settings.retriever), tree.levels)
+        about, bound = self.about_shown(context), settings.constrain == "retrieved"
+        evidence: Candidates | FewShotExamples | None = None
+        if shown or bound or (list_paths and settings.retriever == PATHS):
+            evidence = self._evidence(context, rows, levels)
         for split, row_id, *item in rows[["split", "id", *ITEM_COLUMNS]].itertuples(index=False, name=None):
-            near = few_shot.examples(split, row_id) if few_shot else []
-            found = widen_paths((example.path for example in near), tree, settings.widen) if bound else []
-            answers = [renderer.answer_format.encode(path) for path in found]
-            asked = described(make_item(*item), about)
-            yield Question(split, row_id, renderer.question(asked, near[:shown]), answers or None)
+            near: list[Example] = []
+            candidates: list[Candidate] = []
+            if isinstance(evidence, Candidates):
+                candidates = evidence.of(split, row_id, settings.candidates, shown)
+                candidates = [each for each in candidates if renderer.answer_format.is_open_to(each.path)]
+            elif evidence:
+                near = evidence.examples(split, row_id)
+            messages = renderer.question(
+                described(make_item(*item), about), near[:shown], candidates if list_paths else ()
+            )
+            paths = [*(each.path for each in near), *(each.path for each in candidates)]
+            answers = [renderer.answer_format.encode(path) for path in widen_paths(paths, tree, settings.widen)]
+            yield Question(split, row_id, messages, (answers or None) if bound else None)
+
+    def _evidence(self, context: Context, rows: pd.DataFrame, levels: Levels) -> "Candidates | FewShotExamples":
+        """What the retriever found for some rows."""
+        settings = context.settings
+        found = context.neighbours(rows, settings.retriever).merge(rows[KEY], on=KEY)
+        if settings.retriever == PATHS:
+            return Candidates(context.training, found, levels, self.usual_price_shown(settings))
+        return FewShotExamples(context.training, found, levels)
 
     def training_examples(self, context: Context, sample: pd.DataFrame) -> Iterator[list[Message]]:
         tree = self.known_paths(context)

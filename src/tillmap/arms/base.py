@@ -31,7 +31,10 @@ class Arm(ABC):
         free: whether it needs no language model. The confidences of all arms use the answers of free arms as signals,
             and a pilot (`run.pilot_rows`) does not limit them.
         paid: whether a provider charges for its answers.
+        proposes: of the free arms that are on, the one with the highest number says which paths language models choose
+            from, and answers the rows that a cascade does not route; one with 0 never does.
         tuned: whether its model is tuned on labelled rows (`training_examples`).
+        curve: whether its training writes the loss of each step to `Context.curve`.
         reads: what it needs to label new rows.
         training_params: the params that `train` reads, beside the seed.
     """
@@ -40,7 +43,9 @@ class Arm(ABC):
     Settings: ClassVar[type[Section]]
     free: ClassVar[bool] = True
     paid: ClassVar[bool] = False
+    proposes: ClassVar[int] = 0
     tuned: ClassVar[bool] = False
+    curve: ClassVar[bool] = False
     reads: ClassVar[tuple[Need, ...]]
     training_params: ClassVar[tuple[str, ...]] = ()
 
@@ -78,6 +83,10 @@ class Arm(ABC):
 
     def answers_unseen(self, settings: Any) -> bool:
         """Whether an answer may be a path that is not a known one."""
+        return False
+
+    def is_calibrated(self, context: Context) -> bool:
+        """Whether the share of an answer says how likely it is right, fitted on more rows than `calibration` has."""
         return False
 
     @property

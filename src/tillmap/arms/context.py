@@ -35,6 +35,7 @@ class Context:
         model, base: the folders of the arm's own model, and of the checkpoint that it asks or was tuned from.
         linear: the folder of the linear arm's model, for arms that build on it.
         rows_file, tree_file: the files with the split's rows, and with the label tree of the training subset.
+        curve: the CSV file for the losses of a training that writes them (`Arm.curve`).
         about_file: the file with descriptions from outside, which prompts show; None if there are none.
         prompts: the folder with the questions that the `prompts` stage wrote; None if the arm writes them itself.
         neighbours: gives the neighbours table of some rows, by the name of a retriever.
@@ -53,6 +54,7 @@ class Context:
     neighbours: FindNeighbours
     engine: Engine | None = None
     provider: Provider | None = None
+    curve: Path | None = None
     about_file: Path | None = None
     prompts: Path | None = None
     notes: dict[str, Any] = field(default_factory=dict)

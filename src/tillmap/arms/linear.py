@@ -39,6 +39,7 @@ class Linear(Arm):
 
     name: ClassVar[str] = "linear"
     Settings: ClassVar[type[Section]] = LinearSettings
+    proposes: ClassVar[int] = 2
     reads: ClassVar[tuple[Need, ...]] = ("model",)
     training_params: ClassVar[tuple[str, ...]] = ("linear",)
 

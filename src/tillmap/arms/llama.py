@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, ClassVar
 
 from tillmap.arms._llm import LocalModelArm, Tokens
@@ -28,6 +27,7 @@ class Llama(LocalModelArm):
     contest: ClassVar[Mapping[str, Tokens]] = {"ours": Tokens(47, 38, 9), "gradientgurus": Tokens(79, 42, 37)}
     Settings: ClassVar[type[Section]] = LlamaSettings
     tuned: ClassVar[bool] = True
+    curve: ClassVar[bool] = True
     reads: ClassVar[tuple[Need, ...]] = ("rows", "index", "base", "model")
     training_params: ClassVar[tuple[str, ...]] = ("llama.recipe", "train_llama")
 
@@ -39,9 +39,10 @@ class Llama(LocalModelArm):
 
         Raises InputError, ModelError, ParamsError or ResourceError.
         """
-        from tillmap.core.run_state import alone, run_key, state_folder
+        from tillmap.core.run_state import alone, run_key, scratch, state_folder
         from tillmap.llm.checkpoints import check_checkpoint
         from tillmap.llm.merging import MERGED_DTYPES, merge_adapter
+        from tillmap.tuning.batches import ORDER
         from tillmap.tuning.hub import push_model, require_token
         from tillmap.tuning.lora import train_adapter
         from tillmap.tuning.recipes import choose_recipe
@@ -53,10 +54,11 @@ class Llama(LocalModelArm):
         recipe = choose_recipe(context.settings.recipe, training.model_dump(exclude=_NOT_OF_THE_RECIPE))
         examples = context.prompts / TRAINING
         files = [examples, *(file for file in context.base.rglob("*") if file.is_file())]
-        state = state_folder() / "train" / run_key({"recipe": asdict(recipe), "seed": context.seed}, files)
+        settings = {"recipe": asdict(recipe), "seed": context.seed, "order": ORDER}
+        state = state_folder() / "train" / run_key(settings, files)
         conversations = [record["messages"] for record in read_jsonl(examples)]
-        with alone(state), TemporaryDirectory() as beside:
-            adapter = Path(beside) if training.merge else folder
+        with alone(state), scratch() as beside:
+            adapter = beside if training.merge else folder
             trained = train_adapter(
                 conversations,
                 context.base,
@@ -65,6 +67,7 @@ class Llama(LocalModelArm):
                 adapter,
                 checkpoint_steps=training.checkpoint_steps,
                 seed=context.seed,
+                curve=context.curve,
             )
             if training.merge:
                 merge_adapter(context.base, adapter, folder, MERGED_DTYPES[training.merge])

@@ -27,6 +27,7 @@ class Nearest(Arm):
 
     name: ClassVar[str] = "nearest"
     Settings: ClassVar[type[Section]] = NearestSettings
+    proposes: ClassVar[int] = 1
     reads: ClassVar[tuple[Need, ...]] = ("rows", "index")
 
     def answer(self, context: Context, rows: pd.DataFrame) -> Iterator[Completion]:

@@ -31,6 +31,7 @@ class OpenAISettings(Questions):
     sample_policy: Policy
     examples: Annotated[int, Field(ge=0, le=100)]
     definitions: Annotated[int, Field(ge=0, le=100)]
+    usual_price: bool
     constraint: Literal["off", "structured_outputs", "json_schema"]
     unseen_brand: Literal[False]
     engine: Literal["openai_batch", "openai_server"]

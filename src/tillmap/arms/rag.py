@@ -14,13 +14,14 @@ from tillmap.llm.interface.prompting import GRADIENTGURUS_RAG, Recipe
 class RagSettings(LanguageModel):
     examples: Annotated[int, Field(ge=0, le=100)]
     definitions: Annotated[int, Field(ge=0, le=100)]
+    usual_price: bool
 
 
 class Rag(LocalModelArm):
     """Retrieval-augmented generation with a language model on this machine."""
 
     name: ClassVar[str] = "rag"
-    contest: ClassVar[Mapping[str, Tokens]] = {"ours": Tokens(0, 241, 10, 32), "gradientgurus": Tokens(0, 462, 37, 32)}
+    contest: ClassVar[Mapping[str, Tokens]] = {"ours": Tokens(0, 193, 10, 32), "gradientgurus": Tokens(0, 462, 37, 32)}
     Settings: ClassVar[type[Section]] = RagSettings
     reads: ClassVar[tuple[Need, ...]] = ("rows", "index", "base")
 

@@ -1,19 +1,18 @@
 """The judge: which rows the free arms disagree about, and the question that shows a model what each of them says."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 
-from tillmap.core.completions import Message
-from tillmap.core.taxonomy import Key, LabelPath
+from tillmap.core.completions import Question
+from tillmap.core.taxonomy import Key
 from tillmap.llm.interface.answer_formats import AnswerFormat
-from tillmap.llm.interface.prompting import Example
 from tillmap.postprocessing.calibration import CandidateScores
 
 _SAY = "Labellers do not agree about the last line. Each says, with its confidence:"
-_PICK = "Pick one of these, with a line that has it where one is known:"
-_ANSWER = 'Answer with one of them, then "because" and your reason in a few words.'
+_ANSWER = 'Answer with one of the likely answers, then "because" and your reason in a few words.'
 _BECAUSE = " because "
 
 
@@ -33,38 +32,16 @@ def route_scores(confidence: npt.NDArray[np.float64], agree: npt.NDArray[np.bool
     return (confidence + agree) / 2
 
 
-def show_opinions(
-    messages: Sequence[Message],
-    scores: Mapping[str, CandidateScores],
-    key: Key,
-    *,
-    candidates: Sequence[LabelPath],
-    examples: Sequence[Example],
-    answer_format: AnswerFormat,
-) -> list[Message]:
-    """A question with each arm's answer and confidence, and the candidates with a neighbour's line as evidence.
-
-    Args:
-        messages: the question, whose last message ends with the item.
-        scores: of the free arms.
-        key: the row (split, id).
-        candidates: the paths to pick from, the most likely first.
-        examples: the row's neighbours, the nearest first.
-        answer_format: writes the paths.
-    """
-    *before, last = messages
-    lines = {example.path: example.item.description for example in reversed(examples)}
+def show_opinions(question: Question, scores: Mapping[str, CandidateScores], answer_format: AnswerFormat) -> Question:
+    """A question that lists candidates, with each free arm's answer and confidence before them."""
+    *before, last = question.messages
     said = [
         f"{arm}: {answer_format.encode(ranked[0][0])} ({ranked[0][1]:.2f})"
         for arm, ranks in scores.items()
-        if (ranked := ranks.get(key))
+        if (ranked := ranks.get((question.split, question.id)))
     ]
-    listed = [
-        answer_format.encode(path) + (f' ("{" ".join(lines[path].split())}")' if path in lines else "")
-        for path in candidates
-    ]
-    content = "\n".join([_SAY, *said, "", _PICK, *listed, "", _ANSWER, "", last["content"]])
-    return [*before, {"role": last["role"], "content": content}]
+    content = "\n".join([_SAY, *said, "", _ANSWER, "", last["content"]])
+    return replace(question, messages=[*before, {"role": last["role"], "content": content}])
 
 
 def split_reason(text: str) -> tuple[str, str | None]:

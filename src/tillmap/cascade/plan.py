@@ -2,29 +2,28 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from tillmap.arms import ARMS
+from tillmap.arms import ARMS, proposer
 from tillmap.arms._llm import LanguageModelArm
 from tillmap.arms.context import Context
-from tillmap.cascade import judge, routing, trial
-from tillmap.cascade.roles import FREE_ARM, KEPT, ROUTED, TRIAL
+from tillmap.cascade import judge, routing
+from tillmap.cascade.roles import KEPT, ROUTED, TRIAL
 from tillmap.config.blocks import Cascade
 from tillmap.core.completions import Question
 from tillmap.core.errors import ParamsError
-from tillmap.core.taxonomy import KEY, Key, LabelPath, LabelTree, Levels, right_labels
-from tillmap.evaluation.calibration_curves import threshold_for_use
-from tillmap.llm.interface.few_shot import FewShotExamples
+from tillmap.core.taxonomy import KEY, Key, LabelTree, Levels, right_labels
+from tillmap.evaluation.promises import Threshold, promise
 from tillmap.llm.interface.inference import plan_generation
 from tillmap.postprocessing.calibration import CandidateScores
 from tillmap.providers.costs import require_budget
 from tillmap.providers.inference import max_costs
-from tillmap.retrieval.vote import vote, votes_by_key
+from tillmap.retrieval import PATHS
 
 logger = logging.getLogger(__name__)
 
@@ -34,18 +33,20 @@ class CascadeInputs:
     """What earlier stages found out: the free arms' answers, and the label paths that may be answered.
 
     Attributes:
-        predictions: the free arm's predictions table, with calibrated confidences.
+        free: the name of the free arm that answers the rows that are not routed.
+        predictions: its predictions table, with calibrated confidences.
         scores: the candidate scores of each free arm that is on.
         trees: the paths that held-out rows may be answered with (those of the training subset), and the paths for new
             rows. The second may include paths of held-out rows, which would give a held-out row its own answer.
-        voting: the `nearest` block of params.yaml: how a row's neighbours vote.
+        probability: that the target accuracy is kept.
         pilot: the test rows that may be asked (split, id); None for all.
     """
 
+    free: str
     predictions: pd.DataFrame
     scores: Mapping[str, CandidateScores]
     trees: tuple[LabelTree, LabelTree]
-    voting: Any
+    probability: float
     pilot: pd.DataFrame | None
 
     @property
@@ -70,8 +71,8 @@ class Plan:
 
 def check(settings: Cascade, free_arms: Sequence[str]) -> None:
     """Raise ParamsError if the block contradicts itself, or if a free arm is off that it needs."""
-    if FREE_ARM not in free_arms:
-        raise ParamsError(f"run.cascade needs the {FREE_ARM} arm, which is off; set `-S run.{FREE_ARM}=true`")
+    if proposer(free_arms) is None:
+        raise ParamsError("run.cascade needs an arm that costs nothing, and all are off; set `-S run.linear=true`")
     if settings.asks == "disagreement" and len(free_arms) < 2:
         raise ParamsError("cascade.asks: disagreement needs a second arm that costs nothing; set `-S run.nearest=true`")
     if settings.target_accuracy is None and settings.budget_usd is None:
@@ -97,7 +98,10 @@ def make_plan(settings: Cascade, context: Context, inputs: CascadeInputs, budget
     Raises ResourceError if a paid model may cost more than `budget_usd`.
     """
     predictions = _free_predictions(settings, context.rows, inputs)
-    threshold = _choose_threshold(settings, predictions)
+    promised, target = None, settings.target_accuracy
+    if target is not None:
+        promised = _promise(target, predictions, inputs, int((context.rows["subset"] == "test").sum()))
+    threshold = promised.value if promised else float("inf")
     writer = QuestionWriter(settings, context, inputs)
     if settings.budget_usd is not None:
         # The accuracy target sets an upper limit for the threshold; the budget may lower it.
@@ -123,7 +127,9 @@ def make_plan(settings: Cascade, context: Context, inputs: CascadeInputs, budget
     test = routes[routes["subset"] == "test"]
     kept = test[test["role"] == KEPT]
     report = {
+        "free": inputs.free,
         "threshold": round(threshold, 6) if np.isfinite(threshold) else None,
+        **({"why": promised.why} if promised and promised.why else {}),
         "coverage": round(len(kept) / len(test), 6),
         "expected_accuracy": round(float(kept["expected"].mean()), 6) if len(kept) else None,
         "to_try": len(chosen[TRIAL]),
@@ -157,62 +163,50 @@ def _free_predictions(settings: Cascade, rows: pd.DataFrame, inputs: CascadeInpu
     return table
 
 
-def _choose_threshold(settings: Cascade, predictions: pd.DataFrame) -> float:
+def _promise(target: float, predictions: pd.DataFrame, inputs: CascadeInputs, new_rows: int) -> Threshold:
     """The confidence below which rows are routed, so that the others reach the target accuracy.
 
-    Infinite, which allows every row to be routed, if there is no target or if no threshold reaches it.
+    Infinite, which allows every row to be routed, if none can be promised.
     """
-    if settings.target_accuracy is None:
-        return float("inf")
     held_out = predictions[predictions["subset"] == "calibration"]
-    threshold = threshold_for_use(
-        held_out["expected"], held_out["right"], settings.target_accuracy, order=held_out["confidence"]
-    )
-    if np.isinf(threshold):
-        logger.warning(
-            "%s does not reach cascade.target_accuracy %s at any threshold: every row may be routed",
-            FREE_ARM,
-            settings.target_accuracy,
-        )
+    threshold = promise(
+        held_out["expected"], held_out["right"], target, inputs.probability,
+        new_rows=new_rows, order=held_out["confidence"], product=held_out.get("product"),
+    )  # fmt: skip
+    if threshold.why:
+        logger.warning("cascade: every row may be routed, because for %s %s", inputs.free, threshold.why)
     return threshold
 
 
 class QuestionWriter:
-    """Writes the questions of the language model's own arm, with the candidates, and says what they may cost."""
+    """Writes the questions of the language model's own arm about the candidates, and says what they may cost."""
 
     def __init__(self, settings: Cascade, context: Context, inputs: CascadeInputs) -> None:
         arm = ARMS[settings.llm]
         assert isinstance(arm, LanguageModelArm)
         self.arm = arm
         self._settings, self._context, self._inputs = settings, context, inputs
-        self._tuned = arm.is_tuned(context.settings)
 
     def questions(self, asked: pd.DataFrame) -> list[Question]:
         """The questions about these rows: held-out rows first, then new rows, each in their order.
 
         They differ in the label paths that may be answered, see `CascadeInputs.trees`.
         """
-        chosen = self._context.settings
-        candidates = self._candidates(asked)
-        few_shot = None
-        if not self._tuned:
-            few_shot = FewShotExamples(
-                self._context.training, self._context.neighbours(asked, chosen.retriever), self._inputs.levels
-            )
+        chosen, own = self._settings, self._context.settings
+        bound = "retrieved" if chosen.constrain == "candidates" else "off"
+        changes = {"retriever": PATHS, "candidates": chosen.candidates, "constrain": bound, "widen": None}
+        context = replace(self._context, settings=own.model_copy(update=changes))
+        judges = chosen.asks == "disagreement"
+        # A tuned model has seen no candidates in training, so by default it is not shown any.
+        shown = chosen.show_candidates in ({"always"} if self.arm.is_tuned(own) else {"always", "untuned"})
         questions: list[Question] = []
-        for new in (False, True):
-            questions += trial.write_questions(
-                asked[(asked["split"] == "test") == new],
-                few_shot,
-                candidates,
-                self.arm.renderer(chosen, self._inputs.trees[new]),
-                examples=self.arm.examples_shown(chosen),
-                # A tuned model has seen no candidates in training, so by default it is not shown any.
-                show=self._settings.show_candidates in ({"always"} if self._tuned else {"always", "untuned"}),
-                constrain=self._settings.constrain == "candidates",
-                opinions=self._inputs.scores if self._settings.asks == "disagreement" else None,
-                about=self.arm.about_shown(self._context),
-            )
+        for new, tree in enumerate(self._inputs.trees):
+            some = asked[(asked["split"] == "test") == new]
+            written = self.arm.questions_for(context, some, tree, list_paths=shown or judges)
+            if judges:
+                answer_format = self.arm.format_for(own, tree)
+                written = (judge.show_opinions(each, self._inputs.scores, answer_format) for each in written)
+            questions += written
         return questions
 
     def usd(self, questions: Sequence[Question]) -> dict[Key, float]:
@@ -223,10 +217,3 @@ class QuestionWriter:
         assert provider is not None
         most = max_costs(provider, chosen, job, questions, plan_generation(chosen, self._context.seed, None))
         return {(question.split, question.id): float(usd) for question, usd in zip(questions, most, strict=True)}
-
-    def _candidates(self, asked: pd.DataFrame) -> dict[Key, Sequence[LabelPath]]:
-        voting, training, levels = self._inputs.voting, self._context.training, self._inputs.levels
-        neighbours = self._context.neighbours(asked, voting.retriever)
-        votes = votes_by_key(vote(neighbours, training, asked[KEY], levels, voting.k, voting.power), levels)
-        scores, count = self._inputs.scores[FREE_ARM], self._settings.candidates
-        return {key: trial.fuse(scores[key], ranked, count) for key, ranked in votes.items()}

@@ -59,13 +59,15 @@ def run_cascade(settings: Cascade, context: Context, inputs: CascadeInputs, plan
     role = free.pop("role")
     tried = free[role == TRIAL]
     reader, rounds = AnswerReader(settings, context, inputs), []
-    judged = trial.Trial(False, _why_idle(routes), 0)
+    judged = trial.Trial(False, _why_idle(routes, inputs.free), 0)
     if len(tried) and (routes["role"] == ROUTED).any():
         first = reader.ask(plan.questions[TRIAL])
         rounds.append(first)
         truth = tried[KEY].merge(context.rows, on=KEY)
         merged = reader.merge(tried, first.predictions)
-        judged = trial.judge(tried, first.predictions, merged, truth, levels=inputs.levels, seed=context.seed)
+        judged = trial.judge(
+            tried, first.predictions, merged, truth, arm=inputs.free, levels=inputs.levels, seed=context.seed
+        )
     logger.info("cascade: %s", judged.reason)
     if judged.routes:
         rounds.append(reader.ask(plan.questions[ROUTED]))
@@ -74,12 +76,12 @@ def run_cascade(settings: Cascade, context: Context, inputs: CascadeInputs, plan
     return Outcome([record for each in rounds for record in each.records], free, report)
 
 
-def _why_idle(routes: pd.DataFrame) -> str:
+def _why_idle(routes: pd.DataFrame, free: str) -> str:
     """Why not even the trial is run."""
     if not (routes["role"] == ROUTED).any():
-        return "no row is routed: linear is above the threshold on every row, or the budget is used up by the trial"
+        return f"no row is routed: {free} is above the threshold on every row, or the budget is used up by the trial"
     return (
-        "no row of the calibration subset is below the threshold, so a gain cannot be shown; linear answers every row"
+        f"no row of the calibration subset is below the threshold, so a gain cannot be shown; {free} answers every row"
     )
 
 
@@ -106,11 +108,12 @@ class AnswerReader:
             some = [record for record in records if (record["split"] == "test") == new]
             # No embedding model here: labels are compared by their letters, which is enough to find a candidate. So a
             # change of the `embedding` or `postprocess` params does not rerun this stage.
-            tables.append(predict(some, Repairer(tree, answer_format), {}, self._settings.llm))
+            repairer = Repairer(tree, answer_format, unseen_brand=True)  # a candidate may pair a known chain and brand
+            tables.append(predict(some, repairer, {}, self._settings.llm))
             if self._settings.constrain == "candidates":
                 for question in questions:
                     if (question.split == "test") == new:
-                        paths = map(answer_format.decode, question.answers or ())
+                        paths = map(answer_format.decode_open, question.answers or ())
                         self._allowed[question.split, question.id] = {path for path in paths if path}
         table = pd.concat([table for table in tables if len(table)], ignore_index=True)
         return Round(records, table, dict(self._context.notes))

@@ -3,73 +3,16 @@
 The trial rows are rows of the `calibration` subset that would be routed, so their true labels are known.
 """
 
-from collections import defaultdict
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Container, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from tillmap.cascade.judge import show_opinions
-from tillmap.cascade.roles import FREE_ARM
-from tillmap.core.completions import Question
-from tillmap.core.taxonomy import KEY, Key, LabelPath, Levels, RankedPaths
+from tillmap.core.taxonomy import KEY, Key, LabelPath, Levels
 from tillmap.evaluation.comparison import BETTER, compare_arms
 from tillmap.evaluation.metrics import mark
-from tillmap.llm.interface.few_shot import ITEM_COLUMNS, FewShotExamples, described, make_item
-from tillmap.llm.interface.prompting import Renderer
-from tillmap.postprocessing.calibration import CandidateScores
-
-_NEIGHBOURS_WEIGHT = 0.5  # of the neighbours' shares; linear's count 1, because it finds the true path more often
-
-
-def fuse(linear: RankedPaths, neighbours: RankedPaths, k: int) -> list[LabelPath]:
-    """The k paths with the highest sum of shares from linear and, counted half, from the neighbours' vote."""
-    shares: defaultdict[LabelPath, float] = defaultdict(float)
-    for weight, ranked in ((1.0, linear), (_NEIGHBOURS_WEIGHT, neighbours)):
-        for path, share in ranked:
-            shares[path] += weight * share
-    return sorted(shares, key=lambda path: (-shares[path], path))[:k]
-
-
-def write_questions(
-    asked: pd.DataFrame,
-    few_shot: FewShotExamples | None,
-    candidates: Mapping[Key, Sequence[LabelPath]],
-    renderer: Renderer,
-    *,
-    examples: int,
-    show: bool,
-    constrain: bool,
-    opinions: Mapping[str, CandidateScores] | None = None,
-    about: Mapping[str, str] | None = None,
-) -> Iterator[Question]:
-    """Write one question per row of `asked`, in order: the question of the language model's own arm, with candidates.
-
-    Args:
-        asked: split, id, description, retailer and price.
-        few_shot: looks up the examples of a row; None for a model that is asked without examples.
-        candidates: the most probable label paths of each row, by (split, id).
-        renderer: makes the messages.
-        about: descriptions from outside, by normalised text.
-        examples: how many examples a question shows.
-        show: whether the question lists the candidates.
-        constrain: whether the candidates are the only answers allowed.
-        opinions: the free arms' candidate scores; the question then shows them, whatever `show` says (see `judge`).
-    """
-    for split, row_id, *shown in asked[[*KEY, *ITEM_COLUMNS]].itertuples(index=False, name=None):
-        known = few_shot.examples(split, row_id) if few_shot else []
-        paths = candidates[split, row_id]
-        item = described(make_item(*shown), about or {})
-        messages = renderer.question(item, known[:examples], paths if show and opinions is None else ())
-        if opinions is not None:
-            messages = show_opinions(
-                messages, opinions, (split, row_id),
-                candidates=paths, examples=known, answer_format=renderer.answer_format,
-            )  # fmt: skip
-        answers = [renderer.answer_format.encode(path) for path in paths] if constrain else None
-        yield Question(split, row_id, messages, answers)
 
 
 def merge(
@@ -129,8 +72,9 @@ class Trial:
 
 
 def judge(
-    free: pd.DataFrame, llm: pd.DataFrame, merged: pd.DataFrame, truth: pd.DataFrame, *, levels: Levels, seed: int
-) -> Trial:
+    free: pd.DataFrame, llm: pd.DataFrame, merged: pd.DataFrame, truth: pd.DataFrame, *, arm: str, levels: Levels,
+    seed: int,
+) -> Trial:  # fmt: skip
     """Decide from the trial rows whether the routed rows are asked.
 
     They are asked only if the merged answers are better than the free arm's by `compare_arms`. A difference that may
@@ -141,20 +85,21 @@ def judge(
         llm: the language model's.
         merged: the result of `merge` for both.
         truth: the trial rows with their true labels.
+        arm: the name of the free arm.
         levels: the names of the levels.
         seed: of the bootstrap.
     """
-    marks = {"free": mark(free, truth, FREE_ARM, levels), "cascade": mark(merged, truth, "cascade", levels)}
+    marks = {"free": mark(free, truth, arm, levels), "cascade": mark(merged, truth, "cascade", levels)}
     found = compare_arms(marks, "free", seed=seed).iloc[0]
     gains = str(found["verdict"]) == BETTER
     right = {name: float(table["right"].mean()) for name, table in marks.items()}
     reason = (
         f"on {len(truth)} routed rows of the calibration subset the language model is right on "
-        f"{right['cascade']:.3f}, linear on {right['free']:.3f}: {found['verdict']}"
+        f"{right['cascade']:.3f}, {arm} on {right['free']:.3f}: {found['verdict']}"
     )
     return Trial(
         gains,
-        reason if gains else f"{reason}; no gain is shown, so linear answers every row",
+        reason if gains else f"{reason}; no gain is shown, so {arm} answers every row",
         len(truth),
         right["free"],
         float(mark(llm, truth, "llm", levels)["right"].mean()),

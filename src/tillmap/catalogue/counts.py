@@ -5,7 +5,7 @@ from typing import Any
 import pandas as pd
 
 from tillmap.core.taxonomy import LabelPath, Levels, trim
-from tillmap.core.text import normalise
+from tillmap.core.text import line_key
 
 _SHOWN_IDS = 5  # of the rows with one text and path, in the table of contradictions
 
@@ -36,7 +36,7 @@ def count_rows(rows: pd.DataFrame, levels: Levels) -> dict[str, Any]:
 def find_contradictions(rows: pd.DataFrame, levels: Levels) -> pd.DataFrame:
     """The texts that have more than one path, however they are written: a row for each text and path.
 
-    Columns: text (as `normalise` gives it), the levels, rows (the number of rows) and ids (the first of them, such as
+    Columns: text (as `line_key` gives it), the levels, rows (the number of rows) and ids (the first of them, such as
     `train 7, test 12`). Sorted by text, the path with the most rows first.
     """
     labelled = rows[levels.labelled(rows)]
@@ -45,8 +45,7 @@ def find_contradictions(rows: pd.DataFrame, levels: Levels) -> pd.DataFrame:
     for text, path, row in zip(
         labelled["description"], levels.paths(labelled), labelled["split"] + " " + given, strict=True
     ):
-        # `normalise` drops some signs, such as those of a currency. Texts of nothing else are compared as they are.
-        found.setdefault(normalise(text) or text, {}).setdefault(path, []).append(row)
+        found.setdefault(line_key(text), {}).setdefault(path, []).append(row)
     groups = [
         (text, path, ids)
         for text, paths in sorted(found.items())

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Generic, NamedTuple, TypeVar
@@ -13,9 +13,10 @@ from tqdm import tqdm
 from tillmap.catalogue.amounts import Mark
 from tillmap.catalogue.codelist import CodeList, read_code_list
 from tillmap.catalogue.containers import PACKED
-from tillmap.catalogue.formats import ENDINGS, Row, RowFile, unpacked
-from tillmap.catalogue.items import Fields, Item, OnBadRow, mark_of
+from tillmap.catalogue.formats import ENDINGS, RowFile, unpacked
+from tillmap.catalogue.items import Fields, Item, mark_of
 from tillmap.catalogue.labels import LabelReader, make_label_reader
+from tillmap.catalogue.quarantine import Quarantine
 from tillmap.catalogue.rows import BadRowError, Record, read_id, repeated_id, same_id
 from tillmap.config.blocks import Data, Taxonomy
 from tillmap.core.errors import InputError, ParamsError
@@ -42,12 +43,14 @@ class Source:
             to `formats.MAX_LINE_BYTES`; bytes that are not UTF-8 as backslash escapes).
         levels: the names of the levels.
         declared: the paths of the taxonomy file, with codes and definitions and without rows; None if there is none.
+        labels: how the labels were read.
     """
 
     rows: pd.DataFrame
     quarantined: pd.DataFrame
     levels: Levels
     declared: LabelTree | None
+    labels: LabelReader
 
 
 def check_source(source: Path) -> None:
@@ -76,34 +79,15 @@ def read_source(data: Data, taxonomy: Taxonomy) -> Source:
     codes = _read_codes(data, taxonomy)
     reader = make_label_reader(taxonomy, columns, [split.labels or split.rows for split in files.values()], codes)
     mark = mark_of([split.rows for split in files.values()], fields, data.decimal)
-    reading = _Reading(fields, reader, mark, _Quarantine(data.on_bad_row))
+    reading = _Reading(fields, reader, mark, Quarantine(data.on_bad_row))
     splits = {split: reading.read(split, its_files) for split, its_files in files.items()}
     quarantined = reading.quarantine.to_table()
     if len(quarantined):
         logger.warning("%s: %d bad rows were set aside", data.source, len(quarantined))
     rows = _to_table(splits, reader.levels)
     known = reader.levels.paths(rows[rows["split"] == "train"])
-    return Source(rows, quarantined, reader.levels, codes.declare(reader.levels, known) if codes else None)
-
-
-@dataclass
-class _Quarantine:
-    """Collects bad rows; under "stop" the first one raises InputError."""
-
-    on_bad_row: OnBadRow
-    rows: list[tuple[str, int, str, str]] = field(default_factory=list)
-
-    def add(self, file: RowFile, row: Row, reason: str) -> None:
-        if self.on_bad_row == "stop":
-            raise InputError(
-                f"{file.shown}:{row.place}: {reason}; correct the {file.unit}, or set bad rows aside with "
-                "`data.on_bad_row: quarantine`"
-            )
-        self.rows.append((file.path.name, row.place, reason, row.raw()))
-
-    def to_table(self) -> pd.DataFrame:
-        table = pd.DataFrame(sorted(self.rows), columns=["file", "line", "reason", "raw"])
-        return table.astype({"file": "str", "line": "int64", "reason": "str", "raw": "str"})
+    declared = codes.declare(reader.levels, known) if codes else None
+    return Source(rows, quarantined, reader.levels, declared, reader)
 
 
 class _Files(NamedTuple):
@@ -194,7 +178,7 @@ class _Reading:
     fields: Fields
     labels: LabelReader
     mark: Mark
-    quarantine: _Quarantine
+    quarantine: Quarantine
 
     def read(self, split: str, files: _Files) -> list[_Sound[_Labelled]]:
         """The sound rows of a split."""

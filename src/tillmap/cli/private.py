@@ -25,6 +25,9 @@ def private() -> None:
     """
     for path in keep_private(Path("dvc.yaml")):
         typer.echo(f"{path}: push: false")
+    typer.echo(
+        "`data.corrections` has lines, too, and git pushes it. Let it name a file that git ignores: docs/review.md"
+    )
     typer.echo("Rows stay on this machine. Models, completions and predictions are still pushed. Commit dvc.yaml.")
 
 

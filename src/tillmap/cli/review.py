@@ -8,16 +8,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tillmap.arms import schema
-from tillmap.cascade.roles import FREE_ARM
+from tillmap.arms import proposer, schema
 from tillmap.config import paths
 from tillmap.config.params import read_params
+from tillmap.core.errors import InputError
 from tillmap.core.files import write_jsonl, write_table, write_text
 from tillmap.core.inputs import steady
 from tillmap.core.taxonomy import Levels
 
 if TYPE_CHECKING:
     from tillmap.review.decisions import Decisions
+    from tillmap.review.saving import Saved
 
 
 def review(  # noqa: PLR0917 - the options of a command line
@@ -25,7 +26,10 @@ def review(  # noqa: PLR0917 - the options of a command line
         Path | None,
         typer.Argument(metavar="[FILE]", help="What `tillmap predict` wrote. [default: the pipeline's test rows]"),
     ] = None,
-    arm: Annotated[str, typer.Option(help="Without FILE: the arm whose answers are reviewed.")] = FREE_ARM,
+    arm: Annotated[
+        str | None,
+        typer.Option(help="Without FILE: the arm whose answers are reviewed. [default: the best free arm that is on]"),
+    ] = None,
     rows: Annotated[
         Path | None,
         typer.Option(metavar="INPUT", help="The file that was labelled, if FILE does not have the lines themselves."),
@@ -39,10 +43,13 @@ def review(  # noqa: PLR0917 - the options of a command line
     ] = None,
     decisions: Annotated[
         Path, typer.Option(metavar="LOG", help="The file that every decision is appended to, JSON Lines.")
-    ] = Path("data/corrections.jsonl"),
+    ] = paths.DECISIONS,
     who: Annotated[str | None, typer.Option(metavar="NAME", help="A name to write to each decision.")] = None,
     port: Annotated[int, typer.Option(min=0, max=65535, help="The port of the page. 0: any that is free.")] = 0,
     browser: Annotated[bool, typer.Option(help="Open the page in the browser.")] = True,
+    save: Annotated[
+        bool, typer.Option("--save", help="Write what holds of LOG to `data.corrections`, and end.")
+    ] = False,
     export: Annotated[
         Path | None,
         typer.Option(
@@ -57,6 +64,9 @@ def review(  # noqa: PLR0917 - the options of a command line
     decision back. A decision is on the disk before the page says that it is saved. Stop with Ctrl-C, and go on at any
     time with the same LOG.
 
+    When the page stops, what was decided is written to `data.corrections`, too, from which the pipeline learns it with
+    the next `dvc repro`. After a kill the next start does that, or --save.
+
     The page listens on 127.0.0.1 only. Its address has a random token: whoever has the address can use the page.
 
     FILE has ids, the levels and confidence, as `tillmap predict` writes them. The lines are in FILE, too, or in INPUT,
@@ -65,6 +75,7 @@ def review(  # noqa: PLR0917 - the options of a command line
     from tillmap.catalogue.formats import RowFile
     from tillmap.review.decisions import open_log, read_decisions
     from tillmap.review.page import Page
+    from tillmap.review.saving import file_for, save_corrections
     from tillmap.review.server import serve
     from tillmap.review.sources import from_file, from_pipeline, known_tree
     from tillmap.serving.feed import open_feed
@@ -75,10 +86,18 @@ def review(  # noqa: PLR0917 - the options of a command line
         count = _export(read_decisions(decisions, tree.levels), tree.levels, export)
         typer.echo(f"{count:,} corrections: {export}")
         return
+    data = read_params(paths.PARAMS, schema(), ["data"]).data
+    corrections = Path(data.corrections)
+    if save:
+        _say(save_corrections(read_decisions(decisions, tree.levels), tree.levels, corrections))
+        return
+    file_for(corrections)  # fails before anything is decided
     if labelled is None:
+        arm = arm or proposer(read_params(paths.PARAMS, schema(), ["run"]).run.on)
+        if arm is None:
+            raise InputError("every free arm is off in params.yaml; name the arm to review, such as `--arm vote`")
         queue = from_pipeline(arm, tree.levels)
     else:
-        data = read_params(paths.PARAMS, schema(), ["data"]).data
         with steady(labelled) as answers, nullcontext(answers) if rows is None else steady(rows) as lines:
             kind = format_or_lines(rows or labelled, lines.stream)
             feed = open_feed(lines.path, data, id=id_, text=text, format=kind, name=lines.shown)
@@ -92,8 +111,16 @@ def review(  # noqa: PLR0917 - the options of a command line
 
     decisions.parent.mkdir(parents=True, exist_ok=True)
     with open_log(decisions, tree.levels, who) as log:
-        serve(Page(queue, log, tree), port, tell)
+        page = Page(queue, log, tree)
+        save_corrections(log, tree.levels, corrections)  # what a kill has left
+        serve(page, port, tell)
         typer.echo(f"{len(log.valid):,} decisions in {decisions}")
+        _say(save_corrections(log, tree.levels, corrections))
+
+
+def _say(saved: "Saved") -> None:
+    removed = f", {saved.removed:,} removed" if saved.removed else ""
+    typer.echo(f"{saved.file}: {saved.added:,} corrections added{removed}; `dvc repro` learns them, git keeps them")
 
 
 def _export(found: "Decisions", levels: Levels, out: Path) -> int:

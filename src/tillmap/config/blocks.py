@@ -13,6 +13,7 @@ Name = Annotated[str, Field(min_length=1)]
 Price = Annotated[float, Field(ge=0)]
 Policy = Literal["stratified", "per_path", "by_retailer", "all"]
 RetrieverName = Literal["lexical", "dense", "hybrid"]
+Evidence = Literal["paths", "lexical", "dense", "hybrid"]  # of a prompt: label paths to choose from, or similar rows
 
 
 CASCADE, VOTE = "cascade", "vote"
@@ -78,6 +79,7 @@ class Data(Section):
     decimal: Literal[".", ","] | None
     columns: Columns
     on_bad_row: Literal["stop", "quarantine"]
+    corrections: Name
 
 
 class Taxonomy(Section):
@@ -155,7 +157,8 @@ class Questions(Section):
     """The params that all arms with a language model share."""
 
     recipe: Literal["ours", "gradientgurus"]
-    retriever: RetrieverName
+    retriever: Evidence
+    candidates: Annotated[int, Field(ge=1, le=20)]
     show_retailer: bool
     show_price: bool
     show_numbers: bool
@@ -248,7 +251,7 @@ class Cascade(Section):
     asks: Literal["unsure", "disagreement"]
     target_accuracy: Annotated[float, Field(gt=0, lt=1)] | None
     budget_usd: Price | None
-    candidates: Annotated[int, Field(ge=1, le=100)]
+    candidates: Annotated[int, Field(ge=1, le=20)]
     show_candidates: Literal["untuned", "always", "never"]
     constrain: Literal["off", "candidates"]
     held_out_rows: Count
@@ -261,7 +264,7 @@ class Vote(Section):
 
 
 class Review(Section):
-    min_confidence: Annotated[float, Field(ge=0, le=1)] | None
+    target_accuracy: Annotated[float, Field(gt=0, lt=1)] | None
 
 
 class Costs(Section):
@@ -289,3 +292,4 @@ class Postprocess(Section):
 
 class Evaluate(Section):
     resamples: Annotated[int, Field(ge=100)]
+    promise: Annotated[float, Field(gt=0, lt=1)]

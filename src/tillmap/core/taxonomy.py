@@ -21,7 +21,7 @@ RESERVED = frozenset(
     {*KEY, "key", "given_id", "subset", "product", "description", "retailer", "price", "rows", "code", "definition",
      "confidence", "repair", "in_tree", "source", "status", "arm", "right", "rank", "score", "share", "margin",
      "evidence", "candidates", "neighbours", "words", "answered", "similar", "teaches", "neighbour", "path", "low",
-     "high", "path_depth", "path_frequency", "refund", "brand_shown", "catch_all"}
+     "high", "path_depth", "path_frequency", "refund", "brand_shown", "catch_all", "corrected"}
 )  # fmt: skip
 
 

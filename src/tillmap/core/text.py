@@ -34,6 +34,17 @@ def normalise(text: str, *, keep_accents: bool = False) -> str:
     return " ".join(folded.translate(_TO_WORDS).split())
 
 
+def line_key(text: str) -> str:
+    """What equal lines share: lines that differ only in what `normalise` folds.
+
+    A text of nothing but signs that `normalise` drops, such as those of a currency, is its own key.
+
+    >>> line_key("CREME FRAICHE") == line_key("Crème fraîche"), line_key("€ §")
+    (True, '€ §')
+    """
+    return normalise(text) or text
+
+
 def _without_accents(text: str) -> str:
     kept: list[str] = []
     folds = False  # whether the last letter is one whose marks are dropped

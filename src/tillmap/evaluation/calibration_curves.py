@@ -59,39 +59,10 @@ def coverage_curve(confidence: npt.ArrayLike, correct: npt.ArrayLike, points: in
     return curve.iloc[np.unique(wanted)].reset_index(drop=True)
 
 
-def threshold_for(confidence: npt.ArrayLike, correct: npt.ArrayLike, target_accuracy: float) -> float | None:
-    """The lowest threshold at which the accuracy of the rows answered reaches the target; None if none does."""
-    curve = coverage_curve(confidence, correct, points=None)
-    reached = curve.loc[curve["accuracy"] >= target_accuracy, "threshold"]
-    return float(reached.min()) if len(reached) else None
-
-
-def threshold_for_use(
-    confidence: npt.ArrayLike, right: npt.ArrayLike, target: float, order: npt.ArrayLike | None = None
-) -> float:
-    """The lowest threshold at which new rows should be right at the `target` accuracy; infinite if there is none.
-
-    The accuracy above a threshold is estimated as the mean of two values: the accuracy on these rows, and the mean
-    confidence. The first alone is optimistic with few rows, because the lowest threshold that reaches the target is
-    often one that was lucky. The second alone repeats any error of the calibration.
-
-    Args:
-        confidence: of held-out rows, each by a model that was not fitted on it, see
-            `postprocessing.calibration.cross_fit`.
-        right: whether their answers were right.
-        target: the accuracy to reach, 0 to 1.
-        order: scores that the threshold is one of, if rows are not ordered by their confidence.
-    """
-    given = np.asarray(confidence, dtype=np.float64)
-    estimate = (given + np.asarray(right, dtype=np.float64)) / 2
-    found = threshold_for(given if order is None else order, estimate, target)
-    return float("inf") if found is None else found
-
-
-def answered_from(confidence: npt.ArrayLike, correct: npt.ArrayLike, threshold: float | None) -> tuple[float, float]:
+def answered_from(confidence: npt.ArrayLike, correct: npt.ArrayLike, threshold: float) -> tuple[float, float]:
     """The share of rows with a confidence of at least `threshold`, and their accuracy; (0, NaN) if there are none."""
     given, right = _checked(confidence, correct)
-    answered = given >= (np.inf if threshold is None else threshold)
+    answered = given >= threshold
     return float(answered.mean()), float(right[answered].mean()) if answered.any() else float("nan")
 
 

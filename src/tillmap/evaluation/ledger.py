@@ -65,6 +65,25 @@ def estimate_all_rows(usage: Mapping[str, Any], entry: Mapping[str, Any], test_r
     }
 
 
+def devices_of(
+    usage: Mapping[str, Mapping[str, Any]], training: Mapping[str, Mapping[str, Any] | None]
+) -> dict[str, str]:
+    """What each arm was trained and asked on: "cpu", the name of a GPU, both, or "provider"."""
+    used = {
+        arm: {str(took.get("device", "cpu")) for took in (answering, training[arm]) if took}
+        for arm, answering in usage.items()
+    }
+    return {arm: "provider" if "batch" in usage[arm] else " and ".join(sorted(found)) for arm, found in used.items()}
+
+
+def minutes_of(
+    usage: Mapping[str, Mapping[str, Any]], training: Mapping[str, Mapping[str, Any] | None]
+) -> dict[str, float]:
+    """The minutes that each arm's training and answering took."""
+    trained = {arm: float((entry or {}).get("train_seconds", 0.0)) for arm, entry in training.items()}
+    return {arm: (entry["rows"] / entry["rows_per_second"] + trained[arm]) / 60 for arm, entry in usage.items()}
+
+
 def estimate_table(costs: Mapping[str, Mapping[str, Any]], usage: Mapping[str, Mapping[str, Any]]) -> str:
     """The estimates for all test rows as a plain text table, the slowest arm first.
 

@@ -13,6 +13,7 @@ import pandas as pd
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
+from tillmap.config.blocks import Section
 from tillmap.core.taxonomy import Levels
 from tillmap.evaluation.charts import Drawing
 from tillmap.evaluation.report import TARGETS, Report
@@ -25,12 +26,15 @@ _WAYS = ("source", "in_tree")  # slices without a chart
 Run = Mapping[str, Any]
 
 
-def about_run(source: object, rows: pd.DataFrame, scored: str, devices: Mapping[str, str]) -> dict[str, str]:
+def about_run(
+    source: object, rows: pd.DataFrame, truth: pd.DataFrame, scored: str, devices: Mapping[str, str]
+) -> dict[str, str]:
     """What was run, as names and texts in the order to show them.
 
     Args:
         source: the `data.source` of the params.
         rows: all rows of the split.
+        truth: the scored rows.
         scored: what the scored rows are, such as "120 rows of the test set".
         devices: by arm, what it answered on.
     """
@@ -39,6 +43,7 @@ def about_run(source: object, rows: pd.DataFrame, scored: str, devices: Mapping[
         "Data": str(source),
         "Rows": ", ".join(f"{count:,} {subset}" for subset, count in sizes.items()),
         "Scored on": scored,
+        **({"Corrections": _corrections(rows, truth)} if "corrected" in rows else {}),
         "Commit": commit(),
         "Device": "; ".join(
             f"{device}: {', '.join(arm for arm, own in devices.items() if own == device)}"
@@ -46,6 +51,17 @@ def about_run(source: object, rows: pd.DataFrame, scored: str, devices: Mapping[
         ),
         "Software": f"tillmap {version('tillmap')}, Python {platform.python_version()}, {platform.system()}",
     }
+
+
+def _corrections(rows: pd.DataFrame, truth: pd.DataFrame) -> str:
+    """How many rows people corrected, and how many of the scored ones."""
+    kinds = rows["corrected"].value_counts()
+    changed, confirmed, added = (int(kinds.get(kind, 0)) for kind in ("changed", "confirmed", "added"))
+    scored = int(truth["corrected"].notna().sum())
+    return (
+        f"{changed:,} labels changed, {confirmed:,} confirmed, {added:,} rows added to training; {scored:,} of the "
+        "scored rows have a label that a person changed or confirmed"
+    )
 
 
 def commit() -> str:
@@ -84,14 +100,14 @@ def render(
         report: the scores.
         levels: the names of the levels.
         run: the result of `about_run`.
-        params: blocks of params.yaml.
+        params: blocks of params.yaml, by name.
         drawings: the charts by name, as `report.draw` returns them.
         recall: the result of `report.recall_of`.
         costs: the result of `ledger.bill_arms`.
         minutes: by arm, what training and answering took.
         rows: the result of `rows_shown`.
     """
-    style, script = (_static(name) for name in ("report.css", "report.js"))
+    style, script = _static("colours.css") + _static("report.css"), _static("report.js")
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {"share": _share, "number": _number}
     environment.policies["json.dumps_kwargs"] = {"ensure_ascii": False, "separators": (",", ":")}
@@ -114,6 +130,7 @@ def render(
         charts={name: (drawing.title, Markup(drawing.svg)) for name, drawing in drawings.items()},
         run=run,
         params=_flat(params),
+        probability=report.probability,
         rows=rows,
     )
 
@@ -134,10 +151,12 @@ def _confusions(report: Report, arm: str, levels: Levels) -> list[dict[str, Any]
 
 
 def _flat(params: Mapping[str, Any], above: str = "") -> dict[str, str]:
-    """Nested params by their dotted names."""
+    """Nested params by their dotted names. A block may have only some of its fields."""
     found: dict[str, str] = {}
     for name, value in params.items():
-        if isinstance(value, Mapping):
+        if isinstance(value, Section):
+            found |= _flat(vars(value), f"{above}{name}.")
+        elif isinstance(value, Mapping):
             found |= _flat(value, f"{above}{name}.")
         else:
             found[f"{above}{name}"] = "null" if value is None else str(value)

@@ -16,10 +16,10 @@ from tillmap.evaluation.calibration_curves import (
     calibration_table,
     coverage_curve,
     expected_calibration_error,
-    threshold_for_use,
 )
 from tillmap.evaluation.comparison import compare_arms
 from tillmap.evaluation.metrics import WHOLE_PATH, mark, recall_table, rounded, score_arm, score_held_back
+from tillmap.evaluation.promises import promise
 from tillmap.evaluation.slices import catch_all_paths, confusion, costliest_confusions, score_slices, slice_rows
 from tillmap.postprocessing.calibration import Confidence
 
@@ -31,12 +31,16 @@ Tables = Mapping[str, pd.DataFrame]
 
 @dataclass(frozen=True)
 class Report:
-    """Scores by arm, the paired comparison with the reference arm, slices, and the marks behind them."""
+    """Scores by arm, the paired comparison with the reference arm, slices, and the marks behind them.
+
+    `probability` is that of thresholds to keep their target accuracy.
+    """
 
     scores: dict[str, dict[str, Any]]
     versus: pd.DataFrame
     slices: pd.DataFrame
     marks: dict[str, pd.DataFrame]
+    probability: float
 
     def as_json(self) -> dict[str, Any]:
         """Scores and comparison, for metrics/scores.json."""
@@ -73,6 +77,7 @@ def make_report(
     held_back: Tables,
     confidences: Mapping[str, Confidence],
     usage: Mapping[str, Mapping[str, Any]],
+    probability: float,
     resamples: int,
     seed: int,
 ) -> Report:
@@ -87,6 +92,7 @@ def make_report(
             review is off.
         confidences: the confidence model of each arm that has one.
         usage: the rows, rows_per_second and tokens of each arm's answers.
+        probability: that a threshold keeps its target accuracy on the test rows.
         resamples, seed: of the bootstrap.
     """
     draws = {"resamples": resamples, "seed": seed}
@@ -99,7 +105,7 @@ def make_report(
     for arm, table in predictions.items():
         held_out = rows[rows["subset"] == "calibration"].merge(table[KEY], on=KEY)
         known = mark(table, held_out, arm, levels) if len(held_out) else None
-        scores[arm]["confidence"] = _calibration(marks[arm], known)
+        scores[arm]["confidence"] = _calibration(marks[arm], known, probability, int((rows["subset"] == "test").sum()))
         if arm in confidences:
             scores[arm] |= _expect(table, new, confidences[arm])
     versus = compare_arms(marks, next(iter(marks)), **draws)
@@ -113,22 +119,30 @@ def make_report(
         scores[str(line.arm)]["without_catch_all"] = rounded(
             {"rows": line.rows, "item_accuracy": line.accuracy, "low": line.low, "high": line.high}
         )
-    return Report(scores, versus, slices, marks)
+    return Report(scores, versus, slices, marks, probability)
 
 
-def _calibration(marks: pd.DataFrame, known: pd.DataFrame | None) -> dict[str, Any]:
+def _calibration(marks: pd.DataFrame, known: pd.DataFrame | None, probability: float, new_rows: int) -> dict[str, Any]:
     """The calibration error of an arm on the scored rows, and for each target accuracy a threshold and what it gives.
 
     The threshold is chosen on the rows of the calibration subset, `known`; coverage (the share of rows answered) and
-    accuracy are those of the scored rows. There is no threshold if `known` is None.
+    accuracy are those of the scored rows. Where there is none, `why` says it. There are no targets if `known` is None.
     """
     found: dict[str, Any] = {"ece": expected_calibration_error(marks["confidence"], marks["right"])}
     if known is not None:
         for target in TARGETS:
-            threshold = threshold_for_use(known["confidence"], known["right"], target)
-            coverage, accuracy = answered_from(marks["confidence"], marks["right"], threshold)
-            answered = {"threshold": threshold, "accuracy": accuracy} if coverage else {}
-            found[f"at_{100 * target:.0f}"] = {"coverage": coverage, **answered}
+            threshold = promise(
+                known["confidence"],
+                known["right"],
+                target,
+                probability,
+                new_rows=new_rows,
+                product=known.get("product"),
+            )
+            coverage, accuracy = answered_from(marks["confidence"], marks["right"], threshold.value)
+            at = {"coverage": coverage} | ({"accuracy": accuracy} if coverage else {})
+            reached: dict[str, Any] = {"why": threshold.why} if threshold.why else {"threshold": threshold.value}
+            found[f"at_{100 * target:.0f}"] = at | reached
     return dict(rounded(found))
 
 

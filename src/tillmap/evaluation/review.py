@@ -1,6 +1,7 @@
 """Answers without the levels that are not confident enough, and the rows that a person should label first."""
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +10,14 @@ import pandas as pd
 
 from tillmap.core.files import OFF, write_json, write_table, write_text
 from tillmap.core.taxonomy import KEY, Levels, right_labels
+from tillmap.evaluation.promises import Threshold, promise
 from tillmap.postprocessing.calibration import CandidateScores, Confidence, cross_fit
 
 CONFIDENCE, GUESS = "{}_confidence", "guess_{}"  # columns, to be filled in with a level's name
+THRESHOLDS = "thresholds.json"  # of each arm: by level, the lowest confidence that is answered, or why none is
 _EPS = 1e-3
+
+logger = logging.getLogger(__name__)
 
 
 def level_confidences(
@@ -32,21 +37,48 @@ def level_confidences(
         rows: split, id, subset, the levels and optionally product of these rows.
         levels: their names.
     """
-    truth = rows.loc[rows["subset"] == "calibration"]
-    place = predictions[KEY].reset_index(drop=True).reset_index(names="place").merge(truth, on=KEY)
-    known = place["place"].to_numpy()
-    same = right_labels(predictions.iloc[known], place, levels)
+    known, right_to, product = _calibration(predictions, rows, levels)
     found = [predictions["confidence"].to_numpy(np.float64)]  # from the last level to the first
     for depth in range(len(levels) - 1, 0, -1):
         below = found[-1]
         if len(known):
-            signals, right = _signals(predictions, free, levels, depth), same[:, :depth].all(axis=1)
+            signals, right = _signals(predictions, free, levels, depth), right_to[:, depth - 1]
             sure = Confidence.fit(signals.iloc[known], right).of(signals)
-            sure[known] = cross_fit(signals.iloc[known], right, place.get("product"))
+            sure[known] = cross_fit(signals.iloc[known], right, product)
             below = np.maximum(below, sure)
         found.append(below)
     names = [CONFIDENCE.format(level) for level in levels]
     return pd.DataFrame(dict(zip(names, reversed(found), strict=True)), index=predictions.index)
+
+
+def level_thresholds(
+    predictions: pd.DataFrame,
+    confidences: pd.DataFrame,
+    rows: pd.DataFrame,
+    levels: Levels,
+    *,
+    target: float,
+    probability: float,
+) -> list[Threshold]:
+    """For each level the lowest confidence from which the labels down to it keep the target accuracy, see `promise`.
+
+    Args:
+        predictions: one arm's predictions table.
+        confidences: the result of `level_confidences` for it.
+        rows: split, id, subset, the levels and optionally product.
+        levels: their names.
+        target: the accuracy to keep.
+        probability: that it is kept, for each level by itself.
+    """
+    known, right_to, product = _calibration(predictions, rows, levels)
+    new_rows = int((rows["subset"] == "test").sum())
+    held_out = confidences.to_numpy(np.float64)[known]
+    found: list[Threshold] = []
+    for sure, right in zip(held_out.T, right_to.T, strict=True):
+        own = promise(sure, right, target, probability, new_rows=new_rows, product=product)
+        # At least that of the level above: a label is answered only below labels that are.
+        found.append(max([own, *found[-1:]], key=lambda each: each.value))
+    return found
 
 
 def review_arms(
@@ -55,34 +87,47 @@ def review_arms(
     rows: pd.DataFrame,
     levels: Levels,
     *,
-    min_confidence: float | None,
+    target: float | None,
+    probability: float,
     folder: Path,
 ) -> dict[str, pd.DataFrame]:
     """Write each arm's answers without the uncertain levels, and the rows to review, into an empty folder.
 
-    Returns the result of `hold_back` for each arm. If `min_confidence` is None, review is off, and the result is empty.
+    `target` is the accuracy of the labels that are left at each level, `probability` that it is kept.
+
+    Returns the result of `hold_back` for each arm. If `target` is None, review is off, and the result is empty.
     """
-    if min_confidence is None:
+    if target is None:
         write_json({"off": True}, folder / OFF)
         return {}
-    held_back = {}
+    held_back, chosen = {}, {}
     for arm, table in predictions.items():
-        held = hold_back(table, level_confidences(table, free, rows, levels), levels, min_confidence)
+        confidences = level_confidences(table, free, rows, levels)
+        thresholds = level_thresholds(table, confidences, rows, levels, target=target, probability=probability)
+        held = hold_back(table, confidences, levels, [threshold.value for threshold in thresholds])
         todo = needs_review(held, table, rows, levels)
         write_table(held, folder / f"{arm}.parquet")
         write_text(todo.to_csv(index=False, lineterminator="\n"), folder / f"{arm}_needs_review.csv")
         held_back[arm] = held
+        chosen[arm] = {
+            level: {"why": found.why} if found.why else {"threshold": round(found.value, 6)}
+            for level, found in zip(levels, thresholds, strict=True)
+        }
+        none = next(((level, each.why) for level, each in zip(levels, thresholds, strict=True) if each.why), None)
+        if none:
+            logger.warning("review: %s answers no row down to %s: %s", arm, *none)
+    write_json(chosen, folder / THRESHOLDS)
     return held_back
 
 
 def hold_back(
-    predictions: pd.DataFrame, confidences: pd.DataFrame, levels: Levels, min_confidence: float
+    predictions: pd.DataFrame, confidences: pd.DataFrame, levels: Levels, thresholds: Sequence[float]
 ) -> pd.DataFrame:
-    """The predictions, with null for labels below the first level whose confidence is less than `min_confidence`.
+    """The predictions, with null for labels from the first level on whose confidence is less than its threshold.
 
     Columns: split, id, the levels, `answered` (how many levels have a label), and `LEVEL_confidence`.
     """
-    sure = (confidences.to_numpy() >= min_confidence).cumprod(axis=1)
+    sure = (confidences.to_numpy() >= np.asarray(thresholds)).cumprod(axis=1)
     labels = predictions[list(levels)].where(sure.astype(bool))
     return pd.concat([predictions[KEY], labels, confidences], axis=1).assign(answered=labels.notna().sum(axis=1))
 
@@ -113,6 +158,20 @@ def needs_review(held: pd.DataFrame, predictions: pd.DataFrame, rows: pd.DataFra
     shown = [*KEY, "description", "retailer", "price", *levels, *guesses.values()]
     ordered = table.sort_values("teaches", ascending=False, kind="stable", ignore_index=True)
     return ordered[[*shown, "confidence", "similar", "teaches"]].round({"confidence": 4, "teaches": 4})
+
+
+def _calibration(
+    predictions: pd.DataFrame, rows: pd.DataFrame, levels: Levels
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_], pd.Series | None]:
+    """The predictions for the calibration subset: their places (n,), and whether all is right down to each level.
+
+    The second is (n, levels). The last is the product of each; None if it is not known.
+    """
+    truth = rows.loc[rows["subset"] == "calibration"]
+    place = predictions[KEY].reset_index(drop=True).reset_index(names="place").merge(truth, on=KEY)
+    known = place["place"].to_numpy()
+    right = np.asarray(right_labels(predictions.iloc[known], place, levels), dtype=bool)
+    return known, np.logical_and.accumulate(right, axis=1), place.get("product")
 
 
 def _signals(

@@ -83,6 +83,7 @@ def rows_shown(
     Keys: levels; arms; asks_model, the arms that ask a model; paths, lists of labels; texts; and rows. A row has:
         id, split, text, retailer, price (null if unknown), scored.
         truth: the number of its path in `paths`; null if it has no labels.
+        corrected: how a person made it so, "changed", "confirmed" or "added"; null for most rows.
         near: for each of its nearest training rows the id, text, number of the path, and similarity.
         answers: by arm, the `path` (a number), `confidence`, `right` (a flag per level; null without truth), `repair`,
             `status`, `candidates` (path number or text, share), and for an arm that asks a model `raw`, its answer,
@@ -127,6 +128,7 @@ def rows_shown(
     facts = chosen[["description", "retailer", "price"]].astype(object)
     facts = facts.where(facts.notna(), None)
     has_truth = levels.labelled(chosen)
+    corrected = chosen.get("corrected", pd.Series(None, index=chosen.index, dtype=object)).astype(object)
     return {
         "levels": list(levels),
         "arms": list(predictions),
@@ -140,14 +142,16 @@ def rows_shown(
                 "price": price,
                 "scored": scored,
                 "truth": paths(path) if labelled else None,
+                "corrected": by if isinstance(by, str) else None,
                 "near": found[key],
                 "answers": answers[key],
             }
-            for key, given, path, labelled, scored, (text, retailer, price) in zip(
+            for key, given, path, labelled, by, scored, (text, retailer, price) in zip(
                 keys,
                 shown,
                 true,
                 has_truth,
+                corrected,
                 _are_in(chosen, truth),
                 facts.itertuples(index=False, name=None),
                 strict=True,

@@ -84,11 +84,6 @@ def refit_for_calibration(model: LinearModel, rows: pd.DataFrame, seed: int) -> 
     return _refit(model, _others(rows, model.tree), model.tree, seed)
 
 
-def is_refitted(folder: Path) -> bool:
-    """Whether new rows have a fit of their own, on all labelled rows."""
-    return (folder / _ALL).is_dir()
-
-
 def rows_of(folder: Path, fit: str, rows: pd.DataFrame, tree: LabelTree) -> pd.DataFrame:
     """The rows that a saved fit was trained on: id, description, retailer, price and the levels.
 
@@ -105,8 +100,8 @@ def rows_of(folder: Path, fit: str, rows: pd.DataFrame, tree: LabelTree) -> pd.D
 
 
 def _others(rows: pd.DataFrame, tree: LabelTree) -> pd.DataFrame:
-    """The labelled rows with known paths outside the calibration subset."""
-    others = _labelled(rows[rows["subset"] != "calibration"], tree.levels)
+    """The labelled rows with known paths outside the calibration subset, and of other products than that."""
+    others = _labelled(rows[~rows["subset"].isin(("calibration", "refit"))], tree.levels)
     return others[[path in tree for path in tree.levels.paths(others)]]
 
 

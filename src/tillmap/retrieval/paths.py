@@ -16,6 +16,7 @@ from tillmap.core.taxonomy import KEY, Key, Levels, RankedPaths
 from tillmap.retrieval.base import Ids, Retriever, read_text
 
 NO_ROW = -1
+MAX_CANDIDATES = 20
 # Texts of a path that are compared with a query, the most frequent first. Paths with more texts have many alike.
 MAX_TEXTS = 50
 _QUERIES = 500  # whose pairs are in memory at a time
@@ -77,6 +78,38 @@ def paths_of_ranking(
     if rows is not None and queries is not None:
         table["neighbour"] = rows.choose(queries, table)
     return table[_columns(levels)]
+
+
+def candidate_paths(
+    ranked: Mapping[Key, RankedPaths],
+    neighbours: pd.DataFrame,
+    queries: pd.DataFrame,
+    *,
+    training: pd.DataFrame,
+    levels: Levels,
+    rows: "PathRows",
+) -> pd.DataFrame:
+    """The paths to choose a query's answer from: those that an arm ranks, then those of the query's neighbours.
+
+    At most `MAX_CANDIDATES` a query. `score` is the share of a ranked path, and the similarity of a neighbour's.
+
+    Args:
+        ranked: the paths of each query, best first, with their shares; empty for the neighbours' alone.
+        neighbours: a neighbours table.
+        queries: split, id and description of the queries.
+        training: the rows that are neighbours, with the levels.
+        levels: the names of the levels.
+        rows: chooses the row that shows a ranked path.
+    """
+    tables = (
+        paths_of_ranking(ranked, levels, MAX_CANDIDATES, rows, queries),
+        paths_of_neighbours(neighbours, training, levels),
+    )
+    table = pd.concat([each.assign(_table=number) for number, each in enumerate(tables) if len(each)])
+    table["_query"] = pd.MultiIndex.from_frame(queries[KEY]).get_indexer(pd.MultiIndex.from_frame(table[KEY]))
+    table = table.sort_values(["_query", "_table", "rank"], kind="stable").drop_duplicates(["_query", *levels])
+    table["rank"] = table.groupby("_query").cumcount()
+    return table.loc[table["rank"] < MAX_CANDIDATES, _columns(levels)].reset_index(drop=True)
 
 
 class PathRows:

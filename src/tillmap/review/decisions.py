@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from pydantic import AwareDatetime, BaseModel, ConfigDict, TypeAdapter, ValidationError
@@ -38,6 +39,8 @@ class DecidedRow(_Record):
     text: str
     answer: Labels | None
     confidence: float
+    retailer: str = ""
+    price: str = ""
 
     @property
     def key(self) -> Key:
@@ -82,6 +85,7 @@ class Decisions:
 
     def __init__(self) -> None:
         self._lines = 0
+        self.made: list[Decision] = []  # all decisions, those that were undone included
         self._valid: dict[int, Decision] = {}
         self._of: dict[Key, list[Decision]] = {}  # the last one counts
 
@@ -108,6 +112,7 @@ class Decisions:
     def _add(self, record: Decision | Undo) -> None:
         self._lines += 1
         if isinstance(record, Decision):
+            self.made.append(record)
             self._valid[record.number] = record
             for row in record.rows:
                 self._of.setdefault(row.key, []).append(record)
@@ -157,6 +162,8 @@ class DecisionLog(Decisions):
                 text=row.text,
                 answer=None if row.answer is None else self._levels.of(row.answer),
                 confidence=row.confidence,
+                retailer=row.retailer,
+                price=row.price,
             )
             for row in rows
         )
@@ -239,32 +246,35 @@ def read_decisions(path: Path, levels: Levels) -> Decisions:
     return decisions
 
 
+def as_record(row: DecidedRow, decision: Decision, levels: Levels) -> dict[str, Any]:
+    """A correction by column: the decision about one row, which is not "can't tell". See `corrections`."""
+    labels, answer = decision.labels or {}, row.answer or {}
+    return {
+        "split": row.split or None,
+        "id": row.id,
+        "text": row.text,
+        "retailer": row.retailer or None,
+        "price": row.price or None,
+        **{level: labels.get(level) for level in levels},
+        "who": decision.who,
+        "when": decision.when.isoformat(),
+        "source": decision.source or None,
+        **{f"answer_{level}": answer.get(level) for level in levels},
+        "confidence": row.confidence,
+    }
+
+
 def corrections(decisions: Decisions, levels: Levels) -> pd.DataFrame:
     """The decided rows with their right labels, without those that nobody could tell.
 
-    Columns: split (null for a row of a file of your own), id (int64 if all are whole numbers, else str), text, the
-    levels (null where the path has no label), who, when (ISO 8601, UTC), source (the arm that answered),
-    `answer_LEVEL` (its labels) and confidence.
+    Columns: split (null for a row of a file of your own), id (int64 if all are whole numbers, else str), text, retailer
+    and price (as they were shown, null if not known), the levels (null where the path has no label), who, when (ISO
+    8601, UTC), source (the arm that answered), `answer_LEVEL` (its labels) and confidence.
     """
-    records = []
-    for row, decision in decisions.current():
-        if decision.labels is not None:
-            answer = row.answer or {}
-            records.append(
-                (
-                    row.split or None,
-                    row.id,
-                    row.text,
-                    *(decision.labels.get(level) for level in levels),
-                    decision.who,
-                    decision.when.isoformat(timespec="seconds"),
-                    decision.source or None,
-                    *(answer.get(level) for level in levels),
-                    row.confidence,
-                )
-            )
+    found = [pair for pair in decisions.current() if pair[1].labels is not None]
+    records = [as_record(row, decision, levels) for row, decision in found]
     answers = [f"answer_{level}" for level in levels]
-    names = ["split", "id", "text", *levels, "who", "when", "source", *answers, "confidence"]
+    names = ["split", "id", "text", "retailer", "price", *levels, "who", "when", "source", *answers, "confidence"]
     table = pd.DataFrame(records, columns=pd.Index(names))
     numbers = all(type(row_id) is int for row_id in table["id"])
     texts = dict.fromkeys([name for name in names if name not in ("id", "confidence")], "str")

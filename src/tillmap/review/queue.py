@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from itertools import pairwise
 
 from tillmap.core.taxonomy import LabelPath, RankedPaths
-from tillmap.core.text import normalise
+from tillmap.core.text import line_key
 
 Key = tuple[str, int | str, str]  # split, id and text: the ids of two files may be the same, their lines are not
 
@@ -75,7 +75,7 @@ class Queue:
         """The queue of some rows. An item comes where its first row comes when the rows are sorted by gain."""
         twins: dict[str, list[ReviewRow]] = {}
         for row in sorted(rows, key=lambda row: -row.gain):
-            twins.setdefault(normalise(row.text) or row.text, []).append(row)
+            twins.setdefault(line_key(row.text), []).append(row)
         items = tuple(map(tuple, twins.values()))
         return cls(items, sum(map(len, items)) if total is None else total, source)
 
@@ -108,9 +108,10 @@ def gains(doubts: Sequence[float], products: Sequence[str]) -> list[float]:
 def pace(times: Sequence[datetime]) -> float | None:
     """Decisions an hour, from when the last 100 were made, in order; None before there are enough of them.
 
-    Intervals of more than two minutes are breaks and do not count.
+    Intervals of more than two minutes are breaks and do not count, nor do those in which the clock was put back.
     """
-    intervals = [after - before for before, after in pairwise(times[-_MEASURED:]) if after - before <= _BREAK]
+    intervals = [after - before for before, after in pairwise(times[-_MEASURED:])]
+    intervals = [each for each in intervals if timedelta() <= each <= _BREAK]
     spent = sum(intervals, timedelta()).total_seconds()
     return len(intervals) / spent * 3600 if len(intervals) >= _ENOUGH and spent > 0 else None
 

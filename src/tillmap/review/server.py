@@ -7,9 +7,10 @@ browser, cannot read or change anything. The Host header is checked, too: else a
 
 import os
 import secrets
+import signal
 import socket
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import orjson
@@ -20,16 +21,18 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import FileResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from tillmap import evaluation
 from tillmap.core.errors import InputError, ResourceError, TillmapError
 from tillmap.review.page import Json, Page
 
 HOST = "127.0.0.1"
 _STATIC = Path(__file__).with_name("static")
+_COLOURS = Path(evaluation.__file__).with_name("static") / "colours.css"  # those of the report
 _MAX_BODY = 2**16  # bytes
 _MAX_QUERY = 200  # characters
 
@@ -75,6 +78,9 @@ def make_app(page: Page, token: str) -> ASGIApp:
             raise HTTPException(400, "expected the number of a decision")
         return _json(page.undo(number))
 
+    async def colours(_: Request) -> Response:
+        return FileResponse(_COLOURS)
+
     # Each call ends before the next one starts, since none of them waits. So the log needs no lock within the process.
     calls = [
         Route("/start", start),
@@ -82,6 +88,7 @@ def make_app(page: Page, token: str) -> ASGIApp:
         Route("/find", find),
         Route("/decide", decide, methods=["POST"]),
         Route("/undo", undo, methods=["POST"]),
+        Route("/colours.css", colours),
         Mount("/", StaticFiles(directory=_STATIC, html=True)),
     ]
     app = Starlette(
@@ -93,7 +100,7 @@ def make_app(page: Page, token: str) -> ASGIApp:
 
 
 def serve(page: Page, port: int, tell: Callable[[str], None]) -> None:
-    """Serve a page until Ctrl-C.
+    """Serve a page until Ctrl-C or SIGTERM.
 
     Args:
         page: the page.
@@ -116,7 +123,20 @@ def serve(page: Page, port: int, tell: Callable[[str], None]) -> None:
     with _listen(port) as listener:
         tell(f"http://{HOST}:{listener.getsockname()[1]}/{token}/")
         with suppress(KeyboardInterrupt):
-            uvicorn.Server(config).run(sockets=[listener])
+            _Server(config).run(sockets=[listener])
+
+
+class _Server(uvicorn.Server):
+    """Ends at Ctrl-C and SIGTERM. uvicorn's own sends the signal again afterwards, but here this is how to end well."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        before = {number: signal.signal(number, self.handle_exit) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
 
 def _listen(port: int) -> socket.socket:

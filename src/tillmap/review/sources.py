@@ -45,7 +45,7 @@ def from_pipeline(arm: str, levels: Levels) -> Queue:
     file = paths.REVIEW / f"{arm}{_SUFFIX}"
     if not file.is_file():
         there = ", ".join(sorted(path.name.removesuffix(_SUFFIX) for path in paths.REVIEW.glob(f"*{_SUFFIX}")))
-        remedy = f"choose one of {there}" if there else "run `dvc repro`, with `review.min_confidence` set"
+        remedy = f"choose one of {there}" if there else "run `dvc repro`, with `review.target_accuracy` set"
         raise InputError(f"{file}: file not found, so there is nothing to review of the {arm} arm; {remedy}")
     candidates, given = _candidates(arm), _given_ids()
     guesses = [GUESS.format(level) for level in levels]

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from tillmap.arms import ARMS
+from tillmap.arms import ARMS, proposer
 from tillmap.arms.base import Arm, Need
 from tillmap.arms.context import JOB, Context
 from tillmap.arms.rules import AnswerRules
@@ -22,11 +22,13 @@ from tillmap.core.taxonomy import KEY, Key, LabelTree, Levels, RankedPaths
 from tillmap.postprocessing.calibration import CandidateScores, Confidence, candidate_scores, make_signals
 from tillmap.postprocessing.predictions import ALONE, TOGETHER, make_repairer, predict
 from tillmap.postprocessing.repair import Repairer
+from tillmap.retrieval import PATHS
 from tillmap.retrieval.base import Retriever
 from tillmap.retrieval.cross_encoder import CrossScorer
 from tillmap.retrieval.filters import Filters
 from tillmap.retrieval.lexical import LexicalRetriever
 from tillmap.retrieval.neighbours import fuse, neighbours_table
+from tillmap.retrieval.paths import PathRows, candidate_paths
 from tillmap.retrieval.vote import vote, votes_by_key
 from tillmap.serving.explanation import EXPLANATION, Entries, candidates_of, neighbours_of, words_of
 from tillmap.splitting.drift import Seen
@@ -43,8 +45,13 @@ _OF_NEIGHBOURS = (paths.SPLIT, paths.INDEX)
 _TRAINING_COLUMNS = [*KEY, "subset", "description", "retailer", "price"]  # and the levels
 
 
-def files_of(arm: str) -> list[Path]:
-    """The files and folders that an arm reads to label new rows, beside params.yaml."""
+def files_of(arm: str, params: Params) -> list[Path]:
+    """The files and folders that an arm reads to label new rows, beside params.yaml.
+
+    For an arm that chooses among another's paths, those of the other arm are among them.
+    """
+    chooser = proposer_for(arm, params)
+    others = files_of(chooser, params) if chooser else []
     places: dict[Need, Path] = {
         "rows": paths.SPLIT,
         "index": paths.INDEX,
@@ -52,7 +59,13 @@ def files_of(arm: str) -> list[Path]:
         "model": paths.MODELS / arm,
         "fits": paths.LINEAR,
     }
-    return [places[need] for need in ARMS[arm].reads]
+    return list(dict.fromkeys([*(places[need] for need in ARMS[arm].reads), *others]))
+
+
+def proposer_for(arm: str, params: Params) -> str | None:
+    """The arm whose paths an arm chooses from; None if it finds its own answers."""
+    asks = getattr(params.block(arm), "retriever", None) == PATHS
+    return proposer(params.run.on) if asks else None
 
 
 class NeighbourFinder:
@@ -93,6 +106,15 @@ class NeighbourFinder:
         voting, levels = self._params.neighbours_vote, self._levels
         found = self(rows, voting.retriever)
         return votes_by_key(vote(found, self.training, rows[KEY], levels, voting.k, voting.power), levels)
+
+    def candidates(self, rows: pd.DataFrame, ranked: Mapping[Key, RankedPaths]) -> pd.DataFrame:
+        """The candidate paths of some rows, as the `candidates` stage lists them."""
+        near = self(rows, "lexical")
+        return candidate_paths(ranked, near, rows, training=self.training, levels=self._levels, rows=self._path_rows)
+
+    @cached_property
+    def _path_rows(self) -> PathRows:
+        return PathRows(self.training, self._levels, self._lexical)
 
     @cached_property
     def training(self) -> pd.DataFrame:
@@ -142,6 +164,7 @@ class Labeller:
     confidence: Confidence | None
     neighbours: NeighbourFinder
     _contexts: dict[str, Context] = field(default_factory=dict)
+    _answered: dict[str, tuple[pd.DataFrame, list[dict[str, Any]]]] = field(default_factory=dict)
 
     @property
     def rows_at_once(self) -> int:
@@ -177,7 +200,7 @@ class Labeller:
 
     def files(self, *, explain: bool = False) -> list[Path]:
         """Every file that the answers, and if wanted their explanations, depend on, beside params.yaml."""
-        needed = [*files_of(self.arm), *(path for arm in self.free for path in files_of(arm))]
+        needed = [path for arm in (self.arm, *self.free) for path in files_of(arm, self.params)]
         needed += _OF_NEIGHBOURS if explain and self.knows_rows else ()
         return [file for path in dict.fromkeys(needed) for file in path.rglob("*") if file.is_file()]
 
@@ -232,7 +255,20 @@ class Labeller:
         return ARMS[self.arm]
 
     def _ask(self, arm: str, items: pd.DataFrame) -> Sequence[Mapping[str, Any]]:
-        return [answer.as_record() for answer in ARMS[arm].answer(self._context(arm), items)]
+        # A free arm may be asked twice about a batch: for the paths to choose from, and for the confidence.
+        asked, answers = self._answered.get(arm, (None, []))
+        if asked is not items:
+            answers = [answer.as_record() for answer in ARMS[arm].answer(self._context(arm), items)]
+            self._answered[arm] = items, answers
+        return answers
+
+    def _find(self, rows: pd.DataFrame, retriever: str) -> pd.DataFrame:
+        """A neighbours table for some rows, or for `paths` the table of their candidate paths."""
+        if retriever != PATHS:
+            return self.neighbours(rows, retriever)
+        arm = proposer(self.params.run.on)
+        ranked = candidate_scores(self._ask(arm, rows)) if arm else {}
+        return self.neighbours.candidates(rows, ranked)
 
     def _free_scores(self, items: pd.DataFrame) -> dict[str, CandidateScores]:
         """The free arms' candidates for new rows."""
@@ -250,7 +286,7 @@ class Labeller:
                 linear=paths.LINEAR,
                 rows_file=paths.ROWS,
                 tree_file=paths.TREE,
-                neighbours=self.neighbours,
+                neighbours=self._find,
                 engine=self.params.engine,
                 provider=self.params.provider,
                 about_file=paths.ABOUT if paths.ABOUT.is_file() else None,
@@ -265,9 +301,9 @@ class Labeller:
         return make_repairer(rules, training, self.params.postprocess, self.params.embedding)
 
 
-def missing_files(arm: str, root: Path = Path()) -> list[Path]:
+def missing_files(arm: str, params: Params, root: Path = Path()) -> list[Path]:
     """The paths missing below `root` that an arm reads to label new rows, as arguments for `dvc pull`."""
-    return [path for path in (*files_of(arm), paths.SEEN, _confidence_of(arm)) if not (root / path).exists()]
+    return [path for path in (*files_of(arm, params), paths.SEEN, _confidence_of(arm)) if not (root / path).exists()]
 
 
 def open_arm(arm: str, params: Params, confidence_from: ConfidenceSource | None = None) -> Labeller:
@@ -287,7 +323,7 @@ def open_arm(arm: str, params: Params, confidence_from: ConfidenceSource | None 
         raise InputError(
             f"the {arm} arm combines other arms and labels only in the pipeline; choose one of {', '.join(ARMS)}"
         )
-    needed = files_of(arm)
+    needed = files_of(arm, params)
     _require(f"the {arm} arm", needed)
     off = [str(path) for path in needed if _is_off(path)]
     if off:
@@ -295,12 +331,12 @@ def open_arm(arm: str, params: Params, confidence_from: ConfidenceSource | None 
             f"{', '.join(off)}: made while the {arm} arm was off; set `run.{arm}: true` in params.yaml and run "
             "`dvc repro`"
         )
-    labeller = Labeller(arm, params, _open_confidence(arm, confidence_from), NeighbourFinder(params))
+    labeller = Labeller(arm, params, _open_confidence(arm, params, confidence_from), NeighbourFinder(params))
     ARMS[arm].check(labeller._context(arm))
     return labeller
 
 
-def _open_confidence(arm: str, source: ConfidenceSource | None) -> Confidence | None:
+def _open_confidence(arm: str, params: Params, source: ConfidenceSource | None) -> Confidence | None:
     folder = _confidence_of(arm)
     if not folder.is_dir():
         logger.warning("%s is missing, so confidences are not calibrated; `dvc pull %s` fetches it", folder, folder)
@@ -309,7 +345,7 @@ def _open_confidence(arm: str, source: ConfidenceSource | None) -> Confidence | 
         logger.warning("confidences are not calibrated: the %s arm answered no row of the calibration subset", arm)
         return None
     alone, together = (Confidence.load(folder / f"{name}.json") for name in (ALONE, TOGETHER))
-    needed = dict.fromkeys(file for free in together.free for file in files_of(free))
+    needed = dict.fromkeys(file for free in together.free for file in files_of(free, params))
     missing = [file for file in needed if not file.exists()]
     if (source or ("own" if ARMS[arm].free else "all")) == "own":
         return alone

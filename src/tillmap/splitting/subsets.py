@@ -16,6 +16,7 @@ from tillmap.core.text import normalise, without_vowels
 By = Literal["product", "row"]
 HELD_OUT = ("dev", "calibration", "holdout")
 SUBSETS = ("train", *HELD_OUT)
+REFIT = "refit"  # rows that only the models for new rows are trained on, see `place_added`
 _MAX_FOR_CALIBRATION = 0.2
 
 # Sizes and counts, which differ between near-duplicates: "200 g", "5pk", "2%", "x6". Letters of other alphabets may
@@ -105,6 +106,28 @@ def assign_subsets(
     subset_of_row = np.full(len(rows), "test", dtype=object)
     subset_of_row[labelled] = np.array(SUBSETS, dtype=object)[subset_of_group[group_of_row]]
     return pd.Series(subset_of_row, index=rows.index, dtype="str", name="subset")
+
+
+def place_added(added: pd.DataFrame, others: pd.DataFrame, by: By, *, test_drawn: bool) -> "pd.Series[str]":
+    """The subset of each training row that a person's correction added: "train", "refit" or "unused".
+
+    Such rows are never held out: people label what the arms are unsure of, so they are no fair sample. With `by`
+    "product" a row whose product is held out cannot be in the training subset either, or the held-out rows would no
+    longer be of unseen products. It is "refit": as held-out rows, it trains the models for new rows. If the product is
+    one of the test rows that `draw_test` drew, which these models answer, the row is "unused".
+
+    Args:
+        added: the added rows, with their product.
+        others: all other rows, with subset and product.
+        by: how the subsets were drawn.
+        test_drawn: whether the test rows were drawn from the labelled rows.
+    """
+    if by == "row":
+        return pd.Series("train", index=added.index, dtype="str")
+    placed = dict.fromkeys(others.loc[others["subset"].isin(HELD_OUT), "product"], REFIT)
+    if test_drawn:
+        placed |= dict.fromkeys(others.loc[others["subset"] == "test", "product"], "unused")
+    return added["product"].map(lambda product: placed.get(product, "train")).astype("str")
 
 
 def calibration_share(share: float, min_rows: int, labelled: int) -> float:

@@ -4,10 +4,7 @@ import importlib.util
 import json
 import logging
 import os
-import shutil
 import sys
-import time
-from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -15,39 +12,26 @@ from pathlib import Path
 from typing import Any
 
 from tillmap.core.completions import Message
-from tillmap.core.errors import ModelError, ResourceError, first_line
-from tillmap.core.files import read_json, write_json
+from tillmap.core.errors import ModelError, first_line
+from tillmap.core.files import write_json
 from tillmap.core.machine import use_threads
+from tillmap.tuning.batches import order_of, padded_tokens
 from tillmap.tuning.examples import TokenisedExample, describe, tokenise_all
+from tillmap.tuning.memory import explaining_memory
+from tillmap.tuning.progress import Loss, Progress, duration, last_checkpoint, load_progress, losses_of
 from tillmap.tuning.recipes import TrainingRecipe, fit_to_machine
+from tillmap.tuning.speed import expected_seconds
+from tillmap.tuning.trainer import make_trainer
 
 logger = logging.getLogger(__name__)
-
-PROGRESS = "progress.json"  # the last file of a checkpoint; without it the checkpoint is incomplete
-
-
-@dataclass
-class Progress:
-    """What training has done so far, including interrupted runs.
-
-    `tokens` are those of the examples, `padding` those that fill up batches. `peak_memory_mib` is the memory of the
-    GPU, or that of the process on a CPU. `threads` are processor threads.
-    """
-
-    step: int = 0
-    seconds: float = 0.0
-    tokens: int = 0
-    padding: int = 0
-    peak_memory_mib: int = 0
-    threads: int = 0
 
 
 @dataclass(frozen=True)
 class Training:
-    """A finished training: its progress, `losses` as (step, loss, learning rate), and its settings."""
+    """A finished training: its progress, its losses, and its settings."""
 
     progress: Progress
-    losses: list[tuple[int, float, float]]
+    losses: list[Loss]
     recipe: TrainingRecipe
     parameters: int
     trained_parameters: int
@@ -65,15 +49,16 @@ class Training:
         return {
             "steps": done.step,
             "train_seconds": round(done.seconds, 1),
+            "expected_seconds": round(done.expected_seconds, 1),
             "tokens": done.tokens,
             "tokens_per_second": round(done.tokens / max(done.seconds, 1e-9), 1),
-            "padding_share": round(done.padding / max(done.tokens + done.padding, 1), 4),
+            "padding_share": round(done.padding_share, 4),
             "train_memory_mib": done.peak_memory_mib,
             "threads": done.threads,
             "flops": flops,
             "tflops_per_second": round(flops / max(done.seconds, 1e-9) / 1e12, 4),
-            "first_loss": round(self.losses[0][1], 4),
-            "last_loss": round(self.losses[-1][1], 4),
+            "first_loss": round(self.losses[0].loss, 4),
+            "last_loss": round(self.losses[-1].loss, 4),
             "parameters": self.parameters,
             "trained_parameters": self.trained_parameters,
             "lora_targets": self.lora_targets,
@@ -91,6 +76,7 @@ def train_adapter(
     *,
     checkpoint_steps: int,
     seed: int,
+    curve: Path | None = None,
 ) -> Training:
     """Train a LoRA adapter and save it with the tokenizer in `folder`, as safetensors.
 
@@ -102,127 +88,54 @@ def train_adapter(
         folder: where the adapter goes.
         checkpoint_steps: steps between checkpoints; there is one more at the end.
         seed: for the order of the examples, the initial weights and dropout.
+        curve: a CSV file that gets the loss of each step while training runs; None: no file.
 
     Raises ResourceError, with what to change, if memory runs out, ModelError if the base cannot be loaded, and
     InputError if an example is too long.
     """
     unsloth, torch = _import_unsloth()
-    from transformers import TrainerCallback
-    from trl import SFTConfig, SFTTrainer
-    from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
     cuda = torch.cuda.is_available()
     recipe, state = fit_to_machine(recipe, cuda), state / ("cuda" if cuda else "cpu")
     last = last_checkpoint(state)
-    progress = Progress(**read_json(last / PROGRESS)) if last else Progress()
+    progress = load_progress(last)
     if last:
         logger.info("train: resuming at step %d", progress.step)
     # Sums of more threads differ in their last bits, so a resumed training keeps the number that it began with. It is
     # set before the model is loaded, because Unsloth keeps what it finds then.
     progress.threads = use_threads(progress.threads or None)
-    logger.info("train: %d processor threads", progress.threads)
     model, tokenizer, targets = _load(unsloth, base, recipe, seed)
     examples = tokenise_all(conversations, tokenizer, recipe.max_seq_length)
     logger.info("train: %d examples, the first:\n%s", len(examples), describe(examples[0], tokenizer))
-    pad = DataCollatorForLanguageModeling(pad_token_id=tokenizer.pad_token_id)
-
-    waiting: deque[tuple[int, int]] = deque()  # own tokens and padding; TRL makes batches ahead of their steps
-
-    def collate(batch: list[dict[str, list[int]]]) -> dict[str, Any]:
-        inputs = pad([{name: row[name] for name in ("input_ids", "labels")} for row in batch])
-        own = sum(len(row["input_ids"]) for row in batch)
-        waiting.append((own, inputs["input_ids"].numel() - own))
-        return dict(inputs)
-
-    class Keeper(TrainerCallback):  # type: ignore[misc]
-        """Counts tokens, and writes the progress into each checkpoint as its last file."""
-
-        began = time.perf_counter()
-
-        def on_substep_end(self, *_: Any, **__: Any) -> None:
-            own, padding = waiting.popleft()
-            progress.tokens += own
-            progress.padding += padding
-
-        on_step_end = on_substep_end  # the last batch of a step has no substep event
-
-        def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            now = time.perf_counter()
-            progress.step, progress.seconds, self.began = (
-                state.global_step, round(progress.seconds + now - self.began, 3), now,
-            )  # fmt: skip
-            progress.peak_memory_mib = max(progress.peak_memory_mib, _peak_memory_mib(torch))
-            write_json(asdict(progress), Path(args.output_dir) / f"checkpoint-{state.global_step}" / PROGRESS)
-
-        def on_train_begin(self, *_: Any, **__: Any) -> None:
-            self.began = time.perf_counter()
-
-    trainer = SFTTrainer(
-        model=model,
-        processing_class=tokenizer,
-        train_dataset=_dataset(examples),
-        data_collator=collate,
-        callbacks=[Keeper()],
-        args=SFTConfig(
-            output_dir=str(state),
-            per_device_train_batch_size=recipe.batch_rows,
-            gradient_accumulation_steps=recipe.accumulation,
-            num_train_epochs=recipe.epochs,
-            learning_rate=recipe.learning_rate,
-            lr_scheduler_type=recipe.schedule,
-            warmup_steps=recipe.warmup_steps,
-            optim=recipe.optimizer,
-            weight_decay=recipe.weight_decay,
-            bf16=recipe.dtype == "bfloat16",
-            fp16=recipe.dtype == "float16",
-            gradient_checkpointing=recipe.gradient_checkpointing,
-            use_cpu=not cuda,
-            train_sampling_strategy="group_by_length" if recipe.group_by_length else "random",
-            max_length=None,
-            packing=False,
-            padding_free=False,
-            dataset_kwargs={"skip_prepare_dataset": True},
-            remove_unused_columns=False,
-            logging_steps=1,
-            save_steps=checkpoint_steps,
-            save_total_limit=2,
-            seed=seed,
-            data_seed=seed,
-            report_to="none",
-            disable_tqdm=not sys.stderr.isatty() or "TQDM_DISABLE" in os.environ,
-        ),
-    )
-    from transformers.trainer_callback import PrinterCallback
-
-    trainer.remove_callback(PrinterCallback)  # the losses are written to a file
-    with _explaining_memory(recipe, progress, torch):
+    lengths = [len(example.input_ids) for example in examples]
+    order = order_of(lengths, recipe.batch_rows, recipe.epochs, grouped=recipe.group_by_length, seed=seed)
+    ordered = [lengths[place] for place in order]
+    tokens = sum(ordered)
+    if not last:
+        padded = padded_tokens(ordered, recipe.batch_rows)
+        rows = round(recipe.batch_rows * tokens / len(order))
+        progress.expected_seconds = round(expected_seconds(model, padded, rows), 1)
+    logger.info(
+        "train: %d tokens with %d processor threads, about %s if the machine has nothing else to do",
+        tokens, progress.threads, duration(progress.expected_seconds),
+    )  # fmt: skip
+    trainer = make_trainer(
+        model, tokenizer, _dataset(examples, order), recipe, state,
+        progress=progress, tokens=tokens, curve=curve, checkpoint_steps=checkpoint_steps, seed=seed,
+    )  # fmt: skip
+    with explaining_memory(recipe, progress, torch):
         trainer.train(resume_from_checkpoint=str(last) if last else None)
     _save(trainer.model, tokenizer, base, folder)
     trained, total = trainer.model.get_nb_trainable_parameters()
     return Training(
         progress=progress,
-        losses=[
-            (entry["step"], entry["loss"], entry["learning_rate"])
-            for entry in trainer.state.log_history
-            if "loss" in entry
-        ],
+        losses=losses_of(trainer.state.log_history),
         recipe=recipe,
         parameters=total - trained,
         trained_parameters=trained,
         lora_targets=targets,
         device=torch.cuda.get_device_name() if cuda else "cpu",
     )
-
-
-def last_checkpoint(state: Path) -> Path | None:
-    """The last complete checkpoint in `state`, or None. Incomplete ones, left by a killed run, are deleted."""
-    complete = []
-    for checkpoint in state.glob("checkpoint-*"):
-        if (checkpoint / PROGRESS).is_file():
-            complete.append(checkpoint)
-        else:
-            shutil.rmtree(checkpoint)
-    return max(complete, key=lambda checkpoint: int(checkpoint.name.rpartition("-")[2]), default=None)
 
 
 def lora_targets(model: Any) -> list[str]:
@@ -308,15 +221,15 @@ def _load(unsloth: Any, base: Path, recipe: TrainingRecipe, seed: int) -> tuple[
     return model, tokenizer, targets
 
 
-def _dataset(examples: Sequence[TokenisedExample]) -> Any:
+def _dataset(examples: Sequence[TokenisedExample], order: Sequence[int]) -> Any:
+    """The examples in the order of training, those of all epochs."""
     from datasets import Dataset
 
     columns = {
         "input_ids": [example.input_ids for example in examples],
         "labels": [example.labels for example in examples],
-        "length": [len(example.input_ids) for example in examples],
     }
-    return Dataset.from_dict(columns)
+    return Dataset.from_dict(columns).select(order)
 
 
 def _save(model: Any, tokenizer: Any, base: Path, folder: Path) -> None:
@@ -327,49 +240,3 @@ def _save(model: Any, tokenizer: Any, base: Path, folder: Path) -> None:
     config = json.loads((folder / "adapter_config.json").read_text())
     config |= {"base_model_name_or_path": str(base), "target_modules": sorted(config["target_modules"])}
     write_json(dict(sorted(config.items())), folder / "adapter_config.json")
-
-
-def _peak_memory_mib(torch: Any) -> int:
-    if torch.cuda.is_available():
-        return int(torch.cuda.max_memory_allocated() // 2**20)
-    import resource
-
-    return int(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // (2**20 if sys.platform == "darwin" else 2**10))
-
-
-@contextmanager
-def _explaining_memory(recipe: TrainingRecipe, progress: Progress, torch: Any) -> Iterator[None]:
-    try:
-        yield
-    except (MemoryError, RuntimeError) as error:  # PyTorch raises RuntimeError when memory runs out
-        if not isinstance(error, MemoryError) and "memory" not in str(error).lower():
-            raise
-        raise ResourceError(
-            out_of_memory(recipe, _peak_memory_mib(torch), _memory_mib(torch), progress.step)
-        ) from error
-
-
-def _memory_mib(torch: Any) -> int:
-    if torch.cuda.is_available():
-        return int(torch.cuda.get_device_properties(0).total_memory // 2**20)
-    import psutil
-
-    return int(psutil.virtual_memory().total // 2**20)
-
-
-def out_of_memory(recipe: TrainingRecipe, peak_mib: int, total_mib: int, step: int) -> str:
-    """The message when memory runs out, with changes that keep the effective batch size."""
-    problem = (
-        f"out of memory after step {step}: a batch of {recipe.batch_rows} examples of up to {recipe.max_seq_length} "
-        f"tokens took {peak_mib / 1024:.1f} GiB of {total_mib / 1024:.1f} GiB"
-    )
-    if recipe.batch_rows == 1:
-        return f"{problem}; choose a smaller `base` for the arm or a lower train_llama.max_seq_length"
-    half = recipe.batch_rows // 2
-    accumulation = -(-recipe.batch_rows * recipe.accumulation // half)
-    return (
-        f"{problem}; halve the batch and keep {recipe.batch_rows * recipe.accumulation} examples per step: "
-        f"-S train_llama.batch_rows={half} -S train_llama.accumulation={accumulation}"
-        + ("" if recipe.load_in_4bit or not recipe.gradient_checkpointing else ", or -S train_llama.load_in_4bit=true")
-        + "; with changed settings training starts again from the first step"
-    )

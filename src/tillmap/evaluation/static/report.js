@@ -5,6 +5,7 @@ const $ = (id) => document.getElementById(id);
 const data = JSON.parse($("data").textContent);
 const SEPARATOR = " › ";
 const AT_ONCE = 50;
+const PERSON = { changed: "a person changed it", confirmed: "a person confirmed it", added: "a person gave it" };
 let found = []; // the rows that pass the filters, in order
 let shown = 0;
 
@@ -73,6 +74,7 @@ function everything(row) {
   const facts = [row.id && `id ${row.id}`, row.split, row.retailer, row.price !== null && `price ${row.price}`];
   const truth = element("p", "full", element("span", "muted", facts.filter(Boolean).join(", ")));
   truth.append(element("br"), "truth: ", row.truth === null ? "not known" : path(row.truth));
+  if (row.corrected) truth.append(element("span", "muted", ` (${PERSON[row.corrected]})`));
   made.append(truth, answersOf(row));
   made.append(part("Nearest training rows, by spelling", row.near, ([id, text, number, score]) => [
     element("span", "", line(text), element("br"), path(number), element("span", "muted", ` (id ${id})`)),

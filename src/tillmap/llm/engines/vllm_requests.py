@@ -30,15 +30,21 @@ class PromptScorer:
         self._logprobs: dict[tuple[int, tuple[int, ...]], float] = {}  # (question, start): that of the last token
 
     def __call__(self, asked: Sequence[Start]) -> list[Scored]:
-        following = self._ask(asked, from_cache=True)
-        unknown = [start for start in asked if any(key not in self._logprobs for key in _prefixes(start))]
-        self._ask(unknown, from_cache=False)
+        following = self._ask(asked)
+        # Where a cached block ends just before a token, nothing was computed that says how probable the token is.
+        unknown = {key for start in asked for key in _prefixes(start) if key not in self._logprobs}
+        next_tokens: dict[tuple[int, tuple[int, ...]], list[int]] = {}
+        for place, tokens in sorted(unknown):
+            next_tokens.setdefault((place, tokens[:-1]), []).append(tokens[-1])
+        ends = [Start(place, tokens, tuple(found)) for (place, tokens), found in next_tokens.items()]
+        for end, found in zip(ends, self._ask(ends), strict=True):
+            self._logprobs |= {(end.place, (*end.tokens, token)): logprob for token, logprob in found.items()}
         return [
-            Scored(sum(self._logprobs[key] for key in _prefixes(start)), next_tokens)
-            for start, next_tokens in zip(asked, following, strict=True)
+            Scored(sum(self._logprobs[key] for key in _prefixes(start)), behind)
+            for start, behind in zip(asked, following, strict=True)
         ]
 
-    def _ask(self, asked: Sequence[Start], from_cache: bool) -> list[dict[int, float]]:
+    def _ask(self, asked: Sequence[Start]) -> list[dict[int, float]]:
         """Remember the log probabilities of the starts' tokens; return those of the tokens that may follow."""
         from vllm import SamplingParams
 
@@ -50,7 +56,7 @@ class PromptScorer:
             [[*self._questions[asked[row].place], *asked[row].tokens] for row, _ in parts],
             [
                 SamplingParams(temperature=0.0, max_tokens=1, prompt_logprobs=0, logprob_token_ids=list(part) or None,
-                               skip_reading_prefix_cache=not from_cache, detokenize=False)
+                               skip_reading_prefix_cache=False, detokenize=False)
                 for _, part in parts
             ],
         )  # fmt: skip

@@ -114,6 +114,10 @@ class AnswerFormat(ABC):
         path = LabelPath(*chain, brand)
         return path if text in (self.encode(path), self._encode_open(path)) else None
 
+    def is_open_to(self, path: LabelPath) -> bool:
+        """Whether `decode_open` reads the answer of this path: a path of the tree, or a known chain with any brand."""
+        return self.decode_open(self.encode(path)) == path
+
     def _chain_named(self, labels: Sequence[str]) -> Chain | None:
         """The only chain of the tree that ends in these labels. If there are more, the one that has no others."""
         chains = self.tree.chains_ending(*labels)

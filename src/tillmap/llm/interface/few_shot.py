@@ -1,12 +1,14 @@
 """Few-shot examples: the labelled neighbours of a row, and the label paths that they suggest."""
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
+from statistics import median
 
 import pandas as pd
 
-from tillmap.core.taxonomy import KEY, Key, LabelPath, LabelTree, Levels, trim
+from tillmap.core.taxonomy import KEY, Chain, Key, LabelPath, LabelTree, Levels, trim
 from tillmap.core.text import normalise
-from tillmap.llm.interface.prompting import Example, Item
+from tillmap.llm.interface.prompting import Candidate, Example, Item
 
 ITEM_COLUMNS = ["description", "retailer", "price"]
 
@@ -50,6 +52,34 @@ class FewShotExamples:
             example = self._known[neighbour]
             distinct.setdefault((example.item.description, example.path), example)
         return list(distinct.values())
+
+
+class Candidates:
+    """Looks up the paths that a row's answer is chosen from."""
+
+    def __init__(self, training: pd.DataFrame, candidates: pd.DataFrame, levels: Levels, usual: bool) -> None:
+        """From a table of labelled rows, and a paths table whose neighbours are ids of these rows.
+
+        With `usual`, the median price of the rows with the path's labels above the brand is shown, too.
+        """
+        known = dict(labelled_items(training, levels))
+        prices = defaultdict[Chain, list[float]](list)
+        for example in known.values() if usual else ():
+            if example.item.price is not None:
+                prices[levels.chain_of(example.path)].append(example.item.price)
+        usually = {chain: median(each) for chain, each in prices.items()}
+        self._of: dict[Key, list[Candidate]] = {}
+        table = candidates.sort_values("rank", kind="stable")
+        columns = (table["split"], table["id"], levels.paths(table), table["neighbour"])
+        for split, row_id, path, row in zip(*columns, strict=True):
+            item = known[row].item if row in known else None
+            found = Candidate(path, item, usually.get(levels.chain_of(path)))
+            self._of.setdefault((split, row_id), []).append(found)
+
+    def of(self, split: str, row_id: int, count: int, examples: int) -> list[Candidate]:
+        """The first `count` candidates of a row, the first `examples` of them with a row that has the path."""
+        found = self._of.get((split, row_id), [])[:count]
+        return [each if place < examples else each._replace(item=None) for place, each in enumerate(found)]
 
 
 def widen_paths(paths: Iterable[LabelPath], tree: LabelTree, level: str | None) -> list[LabelPath]:

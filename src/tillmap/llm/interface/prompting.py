@@ -32,6 +32,14 @@ class Example(NamedTuple):
     path: LabelPath
 
 
+class Candidate(NamedTuple):
+    """A path to choose from, with a labelled row that has it and what such products usually cost, where known."""
+
+    path: LabelPath
+    item: Item | None = None
+    usual: float | None = None
+
+
 @dataclass(frozen=True)
 class Recipe:
     """How a question is written.
@@ -99,7 +107,7 @@ class Renderer:
     definitions: int = 0
 
     def question(
-        self, item: Item, examples: Sequence[Example] = (), candidates: Sequence[LabelPath] = ()
+        self, item: Item, examples: Sequence[Example] = (), candidates: Sequence[Candidate] = ()
     ) -> list[Message]:
         """The messages that ask for the labels of an item.
 
@@ -110,9 +118,9 @@ class Renderer:
         system = self.recipe.system.replace("{levels}", _in_words(self.answer_format.tree.levels))
         messages = [{"role": "system", "content": system}] if system else []
         shown = [(self._item(example.item), self.answer_format.encode(example.path)) for example in reversed(examples)]
-        listed = self._defined([*candidates, *(example.path for example in examples)])
+        listed = self._defined([*(each.path for each in candidates), *(each.path for each in examples)])
         listed += [_ABOUT, item.about, ""] if item.about else []
-        listed += [_LIKELY, *map(self.answer_format.encode, candidates), ""] if candidates else []
+        listed += [_LIKELY, *map(self.candidate, candidates), ""] if candidates else []
         if self.recipe.examples == "turns":
             end = self.recipe.item_end
             for line, answer in shown:
@@ -120,6 +128,12 @@ class Renderer:
             return [*messages, {"role": "user", "content": "\n".join([*listed, self._item(item) + end])}]
         context = [*(f"{line} -> {answer}" for line, answer in shown), *listed]
         return [*messages, {"role": "user", "content": "\n".join([*context, f"{self._item(item)} ->"])}]
+
+    def candidate(self, candidate: Candidate) -> str:
+        """A candidate in a list: `green tea | tetley (such as "ttly grn tea 100"; usually 2.99)`."""
+        known = [] if candidate.item is None else [f'such as "{self._item(candidate.item)}"']
+        known += [] if candidate.usual is None else [f"usually {candidate.usual:.2f}"]
+        return self.answer_format.encode(candidate.path) + (f" ({'; '.join(known)})" if known else "")
 
     def training_example(self, item: Item, path: LabelPath, examples: Sequence[Example] = ()) -> list[Message]:
         """The same question and its answer, for tuning a model."""

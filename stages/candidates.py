@@ -1,0 +1,37 @@
+"""Lists the label paths to choose a row's answer from: those that the best free arm ranks, each with a row like it."""
+
+from stages.answers import completions_of
+from stages.context import neighbours
+from tillmap.arms import proposer
+from tillmap.cli.stages import Metrics, run_stage
+from tillmap.config import paths
+from tillmap.config.params import Params
+from tillmap.core.files import new_folder, read_table, write_table
+from tillmap.core.taxonomy import LabelTree
+from tillmap.postprocessing.calibration import candidate_scores
+from tillmap.retrieval import PATHS
+from tillmap.retrieval.lexical import LexicalRetriever
+from tillmap.retrieval.paths import NO_ROW, PathRows, candidate_paths
+
+PARAMS = ("run",)
+
+
+def main(params: Params) -> Metrics:
+    rows, levels = read_table(paths.ROWS), LabelTree.from_table(read_table(paths.TREE)).levels
+    training, asked = rows[rows["subset"] == "train"], rows[rows["subset"] != "train"]
+    arm = proposer(params.run.on)
+    ranked = candidate_scores(completions_of(arm)) if arm else {}
+    shown = PathRows(training, levels, LexicalRetriever.load(paths.INDEX))
+    table = candidate_paths(ranked, neighbours("lexical"), asked, training=training, levels=levels, rows=shown)
+    with new_folder(paths.CANDIDATES) as folder:
+        write_table(table, folder / f"{PATHS}.parquet")
+    return {
+        "of": arm or "neighbours",
+        "rows": len(asked),
+        "paths": len(table),
+        "without_row": int((table["neighbour"] == NO_ROW).sum()),
+    }
+
+
+if __name__ == "__main__":
+    run_stage(main, PARAMS)
