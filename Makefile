@@ -67,9 +67,10 @@ MISSING := $(if $(SSHD),,openssh-server) $(if $(BROWSER),,chromium)
 servers:
 	$(if $(strip $(MISSING)),apt-get update -qq && apt-get install -y -qq --no-install-recommends $(MISSING))
 
-# Kills every stage and fills its disk, many times; `make test-all` does so a few times.
+# Breaks every stage and command: 200 kills, full and slow disks, too little memory, a clock that jumps. For hours; as root
+# on a disk in memory. `make faults FAULTS="--kills 20 --no-models"` is a small one, FAULTS=--help lists the options.
 faults: setup
-	$(BIN)/python tests/faults/break_stages.py
+	$(BIN)/python tests/faults/campaign.py $(FAULTS)
 
 # Updates the hashes in the locks, after a version was changed there. Needs uv.
 PINS := s/^\([^ \#]*==[^ ;\\]*\).*/\1/p

@@ -416,5 +416,5 @@ def test_where_no_threshold_can_be_promised_every_row_may_be_routed_and_it_says_
     of_accuracy(service, shop, 0.9)
     found = shop.run()
     assert found["threshold"] is None and found["coverage"] == 0 and found["to_ask"] == TEST_ROWS
-    assert found["why"].startswith("no confidence keeps an accuracy of 0.99 with a probability of 0.9 on its 300 ")
+    assert found["why"].startswith("no confidence keeps an accuracy of 0.99 with a probability of 0.9: of its 300 ")
     assert f"every row may be routed, because for linear {found['why']}" in caplog.text

@@ -310,7 +310,11 @@ def _params_here():
 
 def _search() -> None:
     index = LexicalRetriever.load(paths.INDEX)
-    index.search(["cptn obbhmpt 800 g", "", "tea"], 5)
+    for exact in (10**6, 0):  # of texts, up to which all are compared
+        index = LexicalRetriever(
+            index.texts, index.vectoriser, index.documents, {**index.settings, "flat_up_to": exact}
+        )
+        index.search(["cptn obbhmpt 800 g", "", "tea"], 5)
 
 
 def _tensors() -> Files:

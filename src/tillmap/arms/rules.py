@@ -22,12 +22,14 @@ class AnswerRules:
         unseen: whether an answer may be a path that is not a known one.
         free_text: whether a language model wrote the answers, so that labels may need repair by meaning.
         paths: the paths that may be answered; None means those of the training subset.
+        calibrated: whether the share of an answer says how likely it is right.
     """
 
     format: str
     unseen: bool
     free_text: bool
     paths: LabelTree | None
+    calibrated: bool = False
 
     @classmethod
     def of_arm(cls, arm: Arm, context: Context) -> Self:
@@ -38,11 +40,13 @@ class AnswerRules:
             arm.answers_unseen(context.settings),
             not arm.free,
             arm.known_paths(context) if own else None,
+            arm.is_calibrated(context),
         )
 
     def save(self, folder: Path) -> None:
         """Write the rules into an empty folder."""
-        write_json({"format": self.format, "unseen": self.unseen, "free_text": self.free_text}, folder / _RULES)
+        rules = {name: getattr(self, name) for name in ("format", "unseen", "free_text", "calibrated")}
+        write_json(rules, folder / _RULES)
         if self.paths is not None:
             write_table(self.paths.to_table(), folder / _PATHS)
 
