@@ -100,11 +100,14 @@ class Renderer:
     Attributes:
         definitions: how many labels are defined before the item, if the tree has definitions: those of the candidates,
             then those of the examples, both from the first on.
+        layout: how candidates are shown. `list` lists them before the item. `turns` makes an example of each that has a
+            row, the most likely last, and lists the others.
     """
 
     recipe: Recipe
     answer_format: AnswerFormat
     definitions: int = 0
+    layout: Literal["list", "turns"] = "list"
 
     def question(
         self, item: Item, examples: Sequence[Example] = (), candidates: Sequence[Candidate] = ()
@@ -112,9 +115,12 @@ class Renderer:
         """The messages that ask for the labels of an item.
 
         `examples` are sorted by similarity, the most similar first. They are shown in reverse order, because a model
-        relies most on what it read last. `candidates`, the most likely first, are listed before the item as answers.
-        Before these comes the item's description from outside, if there is one.
+        relies most on what it read last. `candidates`, the most likely first, are shown as `layout` says. Before a list
+        of them comes the item's description from outside, if there is one.
         """
+        if self.layout == "turns":
+            examples = [*examples, *(Example(each.item, each.path) for each in candidates if each.item)]
+            candidates = [each for each in candidates if not each.item]
         system = self.recipe.system.replace("{levels}", _in_words(self.answer_format.tree.levels))
         messages = [{"role": "system", "content": system}] if system else []
         shown = [(self._item(example.item), self.answer_format.encode(example.path)) for example in reversed(examples)]
