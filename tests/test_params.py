@@ -120,7 +120,7 @@ def test_params_cannot_be_changed():
         ("  power: 5.0", "  power: strong", "nearest.power", "valid number"),
         ("  by: product ", "  by: shop ", "split.by", "'product' or 'row'"),
         ("  price_ratio: null", "  price_ratio: 1.0", "retrieval.price_ratio", "greater than 1"),
-        ("examples: 5                   # rows in the prompt: ", 'examples: "5"  # ', "rag.examples", "valid integer"),
+        ("examples: 3                   # rows in the prompt: ", 'examples: "5"  # ', "rag.examples", "valid integer"),
         ("  rag: true", "  rga: true", "run.rga", "did you mean rag?"),
         ("  rag: true", "  rag: yes please", "run.rag", "valid boolean"),
         ("nearest:\n  retr", "neerest:\n  retr", "neerest", "did you mean nearest?"),
