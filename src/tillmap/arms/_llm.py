@@ -9,7 +9,7 @@ import pandas as pd
 
 from tillmap.arms.base import Arm
 from tillmap.arms.context import ALLOWED, Context
-from tillmap.config.blocks import Questions
+from tillmap.config.blocks import Layout, Questions
 from tillmap.core.completions import Completion, Message, Question
 from tillmap.core.errors import ParamsError
 from tillmap.core.files import read_json
@@ -88,7 +88,7 @@ class LanguageModelArm(Arm):
         recipe = our_recipe(settings.show_retailer, settings.show_price, settings.show_numbers, settings.show_sizes)
         if settings.recipe == "gradientgurus":
             recipe = self.gradientgurus(settings)[0]
-        layout = getattr(settings, "layout", "list")  # a tuned arm has no such setting
+        layout: Layout = getattr(settings, "layout", "list")  # a tuned arm has no such setting
         return Renderer(recipe, self.format_for(settings, tree), self.definitions_shown(settings), layout)
 
     def check_levels(self, settings: Questions, levels: Levels) -> None:
