@@ -211,13 +211,14 @@ def test_a_question_lists_candidates_with_what_is_known_of_them():
 
 
 def test_candidates_with_a_row_can_be_turns_with_the_likeliest_last():
-    settings = Rag.Settings(**SETTINGS | CHOOSES | {"candidates": 4, "layout": "turns"})
-    question = asked_to_choose(Rag(), settings)
+    settings = SETTINGS | CHOOSES | {"candidates": 4, "examples": 4, "layout": "turns"}
+    question = asked_to_choose(Rag(), Rag.Settings(**settings))
     assert [message["content"] for message in question.messages[1:]] == [
-        "golden rolls 6 s", "rolls | golden meadow", "Likely answers, the likeliest first:\nrolls | tata\n"
-        "butter | golden meadow\n\ngldn rls",
+        "gldn mdw bttr 250 g", "butter | golden meadow", "golden rolls 6 s", "rolls | golden meadow", "gldn rls",
     ]  # fmt: skip
-    assert len(question.answers) == 3
+    assert "rolls | tata" in question.answers, "it may be answered, and is not shown"
+    without_rows = asked_to_choose(Rag(), Rag.Settings(**settings | {"examples": 0})).messages[1:]
+    assert [message["content"].splitlines()[0] for message in without_rows] == ["Likely answers, the likeliest first:"]
 
 
 def test_a_candidate_that_training_never_showed_is_read_as_it_is_written():
