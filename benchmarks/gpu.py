@@ -1,6 +1,6 @@
 """What the project's own code reaches on this machine's GPU, against what the GPU can do.
 
-    python benchmarks/gpu.py [--base FOLDER | --shape llama3-8b] [--steps train embed answer] [--json FILE]
+    python benchmarks/gpu.py [--base FOLDER | --shape qwen3-4b] [--steps train embed answer] [--json FILE]
 
 `--base` takes a checkpoint, such as models/base/llama; `--shape` writes one with random weights, so that speed and
 memory are real and answers are not. Without a GPU the shape is tiny, to try the script itself. Rows are the demo's.
@@ -91,7 +91,7 @@ def write_base(shape: Shape, folder: Path) -> None:
         "llama" if shape.head_dim is None else "qwen3", vocab_size=shape.vocabulary, hidden_size=shape.hidden,
         intermediate_size=shape.intermediate, num_hidden_layers=shape.layers, num_attention_heads=shape.heads,
         num_key_value_heads=shape.kv_heads, head_dim=shape.head_dim or shape.hidden // shape.heads,
-        max_position_embeddings=8192, bos_token_id=1, eos_token_id=2,
+        max_position_embeddings=8192, bos_token_id=1, eos_token_id=2, tie_word_embeddings=shape.tied,
     )  # fmt: skip
     torch.manual_seed(0)
     with torch.device("cuda" if cuda else "cpu"):
@@ -103,7 +103,9 @@ def shape_of(base: Path) -> Shape:
     """The shape that a checkpoint's config.json states."""
     config = json.loads((base / "config.json").read_text())
     names = ("num_hidden_layers", "hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads")
-    return Shape(*(config[name] for name in (*names, "vocab_size")), head_dim=config.get("head_dim"))
+    return Shape(
+        *(config[name] for name in (*names, "vocab_size")), config.get("head_dim"), config["tie_word_embeddings"]
+    )
 
 
 def conversations(count: int, recipe: str = "ours") -> list[list[Message]]:
@@ -212,7 +214,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     model = parser.add_mutually_exclusive_group()
     model.add_argument("--base", type=Path, help="the folder of a checkpoint")
-    model.add_argument("--shape", choices=SHAPES, default="llama3-8b" if cuda else "tiny")
+    model.add_argument("--shape", choices=SHAPES, default="qwen3-4b" if cuda else "tiny")
     parser.add_argument("--steps", nargs="+", choices=STEPS, default=STEPS)
     parser.add_argument("--recipe", choices=("ours", "gradientgurus"), default="ours")
     parser.add_argument("--engine", choices=("vllm", "transformers"), default="vllm" if cuda else "transformers")

@@ -84,7 +84,7 @@ def test_hours_and_dollars_of_ones_own_rows(write_metrics):
     write_metrics("prompts/llama", {"sample": {"rows": 1000}, "all": {"rows": 50_000}})
     write_metrics("infer/llama", {"rows": 10, "prompt_tokens": 300, "completion_tokens": 120})
     write_metrics("train_llama", {"tokens": 90_000, "recipe": {"epochs": 2}})
-    output = run("--gpu", "A40")
+    output = run("--gpu", "A40", "--model", "llama3-8b")
     found = lines(output)
     mine = found["llama", "ours", "training"]
     assert "45" in mine and "run" in mine and "50,000" in mine
@@ -107,5 +107,7 @@ def test_what_is_not_known_is_asked_for(write_metrics):
     with pytest.raises(ParamsError, match="no price of the NVIDIA T4 is known: add --usd-per-hour"):
         run("--gpu", "t4")
     asked = ("--rows", "1000", "--train-rows", "1000", "--usd-per-hour", "0.5")
-    assert "does not fit on this GPU in 16 bit" in run("--gpu", "t4", *asked)
-    assert "does not fit" not in run("--gpu", "t4", "--model", "qwen3-4b", *asked)
+    assert "does not fit on this GPU in 16 bit" in run("--gpu", "t4", "--model", "llama3-8b", *asked)
+    found = run("--gpu", "t4", *asked)
+    assert "qwen3-4b: 7.5 GiB in 16 bit" in found, "the model of the gpu profile"
+    assert "does not fit" not in found

@@ -1,5 +1,6 @@
 """Profiles change params.yaml as promised, keep its comments, and leave it alone where they are wrong."""
 
+import re
 from functools import reduce
 from operator import getitem
 
@@ -14,6 +15,7 @@ from tillmap.config.profiles import apply_profiles
 from tillmap.core.errors import ParamsError
 
 PROFILES = ROOT / "profiles"
+GPUS = [["gpu"], ["gpu", "gpu-16gb"], ["gpu", "llama3"], ["gpu", "gpu-16gb", "llama3", "llama3-16gb"]]
 
 
 @pytest.fixture
@@ -23,7 +25,7 @@ def params(tmp_path):
     return path
 
 
-@pytest.mark.parametrize("names", [["gpu"], ["gpu", "gpu-16gb"], ["openai"], ["openai-tuned"]])
+@pytest.mark.parametrize("names", [*GPUS, ["openai"], ["openai-tuned"]])
 def test_a_shipped_profile_gives_valid_params_and_keeps_the_comments(names, params):
     comments = [line.partition("#")[2] for line in params.read_text().splitlines()]
     changed = apply_profiles(names, params, PROFILES, schema())
@@ -47,6 +49,15 @@ def test_the_profiles_of_openai_undo_each_other(params):
     assert read_params(params, schema()).model_dump() == untuned
 
 
+def test_the_llms_of_the_gpu_profile_are_free_to_download_and_pinned(params):
+    """The contest's Llamas are gated; a hub id without a commit would be refused after hours."""
+    apply_profiles(["gpu"], params, PROFILES, schema())
+    found = read_params(params, schema())
+    for block in (found.rag, found.llama):
+        assert block.base.startswith("Qwen/Qwen3-4B")
+        assert re.fullmatch("[0-9a-f]{40}", block.revision)
+
+
 def test_the_later_profile_wins_and_the_effective_batch_stays(params):
     apply_profiles(["gpu"], params, PROFILES, schema())
     large = read_params(params, schema()).train_llama
@@ -56,13 +67,13 @@ def test_the_later_profile_wins_and_the_effective_batch_stays(params):
     assert small.batch_rows * small.accumulation == large.batch_rows * large.accumulation
 
 
-@pytest.mark.parametrize("names", [["gpu"], ["gpu", "gpu-16gb"]])
+@pytest.mark.parametrize("names", GPUS)
 def test_the_engine_of_a_profile_takes_the_bases_of_its_arms(names, params):
-    """vLLM takes a 4-bit base only where the adapter is merged into it, which unpacks it."""
+    """vLLM takes a 4-bit base only where the adapter is merged into it, which unpacks it. A tuned base stays 4 bit."""
     apply_profiles(names, params, PROFILES, schema())
     found = read_params(params, schema())
-    assert "4bit" in found.llama.base
-    assert found.llama.engine == "transformers" or found.engine.lora == "merge"
+    assert ("4bit" in found.llama.base) == found.train_llama.load_in_4bit == ("llama3" in names)
+    assert "4bit" not in found.llama.base or found.llama.engine == "transformers" or found.engine.lora == "merge"
     assert found.rag.engine == "transformers" or "4bit" not in found.rag.base
 
 
@@ -92,4 +103,4 @@ def test_the_command_says_what_changed(params, monkeypatch):
     assert "rag.examples: 3 -> 5" in done.output
     missing = CliRunner().invoke(app, ["profile", "cluster"])
     assert isinstance(missing.exception, ParamsError)
-    assert "available profiles: gpu, gpu-16gb, openai, openai-tuned" in str(missing.exception)
+    assert "available profiles: gpu, gpu-16gb, llama3, llama3-16gb, openai, openai-tuned" in str(missing.exception)

@@ -23,7 +23,8 @@ from tillmap.tuning.recipes import GRADIENTGURUS, choose_recipe, fit_to_machine
 PATH = LabelPath("food & drink", "dairy", "butter", "golden | meadow")
 TREE = LabelTree(CONTEST, (PATH,), (1,))
 ITEM = Item("gldn mdw bttr 250 g", "alder", 1.99)
-# One template opens with a BOS, as Llama 3's does; one ends turns without eos; one adds a thought to the question.
+# One template opens with a BOS, as Llama 3's does; one ends turns without eos; one adds a thought to the question, one
+# only if it is told not to think, as Qwen3's does.
 TEMPLATES = {
     "own": None,
     "llama3": (
@@ -33,6 +34,11 @@ TEMPLATES = {
     "plain": (
         "{% for m in messages %}[{{ m.role }}] {{ m.content }}\n{% endfor %}"
         "{% if add_generation_prompt %}[assistant] {% endif %}"
+    ),
+    "may think": (
+        "{% for m in messages %}<|{{ m.role }}|>\n{% if loop.last and m.role == 'assistant' %}<think>\n\n</think>\n\n"
+        "{% endif %}{{ m.content }}{{ eos_token }}\n{% endfor %}{% if add_generation_prompt %}<|assistant|>\n"
+        "{% if enable_thinking is defined and not enable_thinking %}<think>\n\n</think>\n\n{% endif %}{% endif %}"
     ),
     "thinking": (
         "{% for m in messages %}<|{{ m.role }}|>\n{{ m.content }}{{ eos_token }}\n{% endfor %}"
@@ -62,7 +68,9 @@ def tokenizer(request, base):
 def test_the_question_is_the_training_example_up_to_the_answer(recipe, answer_format, tokenizer):
     """Checked against the chat template and the tokenizer alone, as an engine uses them."""
     renderer = Renderer(recipe, make_answer_format(answer_format, TREE))
-    asked = tokenizer.apply_chat_template(renderer.question(ITEM), add_generation_prompt=True, tokenize=False)
+    asked = tokenizer.apply_chat_template(
+        renderer.question(ITEM), add_generation_prompt=True, tokenize=False, enable_thinking=False
+    )
     question = tokenizer.encode(asked, add_special_tokens=False)
     example = tokenise(renderer.training_example(ITEM, PATH), tokenizer)
     assert example.input_ids[: len(question)] == question

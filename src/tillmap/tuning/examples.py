@@ -6,6 +6,7 @@ from typing import Any
 
 from tillmap.core.completions import Message
 from tillmap.core.errors import InputError
+from tillmap.llm.chat import chat_text
 
 IGNORED = -100  # the label that PyTorch's cross entropy ignores
 
@@ -30,8 +31,7 @@ def tokenise(messages: Sequence[Message], tokenizer: Any) -> TokenisedExample:
     template ends turns with something else. Question and answer are tokenised separately, because a model starts its
     answer at a token boundary.
     """
-    question = tokenizer.apply_chat_template(list(messages[:-1]), add_generation_prompt=True, tokenize=False)
-    whole = tokenizer.apply_chat_template(list(messages), tokenize=False)
+    question, whole = chat_text(tokenizer, messages[:-1], ask=True), chat_text(tokenizer, messages, ask=False)
     # Some templates rewrite earlier turns, or add an empty "<think></think>" to the question only. Then the answer is
     # learned as it is, without what the template puts around it.
     answer = whole.removeprefix(question) if whole.startswith(question) else messages[-1]["content"]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tillmap.core.completions import Completion, Question, failed, finished
 from tillmap.core.errors import ModelError, ResourceError, cause, first_line
+from tillmap.llm.chat import chat_text
 from tillmap.llm.interface.answer_formats import OpenAnswers
 from tillmap.llm.interface.generation import Generation, Machine
 from tillmap.llm.likelihood import LikelihoodRanker, RankedAnswers, Scored, Start
@@ -198,7 +199,7 @@ class TransformersEngine:
         return {token: text[behind:] for token, text in zip(plain, texts, strict=True)}
 
     def _text(self, question: Question) -> str:
-        return str(self._tokenizer.apply_chat_template(question.messages, add_generation_prompt=True, tokenize=False))
+        return chat_text(self._tokenizer, question.messages, ask=True)
 
 
 def _adapted(model, adapter: Path):  # type: ignore[no-untyped-def]

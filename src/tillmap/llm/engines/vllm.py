@@ -11,6 +11,7 @@ from typing import Any
 
 from tillmap.core.completions import Completion, Question, failed, finished
 from tillmap.core.errors import ModelError, ResourceError, TillmapError, cause
+from tillmap.llm.chat import chat_text
 from tillmap.llm.checkpoints import check_adapter
 from tillmap.llm.engines.vllm_requests import PromptScorer, grammar_of, grammars_parsed_once, max_bytes
 from tillmap.llm.interface.generation import Generation, Machine
@@ -123,7 +124,7 @@ class VllmEngine:
 
     def _tokens(self, question: Question) -> list[int]:
         # The chat template adds the BOS, so the tokenizer must not add another one.
-        text = self._tokenizer.apply_chat_template(question.messages, add_generation_prompt=True, tokenize=False)
+        text = chat_text(self._tokenizer, question.messages, ask=True)
         return list(self._tokenizer.encode(text, add_special_tokens=False))
 
     def _sampling(self, question: Question, prompt_tokens: int):  # type: ignore[no-untyped-def]  # vLLM is an optional import
