@@ -27,9 +27,11 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import MultipleLocator, PercentFormatter
 
 from stages import infer, ingest, postprocess, stratify, train
 from tillmap.arms import schema
+from tillmap.catalogue.formats import RowFile
 from tillmap.config import paths
 from tillmap.config.params import Params, read_params
 from tillmap.config.profiles import write_values
@@ -96,7 +98,7 @@ def queue_of(params: Params, arm: str) -> list[list[dict[str, Any]]]:
     postprocess.main(params)
     feed = open_feed(Path("feed.jsonl"), params.data)
     label_feed(open_arm(arm, params), feed, Path("labelled.parquet"), "parquet")
-    queue = from_file(Path("labelled.parquet"), feed, CONTEST)
+    queue = from_file(RowFile(Path("labelled.parquet")), feed, CONTEST)
     return [
         [{"id": row.id, "text": row.text, "retailer": row.retailer, "price": row.price or None} for row in item]
         for item in queue.items
@@ -166,7 +168,8 @@ def draw(tables: dict[str, pd.DataFrame], out: Path) -> None:
             axes.fill_between(own["decisions"], own["low"], own["high"], color=colour, alpha=0.15, linewidth=0)
         axes.set_title(f"{arm}, {own['seeds'].iloc[0]} draws", fontsize=10)
         axes.set_xlabel("decisions")
-        axes.yaxis.set_major_formatter(mpl.ticker.PercentFormatter(1.0, decimals=0))
+        axes.yaxis.set_major_locator(MultipleLocator(0.05))
+        axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
         axes.grid(color="0.92")
         axes.spines[["top", "right"]].set_visible(False)
     panels[0].set_ylabel("test rows with all labels right")

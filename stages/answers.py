@@ -11,8 +11,8 @@ from tillmap.arms.context import QUESTIONS
 from tillmap.config import paths
 from tillmap.config.blocks import CASCADE, VOTE
 from tillmap.config.params import Params
-from tillmap.core.files import read_json, read_jsonl
-from tillmap.core.stored import read_completions, read_predictions
+from tillmap.core.files import read_jsonl
+from tillmap.core.stored import read_completions, read_predictions, read_training, read_usage
 from tillmap.postprocessing.calibration import CandidateScores, Confidence, candidate_scores
 from tillmap.postprocessing.predictions import TOGETHER
 
@@ -43,7 +43,7 @@ def predictions_of(arm: str) -> pd.DataFrame:
 
 def usage_of(arm: str) -> dict[str, Any]:
     """What an arm's answers took, see `providers.costs.bill`."""
-    return dict(read_json(paths.CASCADE / "usage.json" if arm == CASCADE else paths.USAGE / f"{arm}.json"))
+    return read_usage(paths.CASCADE / "usage.json" if arm == CASCADE else paths.USAGE / f"{arm}.json")
 
 
 def training_usage(arm: str, usage: dict[str, Any]) -> dict[str, Any] | None:
@@ -54,8 +54,7 @@ def training_usage(arm: str, usage: dict[str, Any]) -> dict[str, Any] | None:
     name = str(usage["llm"]) if arm == CASCADE and "batch" in usage else arm
     if name not in ARMS or not ARMS[name].trains:
         return None
-    found = read_json(paths.USAGE / f"train_{name}.json")
-    return None if found.get("off") else dict(found)
+    return read_training(paths.USAGE / f"train_{name}.json")
 
 
 def confidences_of(arms: Sequence[str]) -> dict[str, Confidence]:

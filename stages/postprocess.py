@@ -39,8 +39,9 @@ def main(params: Params) -> Metrics:
             table = predict(completions, repairer, votes, arm)
             metrics[arm] = count_repairs(table)
             tables[arm] = calibrate_arm(
-                arm, completions, table, rows, free=free, training=training, folder=confidences / arm
-            )
+                arm, completions, table, rows, free=free, training=training, folder=confidences / arm,
+                keep_own=rules.calibrated,
+            )  # fmt: skip
             answered = [(answer["split"], answer["id"]) for answer in completions]
             require_same_rows(f"the predictions of {arm}", _keys(tables[arm]), answered)
         if voters:

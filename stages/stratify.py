@@ -8,7 +8,8 @@ import pandas as pd
 from tillmap.cli.stages import Metrics, run_stage
 from tillmap.config import paths
 from tillmap.config.params import Params
-from tillmap.core.files import new_folder, read_json, read_table, write_json, write_table
+from tillmap.core.files import new_folder, of_this_version, read_as, read_json, read_table, write_json, write_table
+from tillmap.core.stored import INGESTED, read_rows
 from tillmap.core.taxonomy import LabelTree, Levels
 from tillmap.splitting.drift import Seen
 from tillmap.splitting.report import split_report
@@ -18,8 +19,10 @@ PARAMS = ("seed", "split")
 
 
 def main(params: Params) -> Metrics:
-    rows, found = read_table(paths.RAW / "rows.parquet"), read_json(paths.RAW / "levels.json")
-    levels, split = Levels(tuple(found["levels"]), found["brand"]), params.split
+    rows, found = read_rows(paths.RAW / "rows.parquet", needed=INGESTED), read_json(paths.RAW / "levels.json")
+    with of_this_version(paths.RAW / "levels.json"):
+        levels = read_as(Levels, paths.RAW / "levels.json", {"names": found["levels"], "brand": found["brand"]})
+    split = params.split
     products = {text: product_key(text) for text in rows["description"].unique()}
     rows["product"] = rows["description"].map(products).astype("str")
     # Rows that a person added have no part in the draw, so it is the same with and without them.

@@ -6,14 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pandas as pd
 import pytest
 from hypothesis import HealthCheck, settings
-from project import SMALL, Project, copy_project
 
-from openai_server import KEY, LocalOpenAI
-from tillmap.arms import schema
-from tillmap.config.profiles import apply_profiles
+from small_project import small_project
 
 # No test fails on the clock, and a run repeats exactly.
 settings.register_profile("tillmap", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
@@ -47,32 +43,8 @@ def tiny(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def project(tmp_path_factory, tiny):
-    """The small project after its first `dvc repro`, committed. Its output is `project.first`.
-
-    Every arm but the cascade is on. `rag` asks the tiny model through vLLM, and `llama` tunes it with Unsloth and asks
-    it through transformers. `openai` tunes and asks a model of `project.provider`, a server on this machine that knows
-    the right answers; its key is in the environment of `dvc repro` alone.
-    """
-    folder = tmp_path_factory.mktemp("pipeline") / "project"
-    folder.mkdir()
-    copy_project(folder)
-    project = Project(folder, folder.parent / "state")
-    apply_profiles(["openai-tuned"], folder / "params.yaml", folder / "profiles", schema())
-    with LocalOpenAI(lambda body: _right_answer(folder, body)) as project.provider:
-        project.set_params(SMALL)
-        project.set_params(
-            {
-                "rag": {"base": str(tiny)},
-                "llama": {"base": str(tiny)},
-                "provider": {"base_url": project.provider.base_url},
-            }
-        )
-        project.git("init", "--quiet")
-        project.commit("start")
-        project.env["OPENAI_API_KEY"] = KEY
-        project.first = project.dvc("repro")
-        del project.env["OPENAI_API_KEY"]
-        project.commit("first run")
+    """The small project after its first `dvc repro`, see `small_project`. Its output is `project.first`."""
+    with small_project(tmp_path_factory.mktemp("pipeline"), tiny) as project:
         yield project
 
 
@@ -88,10 +60,3 @@ def browser():
         browser = playwright.chromium.launch(executable_path=program, args=sandbox)
         yield browser
         browser.close()
-
-
-def _right_answer(folder, body):
-    rows = pd.read_parquet(folder / "data/split/rows.parquet", columns=["description", "module", "brand"])
-    description = body["messages"][-1]["content"].splitlines()[-1].split(" | ")[0]
-    (module, brand), *_ = rows.loc[rows["description"] == description, ["module", "brand"]].to_numpy()
-    return f"{module} | {brand}"

@@ -101,6 +101,13 @@ class LocalOpenAI:
         self._server.shutdown()
         self._server.server_close()
 
+    def forget(self):
+        """Know of nothing, as at the start."""
+        with self._lock:
+            for known in (self.files, self.batches, self.jobs, self.billed, self.calls):
+                known.clear()
+            self._count = 0
+
     def handle(self, method, target, body):  # noqa: PLR0911, PLR0912  # a table of addresses
         """The status and value, or bytes, of one request."""
         url = urlsplit(target)

@@ -105,6 +105,8 @@ def copy_project(folder):
         if (ROOT / name).is_file() and name != "dvc.lock" and not name.startswith("metrics/"):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, folder / name)
+    (folder / "data").mkdir(exist_ok=True)
+    (folder / "data/corrections.jsonl").write_text("\n")  # as shipped, whatever people decided here
 
 
 def stages_run(output):

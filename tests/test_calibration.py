@@ -175,6 +175,21 @@ def test_only_answered_calibrate_rows_are_fitted_on() -> None:
         calibrate(table, signals, rows.assign(subset="dev"), CONTEST)
 
 
+@pytest.mark.parametrize(("pull", "kept"), [(1.0, True), (0.2, False)], ids=["calibrated", "far too modest"])
+def test_an_arms_own_confidence_is_kept_unless_the_fit_is_better(pull: float, kept: bool) -> None:
+    rng = np.random.default_rng(7)
+    odds = rng.normal(0, 2, 600)
+    right = rng.random(600) < 1 / (1 + np.exp(-odds))
+    signals = pd.DataFrame({"own": pull * odds, "noise": rng.normal(size=600)})
+    keys = pd.DataFrame({"split": "train", "id": range(600)})
+    table = keys.join(pd.DataFrame([MILK if ok else CREAM for ok in right], columns=list(CONTEST)))
+    rows = keys.join(pd.DataFrame([MILK] * 600, columns=list(CONTEST))).assign(subset="calibration")
+    calibrated, model = calibrate(table.assign(confidence=0.5), signals, rows, CONTEST, keep_own=True)
+    assert (model.kind == "own") == kept
+    if kept:
+        np.testing.assert_allclose(calibrated["confidence"], 1 / (1 + np.exp(-odds)))
+
+
 def test_no_row_has_a_say_in_its_own_confidence() -> None:
     signals, right = drawn(300, 6, "a", "b")
     product = pd.Series([f"product {row // 3}" for row in range(300)])

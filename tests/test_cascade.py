@@ -145,7 +145,10 @@ class Shop:
             "cascade": {"llm": "openai", "held_out_rows": 100, "target_accuracy": 0.8} | changes,
         })  # fmt: skip
         self._write_rows()
-        self.write(folder / "models/openai/job.json", {"mode": "retrieved", "model": MODEL, "usd": 0.0})
+        self.write(
+            folder / "models/openai/job.json",
+            {"mode": "retrieved", "model": MODEL, "usd": 0.0, "trained_tokens": 0, "estimated_usd": 0.0},
+        )
 
     def _write_rows(self):
         rng = np.random.default_rng(7)
@@ -416,5 +419,5 @@ def test_where_no_threshold_can_be_promised_every_row_may_be_routed_and_it_says_
     of_accuracy(service, shop, 0.9)
     found = shop.run()
     assert found["threshold"] is None and found["coverage"] == 0 and found["to_ask"] == TEST_ROWS
-    assert found["why"].startswith("no confidence keeps an accuracy of 0.99 with a probability of 0.9 on its 300 ")
+    assert found["why"].startswith("no confidence keeps an accuracy of 0.99 with a probability of 0.9: of its 300 ")
     assert f"every row may be routed, because for linear {found['why']}" in caplog.text

@@ -207,7 +207,9 @@ def test_every_file_of_a_folder_is_read_in_order(tmp_path):
     (tmp_path / "a.csv").write_text("text,group,module,brand\na,drinks,tea,alder\n")
     (tmp_path / ".hidden").write_text("?")
     (tmp_path / "empty.csv").write_text("")
-    assert [found.text for found in read(tmp_path)[0]] == ["a", "b"]
+    (tmp_path / "c.jsonl").write_text("\n" + json.dumps({"text": "c"} | LABELS) + "\n\n")
+    (tmp_path / "d.jsonl").write_text("\n")  # as the project ships it
+    assert [found.text for found in read(tmp_path)[0]] == ["a", "b", "c"]
     assert read(tmp_path / "missing.jsonl")[0] == [] == correction_files(tmp_path / "missing.jsonl")
 
 

@@ -47,8 +47,8 @@ def test_a_ready_machine_is_well_and_nothing_changes(look, trained, tmp_path, mo
     found = look()
     assert [finding for finding in found.values() if not finding.ok] == []
     assert {
-        "python", "environment", "packages", "gpu", "user", "project", "disk", "state", "params", "git", "remote",
-        "arm nearest", "arm linear",
+        "python", "environment", "packages", "gpu", "user", "project", "data", "disk", "state", "params", "git",
+        "remote", "arm nearest", "arm linear",
     } <= set(found)  # fmt: skip
     assert sorted(trained.rglob("*")) == before
     assert not (tmp_path / f"tillmap-{os.getuid()}").exists()
@@ -299,3 +299,65 @@ def test_the_code_of_another_copy_of_the_project_is_told(tmp_path):
     assert "not in this folder" not in doctor._environment(own).found
     (tmp_path / "src/tillmap").mkdir(parents=True)
     assert "not in this folder" in doctor._environment(tmp_path).found
+
+
+@pytest.fixture
+def reproduced(tmp_path, monkeypatch):
+    """A DVC project with one stage, whose outputs are a folder and a file; gives its `dvc repro`."""
+    Repo.init(str(tmp_path), no_scm=True).close()
+    (tmp_path / "given").write_text("")
+    stage = "{cmd: mkdir out && echo 1 > out/a && echo 2 > b, deps: [given], outs: [out, b]}"
+    (tmp_path / "dvc.yaml").write_text(f"stages: {{make: {stage}}}")
+    monkeypatch.chdir(tmp_path)
+
+    def repro():
+        for out in (tmp_path / "dvc.lock", tmp_path / "b"):
+            out.unlink(missing_ok=True)
+        shutil.rmtree(tmp_path / "out", ignore_errors=True)
+        with Repo(str(tmp_path)) as repo:
+            repo.reproduce()
+        return (tmp_path / "out/a").read_text() + (tmp_path / "b").read_text()
+
+    assert repro() == "1\n2\n"
+    return repro
+
+
+def entries_of(folder):
+    return [file for file in (folder / ".dvc/cache/runs").rglob("*") if file.is_file()]
+
+
+def break_object(folder, pattern):
+    next((folder / ".dvc/cache/files").rglob(pattern)).unlink()
+
+
+def break_entry(folder):
+    (entry,) = entries_of(folder)
+    entry.unlink()
+
+
+def cut_entry(folder):
+    (entry,) = entries_of(folder)
+    entry.write_text(entry.read_text()[:-40] + ": [")
+
+
+@pytest.mark.parametrize(
+    "hurt",
+    [
+        lambda folder: break_object(folder, "*.dir"),  # the outputs come after the entry
+        lambda folder: break_object(folder, "b0/*"),  # of the file in the folder
+        break_entry,  # a folder comes before its entry, and DVC fails in one that is empty
+        cut_entry,
+    ],
+)
+def test_what_a_kill_leaves_in_the_run_cache_is_found_and_mended(tmp_path, reproduced, hurt):
+    (finding,) = doctor._run_cache(tmp_path, False)
+    assert finding.ok and finding.found == "every entry has its outputs"
+    hurt(tmp_path)
+    (finding,) = doctor._run_cache(tmp_path, False)
+    assert not finding.ok and "1 broken entry" in finding.found and "tillmap doctor --fix" in finding.remedy
+    (finding,) = doctor._run_cache(tmp_path, True)
+    assert finding.ok and finding.found.endswith("removed")
+    assert entries_of(tmp_path) == []
+    assert reproduced() == "1\n2\n"
+    (finding,) = doctor._run_cache(tmp_path, False)
+    assert finding.ok

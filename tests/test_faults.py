@@ -1,21 +1,76 @@
-"""A few kills and a full disk in two stages; `make faults` does the same to all of them, as often as one likes."""
+"""A small share of the fault campaign (`make faults`): everyday in parts that take a second, more of it marked slow."""
 
-import random
 import sys
 from pathlib import Path
 
 import pytest
+from project import Project
 
 sys.path.insert(0, str(Path(__file__).parent / "faults"))
-from break_stages import break_stage, outputs_of
+from fault_campaign import KINDS, Campaign, plan
+from parts import Part, World, commands_of, stages_of
+from served import Repro, Review
+
+QUICK = ["kill", "terminate", "full disk"]
+
+
+@pytest.fixture
+def broken(project, tmp_path):
+    """Breaks parts of the small project, and gives the tally of what happened and what was wrong."""
+    before = project.env
+
+    def run(names, kinds, kills, feed_rows=40):
+        project.env = before | {"TILLMAP_STATE": str(tmp_path / "state")}
+        world = World(project, tmp_path)
+        parts = [*stages_of(world), *commands_of(world, {"nearest": "jsonl"}, feed_rows), Review(world, "nearest")]
+        if "dvc repro" in names:
+            parts.append(Repro(world))
+        campaign = Campaign("tests")
+        chosen = [part for part in parts if part.name in names]
+        assert len(chosen) == len(names)
+        campaign.run(plan(chosen, kinds, kills * len(chosen), 1))
+        return campaign
+
+    yield run
+    project.env = before
+    project.git("clean", "--quiet", "-d", "--force")
+    project.git("checkout", "--quiet", ".")
+    project.dvc("checkout", "--force")
+
+
+def test_a_broken_stage_and_a_broken_command_run_again_to_the_same_bytes(broken):
+    campaign = broken(["stratify", "predict@nearest"], QUICK, kills=2)
+    assert campaign.wrong == []
+    assert sum(campaign.tally[part, "kill"]["killed"] for part in ("stratify", "predict@nearest")) > 0
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("stage", ["stratify", "postprocess"])
-def test_a_broken_stage_leaves_nothing_half_and_runs_again_to_the_same_bytes(project, stage):
-    command, outs = outputs_of(project)[stage]
-    try:
-        break_stage(project, stage, command, outs, kills=1, rng=random.Random(stage))
-    finally:
-        project.git("checkout", "--quiet", ".")
-        project.dvc("checkout", "--force")
+def test_each_kind_of_fault_in_stages_and_commands(broken):
+    names = ["ingest", "postprocess", "infer@nearest", "predict@nearest", "submit", "review", "dvc repro"]
+    campaign = broken(names, list(KINDS), kills=4, feed_rows=400)
+    assert campaign.wrong == []
+    assert sum(tally["killed"] for tally in campaign.tally.values()) > len(names)
+
+
+HALF = """
+import os
+with open("labelled/out", "w") as file:
+    file.write("one")
+    file.flush()
+    os.mkdir("labelled/stray")
+    file.write("two")
+if os.path.exists(os.environ["TMPDIR"] + "/resumed"):
+    open("labelled/out", "w").write("other")
+open(os.environ["TMPDIR"] + "/resumed", "w").close()
+"""
+
+
+def test_the_campaign_catches_a_program_that_does_all_of_it_wrong(tmp_path):
+    project = Project(tmp_path / "project", tmp_path / "state")
+    project.folder.mkdir()
+    part = Part(World(project, tmp_path), "wrong", [sys.executable, "-c", HALF], ["labelled/out"])
+    campaign = Campaign("tests")
+    campaign.run(plan([part], ["kill"], 12, 1))
+    found = "\n".join(what for *_, what in campaign.wrong)
+    assert "half of labelled/out is left" in found
+    assert "the run afterwards failed" in found and "FileExistsError" in found

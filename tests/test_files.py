@@ -2,6 +2,7 @@
 
 import os
 import resource
+import signal
 import stat
 import subprocess
 import sys
@@ -464,3 +465,48 @@ def test_lost_doubled_and_moved_rows_are_told(found, said):
     require_same_rows("answers", [1, 2, 3], [1, 2, 3])
     with pytest.raises(LostRowsError, match=f"answers: {said}; nothing was written"):
         require_same_rows("answers", found, [1, 2, 3])
+
+
+def killed_at(operation, work):
+    """Whether a process was killed in place of the N-th call that changes the tree of files."""
+    child = os.fork()
+    if not child:
+        left = [operation]
+
+        def killing(call):
+            def changed(*words, **names):
+                left[0] -= 1
+                if not left[0]:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                return call(*words, **names)
+
+            return changed
+
+        for name in ("replace", "rename", "mkdir", "rmdir", "unlink", "chmod"):
+            setattr(os, name, killing(getattr(os, name)))
+        try:
+            work()
+        finally:
+            os._exit(left[0] > 0)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+
+
+def test_a_kill_at_any_change_leaves_the_old_folder_the_new_one_or_none(tmp_path):
+    path = tmp_path / "out"
+
+    def make(text):
+        with new_folder(path) as folder:
+            for name in ("a", "b"):
+                (folder / name).write_text(text)
+
+    operation, seen = 1, set()
+    make("old")
+    while killed_at(operation, lambda: make("new")):
+        found = tuple((path / name).read_text() for name in ("a", "b")) if path.exists() else None
+        assert found in (("old", "old"), ("new", "new"), None)
+        seen.add(found)
+        make("old")
+        assert [each.name for each in sorted(tmp_path.rglob("*"))] == ["out", "a", "b"]
+        operation += 1
+    assert len(seen) == 3
+    assert [each.name for each in sorted(tmp_path.rglob("*"))] == ["out", "a", "b"]

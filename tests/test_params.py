@@ -69,11 +69,11 @@ def test_a_new_arm_brings_its_switch_its_block_and_its_name(changed):
     blocks = {name: arm.Settings for name, arm in ARMS.items()} | {"fixed": Fixed}
     wider = make_schema(blocks, ["rag", "fixed"])
     text = PARAMS.read_text()
-    missing = changed("arms: [nearest, linear, rag, llama, openai]", "arms: [fixed]")
+    missing = changed("arms: [nearest, linear, rerank, rag, llama, openai]", "arms: [fixed]")
     with pytest.raises(ParamsError, match=r"params\.yaml:\d+: run\.fixed is missing; add it"):
         read_with_schema(missing, wider)
     text = text.replace("  openai: false ", "  fixed: true\n  openai: false ", 1)
-    text = text.replace("arms: [nearest, linear, rag, llama, openai]", "arms: [fixed]").replace(
+    text = text.replace("arms: [nearest, linear, rerank, rag, llama, openai]", "arms: [fixed]").replace(
         "llm: rag", "llm: fixed"
     )
     with pytest.raises(ParamsError, match=r"^p: fixed is missing; add it"):
@@ -120,15 +120,15 @@ def test_params_cannot_be_changed():
         ("  power: 5.0", "  power: strong", "nearest.power", "valid number"),
         ("  by: product ", "  by: shop ", "split.by", "'product' or 'row'"),
         ("  price_ratio: null", "  price_ratio: 1.0", "retrieval.price_ratio", "greater than 1"),
-        ("  examples: 3 ", '  examples: "3" ', "rag.examples", "valid integer"),
+        ("examples: 3                   # rows in the prompt: ", 'examples: "5"  # ', "rag.examples", "valid integer"),
         ("  rag: true", "  rga: true", "run.rga", "did you mean rag?"),
         ("  rag: true", "  rag: yes please", "run.rag", "valid boolean"),
         ("nearest:\n  retr", "neerest:\n  retr", "neerest", "did you mean nearest?"),
         ("  llm: rag ", "  llm: linear ", "cascade.llm", "'llama', 'openai' or 'rag'"),
         ("  llm: rag ", "  llm: mine ", "cascade.llm", "'llama'"),
-        ("linear, rag, llama, openai]", "linear, mine]", "vote.arms", "'nearest'"),
-        ("linear, rag, llama, openai]", "linear, cascade]", "vote.arms", "'openai'"),
-        ("arms: [nearest, linear, rag, llama, openai]", "arms: []", "vote.arms", "at least 1 item"),
+        ("rerank, rag, llama, openai]", "rerank, mine]", "vote.arms", "'nearest'"),
+        ("rerank, rag, llama, openai]", "rerank, cascade]", "vote.arms", "'openai'"),
+        ("arms: [nearest, linear, rerank, rag, llama, openai]", "arms: []", "vote.arms", "at least 1 item"),
         ("  pilot_rows: 120 ", "  pilot_rows: 0 ", "run.pilot_rows", "greater than or equal to 1"),
     ],
 )

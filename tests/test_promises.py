@@ -47,8 +47,8 @@ def test_confidences_that_are_too_high_or_too_low_change_nothing(flattery):
 @pytest.mark.parametrize(("target", "fewest"), [(0.8, 11), (0.9, 22), (0.95, 45)])
 def test_how_many_rows_without_an_error_it_takes(target, fewest):
     """target ** rows <= 0.1, the rule that Clopper and Pearson's interval gives."""
-    just, less = (promise([0.99] * rows, [True] * rows, target, 0.9, new_rows=MANY) for rows in (fewest, fewest - 1))
-    assert just.value == 0.99 and not just.why
+    just, less = (promise([1.0] * rows, [True] * rows, target, 0.9, new_rows=MANY) for rows in (fewest, fewest - 1))
+    assert just.value == 1.0 and not just.why
     assert less.value == float("inf") and fewest <= less.enough <= fewest + 2
     assert f"on its {fewest - 1} calibration rows; about {less.enough} should be enough" in less.why
 

@@ -242,7 +242,7 @@ def test_as_many_neighbours_as_texts_are_expected() -> None:
 def test_an_unseen_brand_gets_through_where_it_may(name: str) -> None:
     path = LabelPath(*TETLEY[:3], "organic india")
     text = make_answer_format(name, TREE).encode(path)
-    assert repairer(name, unseen_brand=True).repair(text) == Repaired(path, "none", 1.0, in_tree=False)
+    assert repairer(name, unseen_brand=True).repair(text) == Repaired(path, "new_brand", 1.0, in_tree=False)
     assert repairer(name).repair(text).path in TREE
 
 

@@ -19,15 +19,18 @@ from tillmap.core.taxonomy import CONTEST, LabelPath, LabelTree, Levels
 from tillmap.core.text import without_vowels
 from tillmap.linear import fits
 from tillmap.linear.model import LinearModel, Recipe
+from tillmap.llm.interface.answer_formats import make_answer_format
+from tillmap.postprocessing.repair import Repairer
 from tillmap.rerank.candidates import prefix_range
 from tillmap.rerank.evidence import Evidence
+from tillmap.rerank.examples import Options, collect
 from tillmap.rerank.facts import Names, spell
 from tillmap.rerank.features import distance
 from tillmap.rerank.folds import assign_folds
 from tillmap.rerank.lines import Lines
 from tillmap.rerank.reranker import Reranker
 from tillmap.rerank.similar import SimilarLines
-from tillmap.rerank.training import Options, fit_trees, train
+from tillmap.rerank.training import train
 from tillmap.rerank.trees import Trees
 from tillmap.splitting.subsets import assign_subsets, product_key
 
@@ -62,7 +65,7 @@ def evidence(model, training):
 
 @pytest.fixture(scope="module")
 def reranker(model, rows, training):
-    return train(model, training, rows[rows["subset"] == "dev"], rows[rows["subset"] == "test"], FEW, 1)
+    return train(model, training, rows[rows["subset"] == "test"], FEW, 1)
 
 
 @pytest.fixture(scope="module")
@@ -153,39 +156,39 @@ def test_a_word_is_compared_with_the_start_of_a_label(word, label, expected):
 def test_candidates_are_distinct_limited_and_mostly_hold_the_true_path(evidence, rows):
     test = rows[rows["subset"] == "test"]
     paths = CONTEST.paths(test)
-    ((found, described),) = evidence.chunks(test, 30)
+    ((found, described),) = evidence.chunks(test, 30, read=True)
     sizes = np.diff(found.starts)
     assert sizes.max() == 30 and sizes.min() > 10
     row = np.repeat(np.arange(len(test)), sizes)
     keys = set(zip(row.tolist(), found.chain.tolist(), found.brand.tolist(), strict=True))
     assert len(keys) == len(found.chain)
-    assert np.bincount(row, evidence.right(found, paths)).mean() > 0.9
+    assert np.bincount(row, evidence.right(found, paths, test["description"].tolist())).mean() > 0.9
     assert (np.diff(found.total)[np.diff(row) == 0] <= 0).all()
     assert described.shape == (len(row), len(evidence.features)) and np.isfinite(described).all()
     assert len(set(evidence.features)) == len(evidence.features)
 
 
 def test_candidates_have_pairs_that_no_training_row_shows(evidence, rows):
-    ((found, described),) = evidence.chunks(rows[rows["subset"] == "test"].head(50), 60)
+    ((found, described),) = evidence.chunks(rows[rows["subset"] == "test"].head(50), 60, read=False)
     known = described[:, evidence.features.index("known")] > 0
     assert 0.1 < known.mean() < 0.95
     trained = set(evidence.model.tree)
     assert all(
-        (evidence.path(chain, brand) in trained) == is_known
+        (evidence.path(chain, brand, "") in trained) == is_known
         for chain, brand, is_known in zip(found.chain, found.brand, known, strict=True)
     )
 
 
 def test_a_line_of_nothing_gets_candidates_too(evidence):
     nothing = pd.DataFrame({"description": ["", "???"], "retailer": "", "price": [np.nan, -3.0]})
-    ((found, described),) = evidence.chunks(nothing, 30)
+    ((found, described),) = evidence.chunks(nothing, 30, read=True)
     assert (np.diff(found.starts) > 0).all() and np.isfinite(described).all()
 
 
 def test_brands_that_the_line_spells_are_candidates(model, evidence, training):
     brand = max(evidence.names.brands, key=len)
     line = pd.DataFrame({"description": [f"{brand[:5]} zzz"], "retailer": "", "price": [2.0]})
-    ((found, described),) = evidence.chunks(line, 200)
+    ((found, described),) = evidence.chunks(line, 200, read=False)
     row = [evidence.names.brands[number] for number in found.brand].index(brand)
     assert described[row, evidence.features.index("brand_shared")] == 5
 
@@ -240,19 +243,98 @@ def test_a_file_of_bytes_is_an_error(tmp_path):
 # Training and choice
 
 
-def test_the_reranker_is_kept_only_if_it_gains_dev_rows(reranker):
+def test_the_reranker_is_kept_only_if_it_gains_rows_out_of_fold(reranker, training):
     tried = {trial["tried"]: trial for trial in reranker.trials}
+    assert [*tried] == ["no trees", "5 trees", "10 trees", "20 trees", "brands read off the line"]
+    assert {trial["rows"] for trial in reranker.trials} == {len(training)}
     kept = [trial for trial in reranker.trials if trial["kept"]]
-    assert len(kept) == 1 and len(tried) == 4
-    if reranker.trees is None:
-        assert kept[0]["tried"] == "no trees"
-    else:
-        assert kept[0]["right"] > tried["no trees"]["right"]
+    assert kept[0]["right"] > tried["no trees"]["right"]
+    assert reranker.read_brand == tried["brands read off the line"]["kept"]
+    assert len(reranker.trees) == int(kept[0]["tried"].split()[0])
 
 
-def test_with_few_dev_rows_the_linear_model_answers(model, rows, training):
-    dev, test = rows[rows["subset"] == "dev"].head(5), rows[rows["subset"] == "test"]
-    assert train(model, training, dev, test, FEW, 1).trees is None
+def test_with_few_rows_the_linear_model_answers(model, rows, training):
+    assert train(model, training.head(50), rows[rows["subset"] == "test"], FEW, 1).trees is None
+
+
+def test_where_lines_say_all_the_linear_model_answers():
+    """Each line names its path, so that no candidate is better than the first."""
+    levels = Levels(("group", "brand"), "brand")
+    kinds = [f"{group} {brand}" for group in ("bread", "soap", "rice") for brand in ("dove", "amul", "kraft")]
+    table = [(number, kinds[number % len(kinds)], "", 1.0) for number in range(270)]
+    rows = pd.DataFrame(table, columns=["id", "description", "retailer", "price"])
+    rows[["group", "brand"]] = [text.split() for text in rows["description"]]
+    model = LinearModel.fit(rows, LabelTree.from_rows(rows, levels), QUICK, 1)
+    found = train(model, rows, rows, FEW, 1)
+    assert found.trees is None
+    assert [trial["tried"] for trial in found.trials if trial["kept"]] == ["no trees"]
+    assert found.trials[0]["right"] == len(rows)
+
+
+# Brands that no training row has
+
+
+@pytest.fixture(scope="module")
+def new_brands():
+    """Rows of a shop where most brands are rare, and each line begins with its brand."""
+    rng = np.random.default_rng(2)
+    syllables = [first + second for first in "bdfgklmnprstvz" for second in ("a", "o", "in", "ux")]
+    brands = [
+        " ".join("".join(rng.choice(syllables, 3)) for _ in range(1 + (number % 5 == 0))) for number in range(300)
+    ]
+    kinds = ["bread", "butter", "cheese", "coffee", "soap", "rice"]
+    table = []
+    for number in range(600):
+        brand, kind = brands[rng.integers(len(brands))], kinds[number % len(kinds)]
+        table.append((number, f"{brand.upper()} {kind}", "", 1.0 + number % len(kinds), kind, brand.title()))
+    return pd.DataFrame(table, columns=["id", "description", "retailer", "price", "group", "brand"])
+
+
+@pytest.fixture(scope="module")
+def reading(new_brands):
+    """Evidence of some of these rows, the reranker that is trained on them, and the other rows."""
+    levels = Levels(("group", "brand"), "brand")
+    training, test = new_brands.head(450), new_brands.tail(150)
+    model = LinearModel.fit(training, LabelTree.from_rows(training, levels), QUICK, 1)
+    return Evidence.of(model, training), train(model, training, test, FEW, 1), test
+
+
+def test_brands_are_read_off_the_line_where_that_gains(reading):
+    evidence, reranker, test = reading
+    known = set(evidence.names.brands)
+    paths = evidence.model.tree.levels.paths(test)
+    answers = [each[0][0] for each in reranker.rank(evidence, test)]
+    new = [(path, answer) for path, answer in zip(paths, answers, strict=True) if path[-1] not in known]
+    assert reranker.read_brand and len(new) > 20
+    assert np.mean([path == answer for path, answer in new]) > 0.8
+    without = replace(reranker, read_brand=False).rank(evidence, test)
+    assert not any(path[-1] not in known for each in without for path, _ in each)
+
+
+def test_a_brand_that_is_read_has_its_own_repair_mark(reading):
+    evidence, reranker, test = reading
+    levels, tree = evidence.model.tree.levels, evidence.model.tree
+    repairer = Repairer(tree, make_answer_format("json", tree), unseen_brand=True)
+    ranked = reranker.rank(evidence, test)
+    repaired = [repairer.repair(json.dumps(levels.of(each[0][0]), ensure_ascii=False)) for each in ranked]
+    marks = {(found.repair, found.in_tree) for found in repaired if found.path[-1] not in evidence.names.brands}
+    assert marks == {("new_brand", False)}
+
+
+def test_a_line_that_names_a_known_brand_reads_none(reading):
+    evidence, _, _ = reading
+    brand = evidence.names.brands[0]
+    items = pd.DataFrame({"description": [f"{brand} soap", "", "x", "12 soap"], "retailer": "", "price": np.nan})
+    ((found, _),) = evidence.chunks(items, 200, read=True)
+    row = np.repeat(np.arange(len(items)), np.diff(found.starts))
+    paths = [
+        evidence.path(chain, number, items["description"][at])
+        for at, chain, number in zip(row, found.chain, found.brand, strict=True)
+    ]
+    read = {
+        (at, path[-1]) for at, path in zip(row.tolist(), paths, strict=True) if path[-1] not in evidence.names.brands
+    }
+    assert brand not in {name for _, name in read} and {at for at, _ in read} <= {0}
 
 
 # Other taxonomies
@@ -295,7 +377,7 @@ def test_any_levels_can_be_reranked(levels, prices):
     rows = rows if prices else rows.assign(price=np.nan)
     training, dev = (rows[rows["subset"] == subset] for subset in ("train", "dev"))
     model = LinearModel.fit(training, LabelTree.from_rows(training, levels), QUICK, 1)
-    trees = fit_trees(model, training, dev, replace(FEW, trees=5), 1)
+    trees = collect(model, training, dev, FEW, 1).boost(5, 15, 1)
     answers = list(Reranker(trees, 20, True).rank(Evidence.of(model, training), dev))
     assert right(answers, levels.paths(dev)) > 0.8
     assert all(len(path) == len(levels) for answer in answers for path, _ in answer)
@@ -315,7 +397,7 @@ def test_known_paths_alone_are_answered_if_unseen_ones_are_not_wanted(evidence, 
 
 @pytest.fixture(scope="module")
 def trees(model, training, rows):
-    return fit_trees(model, training, rows[rows["subset"] == "test"], FEW, 1)
+    return collect(model, training, rows[rows["subset"] == "test"], FEW, 1).boost(20, 15, 1)
 
 
 @pytest.fixture
@@ -325,10 +407,15 @@ def context(model, rows, trees, tmp_path):
     for folder in folders:
         folder.mkdir()
     fits.save(model, folders[0], whole=fits.refit(model, rows, 1))
-    (folders[1] / "train").mkdir()
-    Reranker(trees, 30, True).save(folders[1] / "train")
+    Reranker(trees, 30, True).save(folders[1])
     settings = RerankSettings(
-        candidates=30, unseen_paths=True, trees=20, folds=2, fold_up_to=10_000, held_out_rows=100, refit_up_to=10_000
+        candidates=30,
+        unseen_paths=True,
+        read_brand="auto",
+        trees=20,
+        folds=2,
+        fold_up_to=10_000,
+        held_out_rows=100,
     )
     context = make_context("rerank", settings, rows[rows["subset"] == "train"], model=folders[1], linear=folders[0])
     context.rows = rows
@@ -349,22 +436,21 @@ def test_the_arm_answers_all_rows_in_order_with_shares(context, rows):
 
 
 def test_without_trees_the_arm_answers_as_linear_does(context, rows):
-    Reranker(None, 30, True).save(context.model / "train")
+    Reranker(None, 30, True).save(context.model)
     asked = rows[rows["subset"] == "test"].head(40)
     of_linear = make_context("linear", None, rows, model=context.linear)
     ARMS["rerank"].check(context)
     assert list(ARMS["rerank"].answer(context, asked)) == list(ARMS["linear"].answer(of_linear, asked))
 
 
-def test_the_arm_trains_a_reranker_that_is_no_worse_on_dev(context, tmp_path):
+def test_the_arm_trains_a_reranker_that_is_no_worse_out_of_fold(context, tmp_path):
     folder = tmp_path / "trained"
     folder.mkdir()
     found = ARMS["rerank"].train(context, None, folder)
     kept = [trial for trial in found["trials"] if trial["kept"]]
     linear = found["trials"][0]
     assert linear["tried"] == "no trees" and kept[0]["right"] >= linear["right"]
-    assert found["reranks"] == (kept[0] != linear) == (folder / "train/trees.txt").is_file()
-    assert found["reranks"] == (folder / "all/trees.txt").is_file()
+    assert found["reranks"] == (kept[0] != linear) == (folder / "trees.txt").is_file()
 
 
 def test_the_arm_needs_the_linear_model(context, tmp_path):
@@ -377,22 +463,23 @@ def test_the_arm_needs_the_linear_model(context, tmp_path):
     ("name", "content"),
     [
         ("reranker.json", "[]"),
-        ("reranker.json", '{"format": 1}'),
-        ("reranker.json", '{"format": 1, "candidates": 1e9, "sharpness": 1, "unseen_paths": 1, "trials": []}'),
+        ("reranker.json", '{"format": 2}'),
+        ("reranker.json", '{"format": 2, "candidates": 1e9, "sharpness": 1}'),
         ("trees.txt", "tree\n"),
     ],
 )  # fmt: skip
 def test_a_damaged_model_is_an_error(context, name, content):
-    (context.model / "train" / name).write_text(content)
+    (context.model / name).write_text(content)
     with pytest.raises(ModelError, match=r"dvc repro|train it again"):
         ARMS["rerank"].check(context)
 
 
 def test_trees_of_other_levels_are_an_error(context, booster, rows):
-    (context.model / "train/trees.txt").write_text(booster[0].model_to_string())
+    (context.model / "trees.txt").write_text(booster[0].model_to_string())
     with pytest.raises(ModelError, match="other levels"):
         list(ARMS["rerank"].answer(context, rows[rows["subset"] == "test"]))
 
 
-def test_the_same_inputs_give_the_same_model(model, training, rows, trees):
-    assert fit_trees(model, training, rows[rows["subset"] == "test"], FEW, 1).text == trees.text
+def test_the_same_inputs_give_the_same_model(model, training, rows, reranker):
+    again = train(model, training, rows[rows["subset"] == "test"], FEW, 1)
+    assert (again.trees.text, again.trials) == (reranker.trees.text, reranker.trials)

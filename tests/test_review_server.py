@@ -7,6 +7,7 @@ import socket
 import urllib.error
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from http.client import HTTPException
 from time import monotonic, sleep
 
 import pandas as pd
@@ -68,7 +69,7 @@ def decide_until_killed(address, first):
         labels = list(PATHS[place % 3])
         try:
             answer = ask(address, "decide", {"place": place, "labels": labels, "twins": True})
-        except (OSError, json.JSONDecodeError):
+        except (OSError, HTTPException, json.JSONDecodeError):
             break
         saved[f"line {place:04}"] = answer["saved"]["labels"]
     return saved
@@ -149,7 +150,7 @@ def test_the_page_is_on_this_machine_alone(folder, tillmap):
     "arguments, says",
     [
         (["missing.jsonl"], "the file is not there"),
-        ([], "nothing to review of the linear arm; run `dvc repro`"),
+        ([], "nothing to review of the rerank arm; run `dvc repro`"),
         (["--export", "out.csv"], "file not found; `tillmap review` writes it"),
         (["--arm", "nobody"], "nothing to review of the nobody arm"),
     ],

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tillmap.core.errors import ResourceError
-from tillmap.core.run_state import AnswerLog, alone, hold, read_answers, run_key, state_folder
+from tillmap.core.run_state import AnswerLog, alone, hold, read_answers, run_key, scratch, state_folder
 
 LINES = [{"x": {"id": 0, "text": "a"}, "y": {"id": 1, "text": "crème | b\n"}}, {"z": {"id": 2, "text": ""}}]
 HOLDER = """
@@ -126,3 +126,17 @@ def test_a_folder_may_be_deleted_by_the_process_that_has_it(tmp_path):
         shutil.rmtree(folder)
     with alone(folder), pytest.raises(ResourceError, match="another process follows this run"), alone(folder):
         pass
+
+
+def test_scratch_folders_of_killed_runs_are_removed_and_those_in_use_are_not(tmp_path, monkeypatch):
+    monkeypatch.setenv("TILLMAP_STATE", str(tmp_path))
+    program = "import os\nfrom tillmap.core.run_state import scratch\nwith scratch() as folder:\n"
+    program += " (folder / 'large').write_text('x'); os.kill(os.getpid(), 9)"
+    subprocess.run([sys.executable, "-c", program], check=False)
+    (left,) = tmp_path.rglob("large")
+    with scratch() as first:
+        assert not left.parent.parent.exists()
+        (first / "large").write_text("y")
+        with scratch() as second:
+            assert (first / "large").read_text() == "y" and not any(second.iterdir())
+    assert [path.name for path in (tmp_path / "scratch").iterdir()] == ["lock"]

@@ -92,7 +92,7 @@ def test_two_people_who_add_lines_have_no_conflict(tmp_path):
 
     place = tmp_path / "data/corrections.jsonl"
     place.parent.mkdir()
-    place.write_text("")
+    place.write_text("\n")  # as the project ships it
     (tmp_path / ".gitattributes").write_text((ROOT / ".gitattributes").read_text())
     (tmp_path / ".gitignore").write_text((ROOT / ".gitignore").read_text())
     git("init", "-b", "main")

@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing import get_context
@@ -34,6 +34,7 @@ from tillmap.core.errors import TillmapError  # noqa: E402
 MAX_SECONDS = 10
 MAX_BYTES = 2**30
 MAX_SAVED = 4096  # bytes of a file in the corpus
+_MAX_WAIT = 300  # seconds for an answer
 CORPUS = HERE / "corpus"
 _NEVER = (
     "os.system",
@@ -89,19 +90,19 @@ def mutant(kind: Kind, name: str, files: dict[str, bytes], seed: int, number: in
 
 @contextmanager
 def watched(folder: Path) -> Iterator[None]:
-    """Raise HangError after 10 seconds, and CodeError for what no reader does. For one process: a hook stays."""
+    """Raise HangError after 10 seconds of processor time, and CodeError for what no reader does."""
 
     def late(*_: object) -> None:
         raise HangError(f"more than {MAX_SECONDS} seconds")
 
-    signal.signal(signal.SIGALRM, late)
-    signal.setitimer(signal.ITIMER_REAL, MAX_SECONDS)
+    signal.signal(signal.SIGPROF, late)
+    signal.setitimer(signal.ITIMER_PROF, MAX_SECONDS)
     _Hook.folder = folder
     try:
         yield
     finally:
         _Hook.folder = None
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.setitimer(signal.ITIMER_PROF, 0)
 
 
 class _Hook:
@@ -159,7 +160,7 @@ def prepare(kind: Kind, folder: Path) -> dict[str, bytes]:
     return files
 
 
-def _work(name: str, project: Path, seed: int, numbers: range, pipe: Connection) -> None:
+def _work(name: str, project: Path, cases: "Cases", begin: int, pipe: Connection) -> None:
     import logging
     import warnings
 
@@ -172,13 +173,14 @@ def _work(name: str, project: Path, seed: int, numbers: range, pipe: Connection)
         shutil.copytree(project, folder)
         files = prepare(kind, folder)
         base = _memory_kib("VmRSS")
-        resource.setrlimit(resource.RLIMIT_AS, (_memory_kib("VmSize") * 1024 + MAX_BYTES,) * 2)
-        for number in numbers:
-            place, content = mutant(kind, name, files, seed, number)
+        limit_memory()
+        for number, (place, content) in enumerate(cases(kind, files)):
+            if number < begin:
+                continue
             pipe.send((number, None, 0.0, 0))  # begun, so that a crash has a number
-            began = time.perf_counter()
+            began = time.process_time()
             found = read_one(kind, folder, place, content)
-            spent = time.perf_counter() - began
+            spent = time.process_time() - began
             if found:
                 found += f"\n({place}, {len(content)} bytes)"
                 save(name, place, content, found)
@@ -187,13 +189,64 @@ def _work(name: str, project: Path, seed: int, numbers: range, pipe: Connection)
     pipe.send(None)
 
 
+Cases = Callable[[Kind, dict[str, bytes]], Iterable[tuple[str, bytes]]]  # places and contents of damaged files
+
+
+def mutants(name: str, seed: int, count: int) -> Cases:
+    """Freshly damaged files of a kind."""
+    return lambda kind, files: (mutant(kind, name, files, seed, number) for number in range(count))
+
+
+def corpus(name: str) -> Cases:
+    """The files of a kind that once failed."""
+    files = sorted((CORPUS / name).glob("*"))
+    return lambda *_: ((file.name.partition("@")[2].replace("__", "/"), file.read_bytes()) for file in files)
+
+
+def limited(run: Callable[[], object]) -> tuple[str, float, int]:
+    """Run something in a process of its own, with at most 1 GiB more memory than there is now.
+
+    Returns the first line of its error ("" if there is none), the processor seconds and the MiB that it took.
+    """
+    ours, theirs = get_context("fork").Pipe()
+
+    def work() -> None:
+        limit_memory()
+        base, began, said = _memory_kib("VmRSS"), time.process_time(), ""
+        try:
+            with watched(Path.cwd()):
+                run()
+        except TillmapError as error:
+            said = str(error).splitlines()[0]
+        except BaseException as error:
+            said = f"{type(error).__name__}: {error}"
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - base
+        theirs.send((said, time.process_time() - began, peak // 1024))
+
+    child = get_context("fork").Process(target=work)
+    child.start()
+    theirs.close()
+    try:
+        result = ours.recv()
+    except EOFError:
+        child.join()
+        raise AssertionError(f"native code: exit code {child.exitcode}") from None
+    child.join()
+    return result
+
+
+def limit_memory() -> None:
+    """Let this process have 1 GiB more than it has."""
+    resource.setrlimit(resource.RLIMIT_AS, (_memory_kib("VmSize") * 1024 + MAX_BYTES,) * 2)
+
+
 def save(name: str, place: str, content: bytes, found: str) -> None:
     """Keep a small file that failed, under a name that says where."""
     if len(content) <= MAX_SAVED and os.environ.get("FUZZ_SAVE"):
         where = "".join(letter if letter.isalnum() else "-" for letter in found.partition("\n")[0][:60])
         folder = CORPUS / name
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / f"{where}__{place.replace('/', '__')}").write_bytes(content)
+        (folder / f"{where}@{place.replace('/', '__')}").write_bytes(content)
 
 
 def _memory_kib(what: str) -> int:
@@ -201,19 +254,19 @@ def _memory_kib(what: str) -> int:
     return int(next(line for line in lines if line.startswith(what + ":")).split()[1])
 
 
-def attack(name: str, project: Path, seed: int, count: int) -> Result:
+def attack(name: str, project: Path, cases: Cases) -> Result:
     """Read some damaged files of a kind, in a process that is forked for it."""
     result, number = Result(name), 0
-    while number < count:
+    while True:
         ours, theirs = get_context("fork").Pipe()
-        child = get_context("fork").Process(target=_work, args=(name, project, seed, range(number, count), theirs))
+        child = get_context("fork").Process(target=_work, args=(name, project, cases, number, theirs))
         child.start()
         theirs.close()
         begun = -1
         while True:
             try:
-                # A hang in native code does not notice the alarm.
-                told = ours.recv() if ours.poll(MAX_SECONDS * 6 if begun < 0 else MAX_SECONDS + 5) else "hang"
+                # A hang in native code does not notice the alarm. On a busy machine ten seconds take longer.
+                told = ours.recv() if ours.poll(_MAX_WAIT) else "hang"
             except EOFError:
                 told = "crash"
             if told is None or isinstance(told, str):
@@ -265,7 +318,7 @@ def main() -> None:
         failed = False
         print(f"seed {chosen.seed}, {chosen.mutants} files of each kind", flush=True)
         for name in chosen.kinds or KINDS:
-            result = attack(name, project.absolute(), chosen.seed, chosen.mutants)
+            result = attack(name, project.absolute(), mutants(name, chosen.seed, chosen.mutants))
             print(result.line(), flush=True)
             for what, numbers in result.failures.items():
                 print(f"    {len(numbers)}x {what}  (numbers {', '.join(map(str, numbers[:4]))})")

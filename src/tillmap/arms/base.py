@@ -85,6 +85,10 @@ class Arm(ABC):
         """Whether an answer may be a path that is not a known one."""
         return False
 
+    def is_calibrated(self, context: Context) -> bool:
+        """Whether the share of an answer says how likely it is right, fitted on more rows than `calibration` has."""
+        return False
+
     @property
     def trains(self) -> bool:
         """Whether the arm has a model of its own, trained by the stage `train_ARM`."""

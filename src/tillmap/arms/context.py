@@ -10,8 +10,8 @@ import pandas as pd
 
 from tillmap.config.blocks import Engine, Provider
 from tillmap.core.completions import Question
-from tillmap.core.files import read_json, read_jsonl, read_table
-from tillmap.core.stored import read_rows
+from tillmap.core.files import read_jsonl, read_table
+from tillmap.core.stored import read_job, read_rows
 from tillmap.core.taxonomy import KEY, LabelTree, Levels
 
 T = TypeVar("T")
@@ -99,7 +99,7 @@ class Context:
     @cached_property
     def job(self) -> dict[str, Any]:
         """The record of the model at a provider, see `providers.tuned_model`."""
-        return dict(read_json(self.model / JOB))
+        return read_job(self.model / JOB)
 
     def written_questions(self) -> list[Question]:
         """The questions that the `prompts` stage wrote."""

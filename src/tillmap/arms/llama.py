@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, ClassVar
 
 from tillmap.arms._llm import LocalModelArm, Tokens
@@ -40,7 +39,7 @@ class Llama(LocalModelArm):
 
         Raises InputError, ModelError, ParamsError or ResourceError.
         """
-        from tillmap.core.run_state import alone, run_key, state_folder
+        from tillmap.core.run_state import alone, run_key, scratch, state_folder
         from tillmap.llm.checkpoints import check_checkpoint
         from tillmap.llm.merging import MERGED_DTYPES, merge_adapter
         from tillmap.tuning.batches import ORDER
@@ -58,8 +57,8 @@ class Llama(LocalModelArm):
         settings = {"recipe": asdict(recipe), "seed": context.seed, "order": ORDER}
         state = state_folder() / "train" / run_key(settings, files)
         conversations = [record["messages"] for record in read_jsonl(examples)]
-        with alone(state), TemporaryDirectory() as beside:
-            adapter = Path(beside) if training.merge else folder
+        with alone(state), scratch() as beside:
+            adapter = beside if training.merge else folder
             trained = train_adapter(
                 conversations,
                 context.base,

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from math import log
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import pandas as pd
 from pydantic import Field
@@ -22,18 +22,17 @@ if TYPE_CHECKING:
     from tillmap.rerank.evidence import Evidence
     from tillmap.rerank.reranker import Reranker
 
-_TRAIN, _ALL = "train", "all"  # folders of the rerankers of the training subset and of all labelled rows
 _LEAST_SHARE = 1e-9  # of an answer, so that it has a logarithm
 
 
 class RerankSettings(Section):
     candidates: Annotated[int, Field(ge=2, le=200)]
     unseen_paths: bool
+    read_brand: bool | Literal["auto"]
     trees: Annotated[int, Field(ge=1, le=2000)]
     folds: Annotated[int, Field(ge=2, le=20)]
     fold_up_to: Annotated[int, Field(ge=0)]
     held_out_rows: Annotated[int, Field(ge=100)]
-    refit_up_to: Annotated[int, Field(ge=0)]
 
 
 class Rerank(Arm):
@@ -46,7 +45,7 @@ class Rerank(Arm):
     training_params: ClassVar[tuple[str, ...]] = ("rerank",)
 
     def check(self, context: Context) -> None:
-        if self._reranker(context, "test").trees is not None:
+        if self._reranker(context).trees is not None:
             self._evidence(context, "test")
         else:
             Linear().check(_of_linear(context))
@@ -60,9 +59,13 @@ class Rerank(Arm):
     def answers_unseen(self, settings: RerankSettings) -> bool:
         return settings.unseen_paths
 
+    def is_calibrated(self, context: Context) -> bool:
+        return self._reranker(context).sure is not None
+
     def train(self, context: Context, training: Any, folder: Path) -> dict[str, Any]:
         from tillmap.linear import fits
-        from tillmap.rerank import training as reranking
+        from tillmap.rerank.examples import Options
+        from tillmap.rerank.training import train
 
         if (context.linear / OFF).is_file():
             raise InputError("rerank builds on the linear model, which is off; set `run.linear: true` in params.yaml")
@@ -70,23 +73,17 @@ class Rerank(Arm):
         subsets = {name: table for name, table in rows.groupby("subset", observed=True)}
         asked = subsets.get("test", rows[rows["subset"] != "train"])
         model = fits.load(context.linear, fits.fit_for("dev"))
-        options = reranking.Options(**context.settings.model_dump(exclude={"refit_up_to"}))
-        dev = subsets.get("dev", rows.head(0))
-        reranker = reranking.train(model, subsets["train"], dev, asked, options, context.seed)
-        kept = {_TRAIN: reranker}
-        labelled = rows[rows["split"] == "train"]
-        few = len(labelled) <= context.settings.refit_up_to
-        if reranker.trees is not None and few and fits.is_refitted(context.linear):
-            whole = fits.load(context.linear)
-            kept[_ALL] = reranking.refit(reranker, whole, labelled, asked, options, context.seed)
-        for name, each in kept.items():
-            (folder / name).mkdir()
-            each.save(folder / name)
+        settings = context.settings.model_dump()
+        settings["read_brand"] = None if settings["read_brand"] == "auto" else settings["read_brand"]
+        options = Options(**settings)
+        reranker = train(model, subsets["train"], asked, options, context.seed)
+        reranker.save(folder)
         return {
             "rows": len(subsets["train"]),
             "reranks": reranker.trees is not None,
             "trees": len(reranker.trees or ()),
             "sharpness": reranker.sharpness,
+            "read_brand": reranker.read_brand,
             "trials": list(reranker.trials),
             "size_mib": round(sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / 2**20, 1),
         }
@@ -98,13 +95,13 @@ class Rerank(Arm):
         """
         from tillmap.linear import fits
 
-        if self._reranker(context, "dev").trees is None:
+        if self._reranker(context).trees is None:
             yield from Linear().answer(_of_linear(context), rows)
             return
         answers: dict[Any, RankedPaths] = {}
         for _, some in rows.groupby(rows["subset"].map(fits.fit_for), sort=False):
             subset = str(some["subset"].iloc[0])
-            ranked = self._reranker(context, subset).rank(self._evidence(context, subset), some)
+            ranked = self._reranker(context).rank(self._evidence(context, subset), some)
             answers.update(zip(some.index, ranked, strict=True))
         for index, split, row_id in zip(rows.index, rows["split"], rows["id"], strict=True):
             candidates = answers[index]
@@ -114,12 +111,10 @@ class Rerank(Arm):
                 logprob=round(log(share), 6), candidates=[[list(path), round(share, 6)] for path, share in candidates],
             )  # fmt: skip
 
-    def _reranker(self, context: Context, subset: str) -> "Reranker":
-        """The reranker for the rows of a subset: for new rows the one of all labelled rows, if there is one."""
+    def _reranker(self, context: Context) -> "Reranker":
         from tillmap.rerank.reranker import Reranker
 
-        name = _ALL if subset == "test" and (context.model / _ALL).is_dir() else _TRAIN
-        return context.load_once(f"reranker {name}", lambda: Reranker.load(context.model / name))
+        return context.load_once("reranker", lambda: Reranker.load(context.model))
 
     def _evidence(self, context: Context, subset: str) -> "Evidence":
         """The evidence for the rows of a subset."""

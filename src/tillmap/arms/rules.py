@@ -11,6 +11,7 @@ from tillmap.core.taxonomy import LabelTree
 from tillmap.llm.interface.answer_formats import ANSWER_FORMATS
 
 _RULES, _PATHS = "rules.json", "paths.parquet"
+_FLAGS = ("unseen", "free_text", "calibrated")
 
 
 @dataclass(frozen=True)
@@ -22,12 +23,14 @@ class AnswerRules:
         unseen: whether an answer may be a path that is not a known one.
         free_text: whether a language model wrote the answers, so that labels may need repair by meaning.
         paths: the paths that may be answered; None means those of the training subset.
+        calibrated: whether the share of an answer says how likely it is right.
     """
 
     format: str
     unseen: bool
     free_text: bool
     paths: LabelTree | None
+    calibrated: bool = False
 
     @classmethod
     def of_arm(cls, arm: Arm, context: Context) -> Self:
@@ -38,11 +41,12 @@ class AnswerRules:
             arm.answers_unseen(context.settings),
             not arm.free,
             arm.known_paths(context) if own else None,
+            arm.is_calibrated(context),
         )
 
     def save(self, folder: Path) -> None:
         """Write the rules into an empty folder."""
-        write_json({"format": self.format, "unseen": self.unseen, "free_text": self.free_text}, folder / _RULES)
+        write_json({"format": self.format, **{flag: getattr(self, flag) for flag in _FLAGS}}, folder / _RULES)
         if self.paths is not None:
             write_table(self.paths.to_table(), folder / _PATHS)
 
@@ -56,7 +60,9 @@ class AnswerRules:
         tree = LabelTree.from_table(read_table(paths)) if paths.is_file() else None
         written = read_json(folder / _RULES)
         with of_this_version(folder / _RULES):
-            format, unseen, free_text = written.pop("format"), written.pop("unseen"), written.pop("free_text")
-            if format not in ANSWER_FORMATS or type(unseen) is not bool or type(free_text) is not bool or written:
+            format = written.pop("format")
+            flags = [written.pop(name) for name in _FLAGS]
+            if format not in ANSWER_FORMATS or any(type(flag) is not bool for flag in flags) or written:
                 raise ValueError("not the rules of answers")
-            return cls(format, unseen, free_text, tree)
+            unseen, free_text, calibrated = flags
+            return cls(format, unseen, free_text, tree, calibrated)

@@ -71,10 +71,10 @@ def read_corrections(place: Path, columns: Columns, labels: LabelReader, quarant
     reader = _Reader(Fields.of(columns), labels)
     found = []
     for path in correction_files(place):
-        if not path.stat().st_size:  # as the project ships it
-            continue
         file = RowFile(path, known=reader.names, remedy="put it there, or correct `data.corrections`")
-        for row in file.rows((), reader.names):
+        for row in file.rows((), reader.names) if path.stat().st_size else ():
+            if not row.raw().strip():  # as the project ships the file, of which DVC would warn if it were empty
+                continue
             try:
                 correction = reader.read(file, row)
             except BadRowError as fault:

@@ -113,7 +113,7 @@ def _find_files(data: Data, known: tuple[str, ...]) -> dict[str, _Files]:
     source = Path(data.source)
     check_source(source)
     make = partial(RowFile, encoding=data.encoding, delimiter=data.delimiter, known=known, remedy=_NOT_THERE)
-    if not source.is_dir():
+    if not source.is_dir() or _is_table(source, data):
         if data.train or data.test:
             raise ParamsError(
                 f"data.train and data.test name files in a folder, but data.source is the file {source}; set them to "
@@ -142,6 +142,12 @@ def _find_files(data: Data, known: tuple[str, ...]) -> dict[str, _Files]:
             )
         found[split] = _Files(make(path), make(source / labels[0]) if labels else None)
     return found
+
+
+def _is_table(folder: Path, data: Data) -> bool:
+    """Whether a folder is no source but a table in parts, such as rows.parquet/part-0.parquet."""
+    own = data.train or data.test or any(unpacked(path).stem == "train" for path in folder.iterdir())
+    return unpacked(folder).suffix.lower() in ENDINGS and not own
 
 
 def _labels_beside(path: Path, names: set[str]) -> list[str]:

@@ -6,7 +6,7 @@ import sys
 import typer
 
 from tillmap.cli import cancel, doctor, estimate, init, predict, private, profile, prune, review, submit, summary
-from tillmap.core.errors import TillmapError
+from tillmap.core.ending import OF_A_COMMAND, expected
 from tillmap.core.machine import settle
 
 _EXIT = """Exit codes: 0 success, 1 an error that you can fix (the message says how), 2 wrong options or arguments."""
@@ -33,11 +33,10 @@ def run() -> None:
     try:
         settle()
         app()
-    except TillmapError as error:
-        sys.exit(f"tillmap: {error}")
-    except MemoryError:
-        sys.exit("tillmap: out of memory; close other programs, or use an arm that needs less memory")
-    except OSError as error:  # a full disk, a folder that may not be written
-        if error.strerror is None:
-            raise
-        sys.exit(f"tillmap: {error.filename or 'the disk'}: {error.strerror}; fix that and run the command again")
+    except Exception as error:
+        if said := expected("tillmap", error, OF_A_COMMAND):
+            sys.exit(said)
+        if isinstance(error, OSError) and error.strerror:  # a full disk, a folder that may not be written
+            place = error.filename or "the disk"
+            sys.exit(f"tillmap: {place}: {error.strerror}; fix that and run the command again")
+        raise

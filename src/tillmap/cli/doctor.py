@@ -1,4 +1,4 @@
-"""`tillmap doctor`: check whether this machine is ready. Changes nothing."""
+"""`tillmap doctor`: check whether this machine is ready."""
 
 import importlib.metadata
 import os
@@ -15,12 +15,13 @@ from contextlib import suppress
 from pathlib import Path
 from queue import Empty, Queue
 from threading import Thread
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import typer
 
 import tillmap
 from tillmap.arms import ARMS, schema
+from tillmap.cli.run_cache import broken_entries, remove_entries
 from tillmap.cli.stages import WRITTEN
 from tillmap.config import paths
 from tillmap.config.params import Params, read_params
@@ -40,18 +41,23 @@ _RUNS = re.compile(rb"^(?:#!|'''exec' \"?)(/[^\"\n]*python[0-9.]*)", re.MULTILIN
 _MAX_PACKAGES = 5  # named in a finding
 
 
-def doctor() -> None:
+def doctor(
+    fix: Annotated[
+        bool, typer.Option("--fix", help="Remove what a killed run left broken in DVC's run cache.")
+    ] = False,
+) -> None:
     """Check whether this machine is ready.
 
-    Looks for problems that keep the pipeline or `tillmap predict` from running, and suggests fixes. Changes nothing.
+    Looks for problems that keep the pipeline or `tillmap predict` from running, and suggests fixes. Changes nothing
+    without --fix.
 
     Checks the Python version, the environment and its packages (against the locks in requirements/), the GPU, the
-    user's name and home, which folders may be written, disk space, params.yaml, git, DVC's remote, API keys (only
-    whether they are set), what people corrected, and the files of each arm that is on. The exit code is 1 if there is
-    a problem.
+    user's name and home, which folders may be written, params.yaml, the source, disk space, git, DVC's remote and run
+    cache, API keys (only whether they are set), what people corrected, and the files of each arm that is on. The exit
+    code is 1 if there is a problem.
     """
     bad = 0
-    for finding in examine(Path()):
+    for finding in examine(Path(), fix):
         typer.echo(f"{'ok ' if finding.ok else 'BAD'}  {finding.name}: {finding.found}")
         if not finding.ok:
             typer.echo(f"     -> {finding.remedy}")
@@ -70,7 +76,7 @@ class Finding(NamedTuple):
     remedy: str = ""
 
 
-def examine(root: Path) -> Iterator[Finding]:
+def examine(root: Path, fix: bool = False) -> Iterator[Finding]:
     """Run every check; `root` is the project's folder. A check that fails itself is a finding, too."""
     params: list[Params] = []
     checks: dict[str, Callable[[], Iterable[Finding]]] = {
@@ -81,10 +87,12 @@ def examine(root: Path) -> Iterator[Finding]:
         "user": lambda: [_user()],
         "project": lambda: [_project(root)],
         "params": lambda: [_params(root, params)],
+        "data": lambda: (_data(root, read) for read in params),
         "disk": lambda: [_disk("disk", root, 2 * _bases_to_fetch(root, params), "`dvc gc --workspace` frees some")],
         "state": lambda: _state(_bases_to_fetch(root, params)),
         "git": lambda: [_git(root)],
         "remote": lambda: [_remote(root)],
+        "run cache": lambda: _run_cache(root, fix),
         "keys": lambda: (finding for read in params for finding in _keys(read)),
         "corrections": lambda: (_corrections(root, read) for read in params),
         "arms": lambda: (finding for read in params for finding in _models(root, read)),
@@ -246,6 +254,21 @@ def _params(root: Path, params: list[Params]) -> Finding:
     return Finding("params", True, "params.yaml is valid")
 
 
+def _data(root: Path, params: Params) -> Finding:
+    """Whether DVC can read the source: it stops at a link that leads nowhere, such as the lock of an editor."""
+    source = root / params.data.source
+    links = [path for path in (source, *(source.rglob("*") if source.is_dir() else ())) if path.is_symlink()]
+    lost = next((path for path in links if not path.exists()), None)
+    if lost is not None:
+        return Finding(
+            "data", False, f"{lost} is a link that leads nowhere; DVC stops at it", "remove it, or correct it"
+        )
+    made = source.is_relative_to(root / paths.DEMO)
+    if not source.exists() and not made:
+        return Finding("data", False, f"{source} is not there", "correct data.source in params.yaml")
+    return Finding("data", True, f"{source}" + ("" if source.exists() else ", which `dvc repro` makes"))
+
+
 def _git(root: Path) -> Finding:
     """Whether git knows the project, which DVC needs, and its user, which experiments need: they are commits."""
     if not shutil.which("git"):
@@ -353,6 +376,24 @@ def _remote(root: Path) -> Finding:
     if not there and remote.fs.protocol == "local":
         return Finding("remote", False, f"{name}: {remote.path} is not there", "mount the disk, or create the folder")
     return Finding("remote", True, f"{name} answers" + ("" if there else "; it is empty, `dvc push` fills it"))
+
+
+def _run_cache(root: Path, fix: bool) -> Iterator[Finding]:
+    """Whether the entries of DVC's run cache have their outputs. What DVC itself cannot do is told by other checks."""
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+    from dvc.scm import SCMError
+
+    try:
+        with Repo(str(root)) as repo:
+            broken = broken_entries(repo)
+    except (DvcException, SCMError):
+        return
+    if fix:
+        remove_entries(broken)
+    several = f"{len(broken)} broken {'entry' if len(broken) == 1 else 'entries'}, of a killed run or of `dvc gc`"
+    found = (f"{several}{', removed' * fix}") if broken else "every entry has its outputs"
+    yield Finding("run cache", fix or not broken, found, "`tillmap doctor --fix` removes them; these stages run again")
 
 
 def _within(seconds: float, call: Callable[[], bool]) -> bool:

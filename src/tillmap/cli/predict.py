@@ -112,10 +112,10 @@ def predict(  # noqa: PLR0917 - the options of a command line
 
     FILE has these columns: the id; the levels, empty where a path ends; code, with a taxonomy file that has codes;
     confidence (the probability that the whole path is right); repair (how the answer became a label path: none,
-    folded, parsed, snapped or vote); in_tree (whether a training row has this path); source (the arm); and status
-    (ok, or empty or error if the arm gave no answer; such a row gets the labels of its neighbours). --explain adds
-    candidates (path and share), neighbours (id, text, path and similarity; they need data/split and data/index) and
-    words (word, and what it adds to the answer's score; of the linear arm).
+    new_brand, folded, parsed, snapped or vote); in_tree (whether a training row has this path); source (the arm); and
+    status (ok, or empty or error if the arm gave no answer; such a row gets the labels of its neighbours). --explain
+    adds candidates (path and share), neighbours (id, text, path and similarity; they need data/split and data/index)
+    and words (word, and what it adds to the answer's score; of the linear arm).
 
     The last line of the output shows how far the rows are from the training rows, and the expected accuracy.
     """

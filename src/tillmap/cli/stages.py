@@ -15,7 +15,8 @@ from typing import Any
 from tillmap.arms import ARMS, schema
 from tillmap.config import paths
 from tillmap.config.params import Params, read_params
-from tillmap.core.errors import ResourceError, TillmapError
+from tillmap.core.ending import OF_A_STAGE, expected
+from tillmap.core.errors import ResourceError
 from tillmap.core.files import write_json
 from tillmap.core.machine import may_write, settle
 from tillmap.core.run_state import hold
@@ -92,11 +93,9 @@ def _run(name: str, work: Callable[[], Metrics]) -> None:
             target = paths.METRICS / f"{name}.json"
             # Under the stage's name, so that `make compare` can hide these columns and keep the arms' scores.
             write_json(metrics.pop("arms", {}) | _nested(name.split("/"), metrics), target)
-    except TillmapError as error:
-        sys.exit(f"{name}: {error}")
-    except MemoryError:
-        sys.exit(f"{name}: out of memory; close other programs, or lower engine.batch_rows and engine.kv_cache_gib")
     except Exception as error:
+        if said := expected(name, error, OF_A_STAGE):
+            sys.exit(said)
         problem = _disk_problem(error)
         if problem is not None:
             sys.exit(f"{name}: {problem}; free some space and run `dvc repro` again")

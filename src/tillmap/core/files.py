@@ -91,11 +91,13 @@ def new_folder(path: Path) -> Iterator[Path]:
     """Create an empty folder. When the block ends without an error, it takes the place of `path`.
 
     An existing folder passes on its mode and its owner. The files have the mode that the umask says, whatever library
-    wrote them. Of a link the target is replaced. After an error `path` is as it was.
+    wrote them. Of a link the target is replaced. After an error `path` is as it was, and after a kill it is the old
+    folder, the new one or none.
     """
     place = _place_of(path)
-    partial = _partial_of(place)
-    shutil.rmtree(partial, ignore_errors=True)
+    partial, old = _partial_of(place), place.with_name(f".{place.name}.old")
+    for left in (partial, old):
+        shutil.rmtree(left, ignore_errors=True)
     partial.mkdir(parents=True)
     try:
         yield partial
@@ -103,10 +105,11 @@ def new_folder(path: Path) -> Iterator[Path]:
         if place.is_dir() and not place.is_symlink():
             with suppress(OSError):  # it is a new folder, and of less worth than its files
                 _take_after(place, partial)
-            shutil.rmtree(place)
+            place.replace(old)  # to remove it here would leave half of it after a kill
         else:
             place.unlink(missing_ok=True)
         partial.replace(place)
+        shutil.rmtree(old, ignore_errors=True)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
@@ -412,22 +415,32 @@ def write_table(table: pd.DataFrame, path: Path) -> None:
 
 
 def read_table(path: Path, columns: list[str] | None = None) -> pd.DataFrame:
-    """Read a Parquet table. Raises InputError if it is missing, private, damaged, too large, or lacks a column."""
+    """Read a Parquet table.
+
+    Raises InputError if it is missing, private, damaged, too large, or lacks a column, and ResourceError if the memory
+    is too small for it.
+    """
     require_readable(path)
     try:
-        with path.open("rb") as file:
-            rows = pq.ParquetFile(file).metadata.num_rows  # a few bytes can encode billions of equal rows
+        # Without threads: those of `pandas.read_parquet` wait for each other forever if the memory runs out.
+        with path.open("rb") as file, pq.ParquetFile(file) as table:
+            rows = table.metadata.num_rows  # a few bytes can encode billions of equal rows
             if rows > MAX_ROWS:
                 raise InputError(
                     f"{path}: {rows:,} rows, at most {MAX_ROWS:,} are read; delete it and {_how_to_get(path)}"
                 )
-        table = pd.read_parquet(path, columns=columns)
-        _check_kinds(table)
-        return table
+            found = table.read(columns, use_threads=False)
+        frame: pd.DataFrame = (found if columns is None else found.select(columns)).to_pandas(use_threads=False)
+        _check_kinds(frame)
+        return frame
     except FileNotFoundError:
         raise InputError(f"{path}: file not found; {_how_to_get(path)}") from None
-    # pandas raises the errors after OSError when a file's own metadata is wrong, as in a file made to do harm.
-    except (pa.ArrowException, OSError, ValueError, LookupError, TypeError, AttributeError, MemoryError) as error:
+    except MemoryError:
+        raise ResourceError(
+            f"{path}: out of memory; close other programs, or, if others made this file, make sure that it is sound"
+        ) from None
+    # The errors after OSError are raised when a file's own metadata is wrong, as in a file made to do harm.
+    except (pa.ArrowException, OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise InputError(
             f"{path}: not a Parquet table with the expected columns ({first_line(error)}); "
             f"delete it and {_how_to_get(path)}"

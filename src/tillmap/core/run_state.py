@@ -9,9 +9,11 @@ the code makes saved answers wrong.
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import IO, Any
 
 import platformdirs
@@ -86,6 +88,26 @@ def alone(folder: Path) -> Iterator[None]:
         folder / _LOCK, lambda _: f"{folder}: another process follows this run; wait for it or stop it, then run again"
     ):
         yield
+
+
+@contextmanager
+def scratch() -> Iterator[Path]:
+    """An empty folder for large files that are needed for a while. The folders that killed runs left are removed.
+
+    It is among the resume state and not among the temporary files, which are often in the memory.
+    """
+    top = state_folder() / "scratch"
+    top.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as held:
+        with FileLock(top / _LOCK):  # else another process could find the new folder before it is locked
+            for left in top.glob("*/"):
+                with suppress(ResourceError), hold(left / _LOCK, str):
+                    shutil.rmtree(left)
+            own = Path(held.enter_context(TemporaryDirectory(dir=top)))
+            held.enter_context(hold(own / _LOCK, str))
+        folder = own / "files"
+        folder.mkdir()
+        yield folder
 
 
 class AnswerLog:

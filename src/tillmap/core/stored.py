@@ -2,30 +2,31 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pandas as pd
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from tillmap.core.completions import Completion
 from tillmap.core.errors import InputError
-from tillmap.core.files import read_jsonl, read_table
+from tillmap.core.files import read_json, read_jsonl, read_table
 from tillmap.core.taxonomy import KEY
 
 ROWS = (*KEY, "subset", "description", "retailer", "price")
+INGESTED = tuple(name for name in ROWS if name != "subset")  # before the rows are split
 NEIGHBOURS = (*KEY, "rank", "neighbour", "score")
 PREDICTIONS = (*KEY, "confidence", "repair", "in_tree", "source", "status")
 
 _COMPLETION = TypeAdapter(Completion)
 
 
-def read_rows(path: Path, columns: Sequence[str] = ROWS, more: Sequence[str] = ()) -> pd.DataFrame:
-    """The table of rows: `columns` and `more`; by default all columns.
+def read_rows(path: Path, columns: Sequence[str] | None = None, *, needed: Sequence[str] = ROWS) -> pd.DataFrame:
+    """The table of rows, with some columns or with all, among which are those that are `needed`.
 
     Raises InputError if the file is missing or damaged, lacks a column, or has a row twice.
     """
-    rows = read_table(path, [*columns, *more] if more or columns is not ROWS else None)
-    _require(rows, columns, path)
+    rows = read_table(path, None if columns is None else list(columns))
+    _require(rows, needed if columns is None else columns, path)
     key = [name for name in KEY if name in rows]
     if len(key) == len(KEY) and rows.duplicated(key).any():
         raise InputError(f"{path}: a row is there twice; run `dvc repro` to write it again")
@@ -62,3 +63,73 @@ def read_completions(path: Path) -> Iterator[dict[str, Any]]:
 def _require(table: pd.DataFrame, columns: Sequence[str], path: Path) -> None:
     if missing := [name for name in columns if name not in table]:
         raise InputError(f"{path}: no column {', '.join(missing)}; run `dvc repro` to write the table again")
+
+
+class _Noted(BaseModel):
+    """What a stage notes as JSON. There may be more in it."""
+
+    model_config = ConfigDict(extra="allow", strict=True, allow_inf_nan=False)
+
+
+_Count = Annotated[int, Field(ge=0)]
+_Amount = Annotated[float, Field(ge=0)]
+
+
+class _Usage(_Noted):
+    rows: Annotated[int, Field(ge=1)]
+    test_rows: _Count
+    rows_per_second: Annotated[float, Field(gt=0)]
+    prompt_tokens: _Count = 0
+    cached_tokens: _Count = 0
+    completion_tokens: _Count = 0
+    cache_write_tokens: _Count = 0
+    device: str = "cpu"
+    batch: bool = False
+    tuned: bool = False
+    estimated_usd: _Amount = 0.0
+
+
+class _Trained(_Noted):
+    train_seconds: _Amount
+    device: str
+    losses: list[Any] = []
+
+
+class _Job(_Noted):
+    mode: str
+    model: str
+    trained_tokens: _Count
+    usd: _Amount
+    estimated_usd: _Amount
+
+
+def read_usage(path: Path) -> dict[str, Any]:
+    """What the answers of an arm took. Raises InputError if the file is missing or is something else."""
+    return _read_noted(path, _Usage)
+
+
+def read_training(path: Path) -> dict[str, Any] | None:
+    """What a training took, or the record of a job at a provider; None if nothing was trained.
+
+    Raises InputError if the file is missing or is something else.
+    """
+    found = read_json(path)
+    if isinstance(found, dict) and found.get("off"):
+        return None
+    return _read_noted(path, _Job if isinstance(found, dict) and "trained_tokens" in found else _Trained)
+
+
+def read_job(path: Path) -> dict[str, Any]:
+    """The record of a model at a provider. Raises InputError if the file is missing or is something else."""
+    return _read_noted(path, _Job)
+
+
+def _read_noted(path: Path, kind: type[_Noted]) -> dict[str, Any]:
+    found = read_json(path)
+    try:
+        kind.model_validate(found)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(map(str, first["loc"])) or "all"
+        raise InputError(f"{path}: {where}: {first['msg']}; run `dvc repro` to write the file again") from None
+    return dict(found)

@@ -110,7 +110,7 @@ class Levels:
 
     def labelled(self, table: pd.DataFrame) -> "pd.Series[bool]":
         """Which rows of a table have a path: all that have a label of the first level."""
-        _require_columns(table, self.names[:1])
+        _require_columns(table, self.names)
         return table[self.names[0]].notna()
 
     def of(self, path: Sequence[str]) -> dict[str, str]:

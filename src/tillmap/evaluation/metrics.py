@@ -13,7 +13,7 @@ from tillmap.core.taxonomy import KEY, Levels, right_labels
 from tillmap.evaluation.bootstrap import IntArray, cluster_codes, mean_interval
 
 PREDICTED, RIGHT = "predicted_{}", "right_{}"  # columns of a marked table, to be filled in with a level's name
-UNREPAIRED = "none"
+UNREPAIRED = ("none", "new_brand")  # answers that are label paths as they stand
 WHOLE_PATH = "path"  # beside the levels; no level can have this name
 _DIGITS = 6  # after the point, in metrics files
 
@@ -92,7 +92,7 @@ def score_arm(
         "f1_weighted": {level: weighted for level, (_, weighted) in f1.items()},
         "hierarchical": hierarchical_scores(marks, levels),
     }
-    if "repair" in marks and (marks["repair"] != UNREPAIRED).any():
+    if "repair" in marks and not marks["repair"].isin(UNREPAIRED).all():
         score["repair"] = repair_gain(marks)
     return {name: rounded(value) for name, value in score.items()}
 
@@ -103,7 +103,7 @@ def repair_gain(marks: pd.DataFrame) -> dict[str, Any]:
     `without` is the item accuracy if all repaired answers counted as wrong, and `gained` what they add to it. For each
     kind of repair: its number of `rows`, and how many of them are `right`.
     """
-    exact = marks["right"] & (marks["repair"] == UNREPAIRED)
+    exact = marks["right"] & marks["repair"].isin(UNREPAIRED)
     kinds = marks.groupby("repair", observed=True)["right"].agg(["size", "sum"])
     return {
         "without": float(exact.mean()),

@@ -77,7 +77,7 @@ def level_thresholds(
     for sure, right in zip(held_out.T, right_to.T, strict=True):
         own = promise(sure, right, target, probability, new_rows=new_rows, product=product)
         # At least that of the level above: a label is answered only below labels that are.
-        found.append(max(own, *found[-1:], key=lambda each: each.value))
+        found.append(max([own, *found[-1:]], key=lambda each: each.value))
     return found
 
 

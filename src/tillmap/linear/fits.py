@@ -84,11 +84,6 @@ def refit_for_calibration(model: LinearModel, rows: pd.DataFrame, seed: int) -> 
     return _refit(model, _others(rows, model.tree), model.tree, seed)
 
 
-def is_refitted(folder: Path) -> bool:
-    """Whether new rows have a fit of their own, on all labelled rows."""
-    return (folder / _ALL).is_dir()
-
-
 def rows_of(folder: Path, fit: str, rows: pd.DataFrame, tree: LabelTree) -> pd.DataFrame:
     """The rows that a saved fit was trained on: id, description, retailer, price and the levels.
 

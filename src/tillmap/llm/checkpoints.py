@@ -5,12 +5,11 @@ import re
 import shutil
 from contextlib import suppress
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from tillmap.core.errors import InputError, ModelError, first_line
 from tillmap.core.files import read_json, require_readable
-from tillmap.core.run_state import alone, run_key, state_folder
+from tillmap.core.run_state import alone, run_key, scratch, state_folder
 from tillmap.llm.chat import check_chat
 from tillmap.llm.gguf import convert_gguf, find_gguf, gguf_tokenizer
 
@@ -185,9 +184,7 @@ def _convert_smollm2(folder: Path) -> None:
     kept = state_folder() / "checkpoints" / run_key({"package": SMOLLM2_PACKAGE, "conversion": 2}, [gguf])
     if not kept.is_dir():
         kept.parent.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(dir=kept.parent) as beside:
-            converted = Path(beside) / "converted"
-            converted.mkdir()
+        with scratch() as converted:
             convert_gguf(gguf, converted)
             with suppress(OSError):  # another process was quicker
                 converted.rename(kept)

@@ -95,7 +95,7 @@ def make_signals(
 
 
 def calibrate(
-    predictions: pd.DataFrame, signals: pd.DataFrame, rows: pd.DataFrame, levels: Levels
+    predictions: pd.DataFrame, signals: pd.DataFrame, rows: pd.DataFrame, levels: Levels, *, keep_own: bool = False
 ) -> tuple[pd.DataFrame, "Confidence"]:
     """Replace the arm's own confidences by calibrated ones; also return the model, for new rows.
 
@@ -107,6 +107,8 @@ def calibrate(
         signals: the result of `make_signals` for it.
         rows: a rows table with split, id, subset, the levels and, optionally, product.
         levels: the names of the levels.
+        keep_own: keep the arm's own confidences, which were fitted on more rows, unless the cross-fitted ones have a
+            better log loss by over one standard error.
 
     Raises InputError if no row of the `calibration` subset was answered.
     """
@@ -114,10 +116,16 @@ def calibrate(
     asked = predictions[KEY].reset_index(drop=True)
     place = asked.reset_index(names="place").merge(truth, on=KEY)
     known = place["place"].to_numpy()
-    right = right_labels(predictions.iloc[known], place, levels).all(axis=1)
+    right = np.asarray(right_labels(predictions.iloc[known], place, levels).all(axis=1), dtype=bool)
+    out_of_fold = cross_fit(signals.iloc[known], right, place.get("product"))
+    if keep_own:
+        own = Confidence.own(signals.iloc[known], right)
+        gain = _log_loss(own.of(signals.iloc[known]), right) - _log_loss(out_of_fold, right)
+        if gain.sum() <= np.sqrt(len(gain)) * gain.std():
+            return predictions.assign(confidence=own.of(signals)), own
     model = Confidence.fit(signals.iloc[known], right)
     confidence = model.of(signals)
-    confidence[known] = cross_fit(signals.iloc[known], right, place.get("product"))
+    confidence[known] = out_of_fold
     return predictions.assign(confidence=confidence), model
 
 
@@ -138,6 +146,11 @@ def cross_fit(signals: pd.DataFrame, right: npt.ArrayLike, product: pd.Series | 
     for others, held_out in PredefinedSplit(fold).split():
         confidence[held_out] = Confidence.fit(signals.iloc[others], outcome[others]).of(signals.iloc[held_out])
     return confidence
+
+
+def _log_loss(confidence: Floats, right: npt.NDArray[np.bool_]) -> Floats:
+    """The log loss of each row (rows,)."""
+    return np.asarray(-np.log(np.clip(np.where(right, confidence, 1 - confidence), _EPS, 1)))
 
 
 def _of_arm(completion: Mapping[str, Any], own: float) -> dict[str, float]:
@@ -178,13 +191,13 @@ class Confidence:
 
     Attributes:
         kind: `full` uses all signals, `few` the first ones, as many as the rows allow, and `constant` none: there were
-            too few rows, or all answers were right, or all wrong.
+            too few rows, or all answers were right, or all wrong. `own` is the arm's own confidence as it is.
         rows: how many rows it was fitted on.
         error: their mean squared error (Brier score), in sample.
         free: the free arms that the signals were made with.
     """
 
-    kind: Literal["full", "few", "constant"]
+    kind: Literal["full", "few", "constant", "own"]
     rows: int
     error: float
     intercept: float
@@ -238,6 +251,12 @@ class Confidence:
         intercept = round(float(regression.intercept_[0]), _DIGITS)
         model = cls(kind, len(outcome), 0.0, intercept, names, means, scales, weights)
         return replace(model, error=float(np.mean((outcome - model.of(signals)) ** 2)))
+
+    @classmethod
+    def own(cls, signals: pd.DataFrame, right: npt.NDArray[np.bool_]) -> Self:
+        """The arm's own confidence. `right` tells of each row of signals whether its answer was right."""
+        model = cls("own", len(right), 0.0, 0.0, ("own",), (0.0,), (1.0,), (1.0,))
+        return replace(model, error=float(np.mean((right - model.of(signals)) ** 2)))
 
     def of(self, signals: pd.DataFrame) -> Floats:
         """The confidence of each row of signals (rows,), 0 to 1. Raises InputError if a signal is missing."""

@@ -15,7 +15,7 @@ _MIN_SURE = 0.8  # a text whose first reading scores this is not compared in its
 # A brand with this RapidFuzz ratio to a brand of its chain is that brand misspelt ("hugies" for huggies), and not new.
 _MIN_MISSPELT = 80
 
-Repair = Literal["none", "folded", "parsed", "snapped", "vote"]
+Repair = Literal["none", "new_brand", "folded", "parsed", "snapped", "vote"]
 Neighbours = Sequence[tuple[LabelPath, float]]  # the paths of an item's neighbours and their weights
 
 
@@ -36,6 +36,7 @@ class Repairer:
     """Turns answers into paths, by the first of these steps that succeeds:
 
     `none`     The answer is exactly a path in the answer format: "green tea | tetley".
+    `new_brand`  So it is, of a known chain with a brand that no path has, where such answers are allowed.
     `folded`   It differs in case, punctuation or separators: "Green Tea / TETLEY".
     `parsed`   Read leniently, it names one path: "module: green tea, brand: Tetley"; or it holds an answer among other
                words: "Answer: green tea | Tetley | 2.99".
@@ -156,7 +157,8 @@ class Repairer:
         """A known chain with an unseen brand, written exactly in the answer format, if unseen brands are allowed."""
         written = self._answer_format.decode_open(text.strip()) if self._unseen_brand else None
         if written and (written in self.tree or self._path_outside(written) == written):
-            return Repaired(written, "none", 1.0, in_tree=written in self.tree)
+            known = written in self.tree or fold(written[-1]) in self._by_brand
+            return Repaired(written, "none" if known else "new_brand", 1.0, in_tree=written in self.tree)
         return None
 
     def _named_by(self, reading: Reading, first: Reading) -> LabelPath | None:

@@ -27,8 +27,9 @@ def fetch(service: Service, file_id: str, target: Path) -> None:
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """Read the JSON objects of a file, without damaged lines. A missing file has none."""
-    return [line for line in _parsed(path.read_bytes()) if line is not None] if path.exists() else []
+    """Read the lines of a batch's file, without damaged ones and those of no row. A missing file has none."""
+    lines = _parsed(path.read_bytes()) if path.exists() else ()
+    return [line for line in lines if line is not None and isinstance(line.get("custom_id"), str)]
 
 
 def _parsed(content: bytes) -> Iterator[dict[str, Any] | None]:
@@ -36,9 +37,13 @@ def _parsed(content: bytes) -> Iterator[dict[str, Any] | None]:
         if line.strip():
             try:
                 value = json.loads(line)
-            except ValueError:
+            except (ValueError, RecursionError):
                 value = None
             yield value if isinstance(value, dict) else None
+
+
+def _object(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
 
 
 def is_over_limit(batch: Batch) -> bool:
@@ -60,11 +65,10 @@ def reasons(batch: Batch, rows: list[str]) -> dict[str, str]:
 
 def failure(line: dict[str, Any]) -> str | None:
     """Why a result line has no answer, or None if it has one."""
-    response, error = line.get("response") or {}, line.get("error")
+    response, error = _object(line.get("response")), line.get("error")
     if not error and response.get("status_code") == 200:
         return None
-    body = response.get("body")
-    error = error or (body.get("error") if isinstance(body, dict) else None) or {}
+    error = _object(error) or _object(_object(response.get("body")).get("error"))
     said = f"{error.get('code') or response.get('status_code')}: {error.get('message', 'no message')}"[:500]
-    hint = field_hint(error.get("code"), error.get("param"))
+    hint = field_hint(*(text if isinstance(text, str) else None for text in (error.get("code"), error.get("param"))))
     return f"{said}; {hint}" if hint else said

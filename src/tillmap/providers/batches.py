@@ -257,9 +257,9 @@ class _Run:
                 self._answered.setdefault(row, completion)  # paid for, so never sent again, even if it is useless
             elif row in self._questions:
                 told[row] = self._service.redact(str(why))
-        if record["refused"] or record["ended"] == "cancelled":
+        if record.get("refused") or record["ended"] == "cancelled":
             return  # its rows did not fail
-        said = record["reasons"]
+        said = record.get("reasons", {})
         at_fault = said.keys() - {""}
         for row in self._rows(key):
             if row in at_fault:  # the provider would refuse this line every time

@@ -39,6 +39,7 @@ def cancel_run(folder: Path, service: Service | None = None) -> int:
     run = state.service["run"]
     service = service or Service(state.service["base_url"], state.service["key_variable"])
     cancelled: set[str] = set()
+    began = time.monotonic()
     while True:
         state = RunState(folder)  # read again: the other process may have saved more
         listed: dict[str, str] = {}
@@ -52,12 +53,8 @@ def cancel_run(folder: Path, service: Service | None = None) -> int:
                 _cancel(service, record["kind"], found)
                 cancelled.add(key)
         # A create that was sent just now may take effect later: look again until it would have.
-        unclear = [
-            key
-            for key, record in _open(state).items()
-            if key not in cancelled and record["asked"] and time.time() - record["asked"] < service.settle_seconds
-        ]
-        if not unclear:
+        unclear = [key for key, record in _open(state).items() if key not in cancelled and record["asked"]]
+        if not unclear or time.monotonic() - began > service.settle_seconds:
             return len(cancelled)
         time.sleep(min(service.poll_seconds, 5.0))
 

@@ -72,7 +72,7 @@ def create_once(
     A create whose outcome is unclear (no response, or the process was killed) may have succeeded. So this looks for the
     result for `settle_seconds` before it creates another. Raises ProviderError.
     """
-    found = _look(service, find, since=state.records[key]["asked"])
+    found = _look(service, find, tried=state.records[key]["asked"] is not None)
     for _ in range(_MAX_TRIES):
         if found is not None:
             state.update(key, id=found.id)
@@ -90,18 +90,22 @@ def create_once(
                     "%s: unclear whether %s was created (%s); looking", service.base_url, key, type(error).__name__
                 )
                 _wait_as_told(error)
-                found = _look(service, find, since=state.records[key]["asked"])
+                found = _look(service, find, tried=state.records[key]["asked"] is not None)
             else:
                 state.update(key, asked=None)
                 raise service.explain(error) from error
     raise service.explain(failure)
 
 
-def _look(service: Service, find: Callable[[], T | None], since: float | None) -> T | None:
-    """Look until `find` finds something, or would have: `since` is when its creation was tried, None if never."""
-    looks = 0
+def _look(service: Service, find: Callable[[], T | None], tried: bool) -> T | None:
+    """Look once, or if the creation was tried, for `settle_seconds`, after which it would be found.
+
+    They are counted from now on. The time of the try is known, but the clock may have been put forward since: what
+    costs money would be created again.
+    """
+    began, looks = time.monotonic(), 0
     while True:
-        over = since is None or (looks + 1 >= MIN_LOOKS and time.time() - since > service.settle_seconds)
+        over = not tried or (looks + 1 >= MIN_LOOKS and time.monotonic() - began > service.settle_seconds)
         found = find()
         looks += 1
         if found is not None or over:

@@ -5,6 +5,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from tillmap.core.errors import InputError
 from tillmap.core.files import read_json, write_json
 from tillmap.core.run_state import alone
 
@@ -22,7 +25,7 @@ class RunState:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         path = folder / STATE
-        self._value: dict[str, Any] = read_json(path) if path.exists() else {"service": {}, "records": {}}
+        self._value: dict[str, Any] = _read(path) if path.exists() else {"service": {}, "records": {}}
 
     @property
     def records(self) -> dict[str, dict[str, Any]]:
@@ -53,6 +56,33 @@ class RunState:
 
     def _save(self) -> None:
         write_json(self._value, self.folder / STATE)
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(extra="allow")
+
+    kind: str | None
+    id: str | None
+    asked: float | None
+    ended: str | None
+    refused: bool = False
+    reasons: dict[str, str] = {}
+
+
+class _State(BaseModel):
+    service: dict[str, str]
+    records: dict[str, _Record]
+
+
+def _read(path: Path) -> dict[str, Any]:
+    written = read_json(path)
+    try:
+        _State.model_validate(written)
+    except ValidationError:
+        raise InputError(
+            f"{path}: not the state of a run; delete its folder and run again: what the provider has is found"
+        ) from None
+    return dict(written)
 
 
 @contextmanager

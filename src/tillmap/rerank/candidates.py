@@ -6,14 +6,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tillmap.core.compiled import compiled
-from tillmap.rerank.facts import position
-from tillmap.rerank.lines import Floats, Ints
+from tillmap.rerank.facts import READ, position
+from tillmap.rerank.lines import Floats, Ints, has_digit
 
 KNOWN = 25  # known paths with the best linear scores
 NEAR = 12  # nearest lines, whose paths are candidates
 FEW_CHAINS, MANY_CHAINS, FEW_BRANDS, MANY_BRANDS = 3, 8, 2, 8  # few chains with many brands, and the other way round
 SPELLED = 6  # brands that the line's first or last word spells
-_MOST = KNOWN + NEAR + FEW_CHAINS * MANY_BRANDS + MANY_CHAINS * FEW_BRANDS + SPELLED * FEW_CHAINS
+READ_CHAINS = 2  # chains with brands that are read off the line
+_MOST = KNOWN + NEAR + FEW_CHAINS * MANY_BRANDS + MANY_CHAINS * FEW_BRANDS + SPELLED * FEW_CHAINS + READ * READ_CHAINS
+UNKNOWN = np.float32(-1)  # the linear score of a brand that no training row has: that of a label that says nothing
+_LEAST_READ = 3  # letters of a brand that is read off the line
 _LETTERS = 12  # of a line are compared with a brand, at most
 _LEAST = 2  # letters that a brand and a word must share
 _SHARED = 60  # with more brands that share a prefix, it proposes none
@@ -27,7 +30,7 @@ class Scale(NamedTuple):
         columns: the columns of all heads, head after head: those of the levels, the brand's last if there is one.
         ends: (heads + 1,). Head h has columns[ends[h]] to columns[ends[h + 1] - 1].
         chains: (levels of a chain, chains), the column of each label of a chain, as in `linear.heads.Layout`.
-        brands: (brands,), the column of each brand; -1 if there is no brand level.
+        brands: (brands,), the column of each brand; -1 if there is no brand level, and for those read off a line.
         weights: (heads,).
     """
 
@@ -54,7 +57,7 @@ class Candidates(NamedTuple):
 
 
 @compiled
-def propose(scores: Any, scale: Any, facts: Any, spellings: Any, lines: Any, near: Any, limit: int) -> Any:
+def propose(scores: Any, scale: Any, facts: Any, spellings: Any, lines: Any, near: Any, limit: int, read: bool) -> Any:
     """The arrays of `Candidates`, at most `limit` a row.
 
     Args:
@@ -64,6 +67,7 @@ def propose(scores: Any, scale: Any, facts: Any, spellings: Any, lines: Any, nea
         lines: the arrays of the rows' `Lines`.
         near: (rows, k), the nearest training rows, -1 for none.
         limit: those with the best linear scores are kept.
+        read: whether the line's first words may be a new brand.
     """
     rows, brands = len(scores), len(facts.brands)
     starts = np.zeros(rows + 1, np.int64)
@@ -86,7 +90,7 @@ def propose(scores: Any, scale: Any, facts: Any, spellings: Any, lines: Any, nea
             if near[row, place] >= 0:
                 line = near[row, place]
                 count = _add(found, count, np.int64(facts.chain_of[line]) * brands + facts.brand_of[line])
-        chains, first = _top(of_chain, MANY_CHAINS), _top(of_brand, MANY_BRANDS)
+        chains, first = _top(of_chain, MANY_CHAINS), _top(of_brand[: spellings.named], MANY_BRANDS)
         if brands > 1:
             for place in range(len(chains)):
                 for other in range(len(first) if place < FEW_CHAINS else min(FEW_BRANDS, len(first))):
@@ -94,6 +98,10 @@ def propose(scores: Any, scale: Any, facts: Any, spellings: Any, lines: Any, nea
             for place in range(_spell(row, lines, spellings, of_brand, spelled)):
                 for other in range(min(FEW_CHAINS, len(chains))):
                     count = _add(found, count, chains[other] * brands + spelled[place])
+            for brand in range(spellings.named, brands):
+                if read and may_be_new(row, lines, spellings, brand - spellings.named + 1):
+                    for other in range(min(READ_CHAINS, len(chains))):
+                        count = _add(found, count, chains[other] * brands + brand)
         for place in range(count):
             best[place] = of_chain[found[place] // brands] + of_brand[found[place] % brands]
         size = starts[row]
@@ -117,9 +125,12 @@ def score_chains(scores: Any, scale: Any, out: Any) -> None:
 
 @compiled
 def score_brands(scores: Any, scale: Any, out: Any) -> None:
-    """The weighted score of each brand."""
+    """The weighted score of each brand. Without a brand level there is one, with the score 0."""
     for brand in range(len(out)):
-        out[brand] = scale.weights[-1] * scores[scale.brands[brand]] if scale.brands[brand] >= 0 else 0
+        if scale.brands[brand] >= 0:
+            out[brand] = scale.weights[-1] * scores[scale.brands[brand]]
+        else:
+            out[brand] = scale.weights[-1] * UNKNOWN if len(out) > 1 else 0
 
 
 @compiled
@@ -203,6 +214,24 @@ def _spell_word(
         seen = high - low
         if seen >= SPELLED:
             return
+
+
+@compiled
+def may_be_new(row: int, lines: Any, spellings: Any, words: int) -> bool:
+    """Whether the line's first `words` words may be a brand that no training row has: they are none that one has."""
+    starts, letters, ends = lines[0], lines[1], lines[2]
+    first = starts[row]
+    if first + words > starts[row + 1]:
+        return False
+    begin, end = ends[first], ends[first + words]
+    if end - begin < _LEAST_READ or has_digit(letters, begin, end):
+        return False
+    low, high = prefix_range(letters, begin, end - begin, spellings.letters, spellings.ends, spellings.sorted_letters)
+    for place in range(low, high):
+        brand = spellings.sorted_letters[place]
+        if spellings.ends[brand + 1] - spellings.ends[brand] == end - begin:
+            return False
+    return True
 
 
 @compiled

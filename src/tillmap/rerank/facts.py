@@ -13,15 +13,29 @@ from tillmap.rerank.lines import Floats, Ints, Lines
 
 Path = tuple[str, ...]
 
+READ = 3  # a new brand is read off at most so many words at the line's start
 _STEM_LETTERS = 3  # consonants
 _CENTS = 100
 
 
 class Names(NamedTuple):
-    """The chains and the brands by their numbers. Without a brand level there is one brand, ""."""
+    """The chains and the brands by their numbers. Without a brand level there is one brand, "".
+
+    With one, `READ` brands without a name come after those of the training rows: what the first word of the line to be
+    answered says, its first two words, and so on. No training row has them.
+
+    Attributes:
+        chains: their labels.
+        brands: the named ones.
+    """
 
     chains: Sequence[Path]
     brands: Sequence[str]
+
+    @property
+    def size(self) -> int:
+        """The number of brands, with those that are read off a line."""
+        return len(self.brands) + (READ if any(self.brands) else 0)
 
 
 class Tally(NamedTuple):
@@ -70,7 +84,6 @@ class Facts(NamedTuple):
         prices: rows by cents. The exact prices of pairs, chains and brands are counted by number * len(prices) + the
             price's position in `prices.keys`.
         stems: rows by stem. `chain_stems` and `brand_stems` count by number * len(stems) + the stem's position.
-        spelled: (brands,), the position of each brand's letters in `brand_text`, whose lines are sorted.
     """
 
     chain_of: NDArray[np.int32]
@@ -101,6 +114,7 @@ class Spellings(NamedTuple):
     """How labels are written. Arrays of `Lines`, one word a line.
 
     Attributes:
+        named: the number of named brands; those after them are read off a line, and have no letters here.
         letters, ends: the brands' letters without spaces, in the order of their numbers.
         consonants, consonant_ends: the same without vowels.
         sorted_letters, sorted_consonants: the brands' numbers, sorted by letters and by consonants.
@@ -109,6 +123,7 @@ class Spellings(NamedTuple):
         parent_starts, parent_words: the same for the label before it.
     """
 
+    named: int
     letters: NDArray[np.int32]
     ends: Ints
     consonants: NDArray[np.int32]
@@ -154,7 +169,7 @@ def gather(
         chain_of_path, brand_of_path: (paths,), what each known path is made of. A path may have no row.
         names: of the chains and brands.
     """
-    chains, size = names.chains, len(names.brands)
+    chains, size = names.chains, names.size
     chain_of, brand_of = chain_of_path[path_of], brand_of_path[path_of]
     leaf = pd.factorize(pd.Series([labels_of(chain)[-1] for chain in chains]))[0].astype(np.int32)
     parent = pd.factorize(pd.Series([labels_of(chain)[:-1] for chain in chains]))[0].astype(np.int32)
@@ -200,7 +215,7 @@ def gather(
 def spell(names: Names) -> Spellings:
     """The letters of brands, and the words of the last two labels of chains."""
     chains, brands = names.chains, names.brands
-    joined = [normalise(brand).replace(" ", "") for brand in brands]
+    joined = [normalise(brand).replace(" ", "") for brand in brands] + [""] * (names.size - len(brands))
     text = Lines.read([word or "\x00" for word in joined])
     leaves = [normalise(labels_of(chain)[-1]).split() for chain in chains]
     above = [normalise(" ".join(labels_of(chain)[-2:-1])).split() for chain in chains]
@@ -211,6 +226,7 @@ def spell(names: Names) -> Spellings:
     flat = np.array([number[word] for each in kept for word in each], dtype=np.int32)
     by_word = Lines.read(words)
     return Spellings(
+        len(brands),
         *text.arrays()[1:],
         np.array(sorted(range(len(joined)), key=lambda brand: joined[brand] or "\x00"), dtype=np.int32),
         np.array(

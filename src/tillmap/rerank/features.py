@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from tillmap.core.compiled import compiled
-from tillmap.rerank.candidates import is_pair, prefix_range
+from tillmap.rerank.candidates import UNKNOWN, is_pair, prefix_range
 from tillmap.rerank.facts import position, stem, tallied
 
 SHARPNESS = np.float32(4)  # of the softmax of linear scores
@@ -34,7 +34,7 @@ def names(levels: Sequence[str], *, brand: bool) -> list[str]:
         for what in (
             "shared", "shared_part", "shared_word", "shared_end", "shared_place", "rivals", "consonants",
             "consonants_part", "consonants_word", "consonants_end", "consonants_place", "consonants_rivals",
-            "distance_first", "distance_last", "inside", "letters",
+            "distance_first", "distance_last", "inside", "letters", "read", "read_rows",
         )
     ]  # fmt: skip
     found += ["last_label_best", "last_label_mean", "parent_best", "words_explained"]
@@ -74,7 +74,7 @@ def describe(
         at = _scores(scores[row], scale, best, spread, chains, brands, rows, at)
         at = _votes(near, row, facts, cents[row], logs[row], chains, brands, rows, at)
         at = _votes(rest, row, facts, cents[row], logs[row], chains, brands, rows, at)
-        at = _spelling(row, lines, spellings, brands, rows, at)
+        at = _spelling(row, lines, spellings, facts, brands, rows, at)
         at = _label_words(row, lines, spellings, words, chains, rows, at)
         at = _stems(row, lines, facts, chains, brands, rows, at)
         at = _counts(facts, chains, brands, rows, at)
@@ -122,11 +122,10 @@ def _scores(scores: Any, scale: Any, best: Any, spread: Any, chains: Any, brands
     for place in range(len(chains)):
         for head in range(len(best)):
             column = scale.chains[head, chains[place]] if head < scale.chains.shape[0] else scale.brands[brands[place]]
-            if column >= 0:
-                score = scores[column]
-                out[place, at + 3 * head] = score
-                out[place, at + 3 * head + 1] = score - best[head]
-                out[place, at + 3 * head + 2] = SHARPNESS * score - spread[head]
+            score = scores[column] if column >= 0 else UNKNOWN
+            out[place, at + 3 * head] = score
+            out[place, at + 3 * head + 1] = score - best[head]
+            out[place, at + 3 * head + 2] = SHARPNESS * score - spread[head]
     return at + 3 * len(best)
 
 
@@ -244,7 +243,7 @@ def _shared(
 
 
 @compiled
-def _spelling(row: int, lines: Any, spellings: Any, brands: Any, out: Any, at: int) -> int:
+def _spelling(row: int, lines: Any, spellings: Any, facts: Any, brands: Any, out: Any, at: int) -> int:
     """How each brand's letters appear in the line. Candidates with the same brand have the same features."""
     starts, letters, ends, consonants, consonant_ends = lines
     first, after = starts[row], starts[row + 1]
@@ -254,7 +253,10 @@ def _spelling(row: int, lines: Any, spellings: Any, brands: Any, out: Any, at: i
         while brands[seen] != brand:
             seen += 1
         if seen < place:
-            out[place, at : at + 16] = out[seen, at : at + 16]
+            out[place, at : at + 18] = out[seen, at : at + 18]
+            continue
+        if brand >= spellings.named:
+            _read(row, lines, spellings, facts, brand - spellings.named + 1, out[place], at)
             continue
         begin, end = spellings.ends[brand], spellings.ends[brand + 1]
         _shared(
@@ -274,7 +276,32 @@ def _spelling(row: int, lines: Any, spellings: Any, brands: Any, out: Any, at: i
                 if _is_inside(letters, ends[word], ends[word + 1], spellings.letters, begin, end):
                     out[place, at + 14] = max(out[place, at + 14], ends[word + 1] - ends[word])
         out[place, at + 15] = end - begin
-    return at + 16
+    return at + 18
+
+
+@compiled
+def _read(row: int, lines: Any, spellings: Any, facts: Any, words: int, out: Any, at: int) -> None:
+    """The same for a new brand that the line's first `words` words say, and how many rows have such words."""
+    starts, letters, ends, consonants, consonant_ends = lines
+    first = starts[row]
+    size, bare = ends[first + words] - ends[first], consonant_ends[first + words] - consonant_ends[first]
+    low, high = prefix_range(letters, ends[first], size, spellings.letters, spellings.ends, spellings.sorted_letters)
+    out[at], out[at + 5] = size, np.log(max(high - low, 1))
+    low, high = prefix_range(
+        consonants, consonant_ends[first], bare, spellings.consonants, spellings.consonant_ends,
+        spellings.sorted_consonants,
+    )  # fmt: skip
+    out[at + 6], out[at + 11] = bare, np.log(max(high - low, 1))
+    for place in (1, 2, 3, 7, 8, 9):
+        out[at + place] = 1
+    out[at + 13] = 1
+    out[at + 14] = ends[first + 1] - ends[first]
+    out[at + 15] = size
+    out[at + 16] = words
+    least = np.float32(len(facts.chain_of))
+    for word in range(first, first + words):
+        least = min(least, tallied(facts.stems, stem(consonants, consonant_ends[word], consonant_ends[word + 1])))
+    out[at + 17] = np.log1p(least)
 
 
 @compiled

@@ -46,6 +46,33 @@ def assign_folds(lines: Lines, path_of: Ints, asked: Lines, count: int, seed: in
     return best
 
 
+def hold_out(lines: Lines, path_of: Ints, asked: Lines, held: Ints, held_lines: Lines) -> NDArray[np.bool_]:
+    """Which lines may train the model that answers held-out lines (lines,), chosen as in `assign_folds`.
+
+    Lines of their paths that are too near to them are left out, for there are too many lines to compare all of them.
+
+    Args:
+        lines, path_of, asked: see `assign_folds`.
+        held, held_lines: the positions of the lines that are held out, and these lines.
+    """
+    index = SimilarLines.of(lines)
+    wanted = index.nearest(asked, 1)[1].mean() if len(asked) else 0.0
+    places, similar = index.nearest(held_lines, _NEIGHBOURS)
+    inside = np.zeros(len(lines), dtype=bool)
+    inside[held] = True
+    kin = path_of[places] == path_of[held][:, None]
+    best, best_gap = ~inside, np.inf
+    for threshold in _THRESHOLDS:
+        outside = ~inside
+        outside[places[(similar >= threshold) & kin & (places >= 0)]] = False
+        similarity = np.where((places >= 0) & outside[places], similar, 0).max(axis=1).mean()
+        gap = float(abs(similarity - wanted))
+        log.info("held-out rows: without near-duplicates from %.1f on, %.3f from what is asked", threshold, gap)
+        if gap < best_gap:
+            best, best_gap = outside, gap
+    return best
+
+
 def _groups(places: NDArray[np.int32], similar: Floats, path_of: Ints, threshold: float) -> Ints:
     """The group of each line: lines of one path that are linked by similarities of at least `threshold`."""
     line, rank = np.nonzero((similar >= threshold) & (places >= 0))

@@ -59,6 +59,15 @@ def is_vowel(letter: int) -> bool:
 
 
 @compiled
+def has_digit(letters: Any, begin: int, end: int) -> bool:
+    """Whether a word has one of the digits 0 to 9."""
+    for place in range(begin, end):  # noqa: SIM110 - a loop is what numba compiles
+        if 48 <= letters[place] <= 57:
+            return True
+    return False
+
+
+@compiled
 def _split(text: Any, size: int) -> Any:
     """The arrays of `Lines` from the code points of texts that each end with a newline."""
     starts = np.zeros(size + 1, np.int64)

@@ -7,14 +7,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tillmap.core.compiled import compiled
-from tillmap.rerank.lines import Floats, Ints, Lines
+from tillmap.rerank.lines import Floats, Ints, Lines, has_digit
 
 _SHORTEST, _LONGEST = 2, 4  # letters of an n-gram, the space around a word included
 _BUCKETS = 2**19  # an n-gram is known by its hash; even of 100,000 n-grams few share one
 _INITIAL = 1.5  # weight of n-grams at the start of a word: tills shorten words at the end
 # N-grams in more lines than this are left out. They cost the most time and say the least.
 _MAX_SHARE = 0.05
-_MIN_CAP = 200
+_MIN_CAP, _MAX_CAP = 200, 4000
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class SimilarLines:
         row_starts, buckets, counts = _count(*lines.arrays(), 0)
         found = np.bincount(buckets, minlength=_BUCKETS)
         idf = np.log((1 + len(lines)) / (1 + found)) + 1
-        idf[found > max(_MIN_CAP, _MAX_SHARE * len(lines))] = 0
+        idf[found > np.clip(_MAX_SHARE * len(lines), _MIN_CAP, _MAX_CAP)] = 0
         idf[1::2] *= _INITIAL
         idf = idf.astype(np.float32)
         weights = _weigh(row_starts, buckets, counts, idf)
@@ -77,15 +77,6 @@ def _emit(letters: Any, begin: int, end: int, out: Any, count: int) -> int:
                 out[count] = 2 * np.int64(mixed) + (1 if first == 0 else 0)
                 count += 1
     return count
-
-
-@compiled
-def has_digit(letters: Any, begin: int, end: int) -> bool:
-    """Whether a word has one of the digits 0 to 9."""
-    for place in range(begin, end):  # noqa: SIM110 - a loop is what numba compiles
-        if 48 <= letters[place] <= 57:
-            return True
-    return False
 
 
 @compiled

@@ -1,7 +1,7 @@
-"""Training of the reranker: candidates out of fold, LightGBM, and the choice on held-out rows."""
+"""Training of the reranker, and the choices on rows out of fold."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import lightgbm
@@ -9,177 +9,155 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from tillmap.core.taxonomy import LabelTree
-from tillmap.linear.model import LinearModel
-from tillmap.rerank.evidence import Evidence
-from tillmap.rerank.folds import assign_folds
-from tillmap.rerank.lines import Floats, Ints, Lines
-from tillmap.rerank.reranker import Reranker
+from tillmap.linear.model import LinearModel, Trial
+from tillmap.rerank.examples import HALVES, Examples, Options, collect
+from tillmap.rerank.lines import Floats
+from tillmap.rerank.reranker import SHARES, Reranker, best, sure_features, sure_names
 from tillmap.rerank.trees import Trees
 
 log = logging.getLogger(__name__)
 
-MIN_DEV_ROWS = 50  # with fewer the choice would be by chance, and the linear model answers
-_MAX_ASKED = 2000  # lines that say how hard the rows to be answered are
+MIN_ROWS = 100  # with fewer out of fold the choice would be by chance, and the linear model answers
 _LEAVES = 31  # of a tree
 _FEW_ROWS = 5000  # with fewer training rows the trees have half as many leaves
-_TREES = (0.25, 0.5, 1.0)  # shares of the trees that are tried on the dev subset
+_TREES = (0.25, 0.5, 1.0)  # shares of the trees that are tried
 _SHARPNESSES = (0.5, 0.7, 0.85, 1.0, 1.2, 1.5, 2.0)
-# Chosen on held-out rows of real receipts. Ranking the true path first is a loss of its own (LambdaRank, Burges 2010).
-_LIGHTGBM = {
-    "objective": "lambdarank",
-    "lambdarank_truncation_level": 5,
-    "learning_rate": 0.08,
-    "max_depth": 8,  # deep leaves cost time in every answer
+# How likely a first candidate is right. Chosen by the log loss of rows out of fold.
+_SURE = {
+    "objective": "binary",
+    "learning_rate": 0.05,
+    "num_leaves": 8,
     "max_bin": 63,
     "feature_fraction": 0.5,
     "bagging_fraction": 0.7,
     "bagging_freq": 1,
-    "lambda_l2": 5.0,
-    "min_data_in_leaf": 50,
+    "lambda_l2": 20.0,
+    "min_data_in_leaf": 100,
     "use_missing": False,
     "force_col_wise": True,
     "deterministic": True,
-    "num_threads": 1,  # threads that wait for each other are slower than one on a busy machine
+    "num_threads": 1,
     "verbose": -1,
 }
+_SURE_TREES = 200
+_SURE_ROWS = 2000  # with fewer the softmax shares stay as they are
 
 
-@dataclass(frozen=True)
-class Options:
-    """What the user sets.
+def train(model: LinearModel, training: pd.DataFrame, asked: pd.DataFrame, options: Options, seed: int) -> Reranker:
+    """Train a reranker, and keep it if it gets more rows right than the linear model does.
 
-    Attributes:
-        candidates: so many a row, at most.
-        unseen_paths: whether a known chain may be answered with a brand that it was never seen with.
-        trees: so many, at most.
-        folds: the linear model is trained so often, each time without one fold, whose rows then get their candidates.
-        fold_up_to: with more training rows one part of them is held out instead, with about `held_out_rows` rows.
-        held_out_rows: see above; also the number of rows that the trees are trained on, at most.
-    """
-
-    candidates: int = 60
-    unseen_paths: bool = True
-    trees: int = 200
-    folds: int = 6
-    fold_up_to: int = 60_000
-    held_out_rows: int = 20_000
-
-
-def train(
-    model: LinearModel, training: pd.DataFrame, dev: pd.DataFrame, asked: pd.DataFrame, options: Options, seed: int
-) -> Reranker:
-    """Train a reranker, and keep it if it gets more `dev` rows right than the linear model does.
-
-    It must gain more rows than it loses by over one standard error, the root of their sum (McNemar 1947).
+    The rows are those out of fold. Each half of them is answered by trees that are trained on the other half, to choose
+    the number of trees, whether brands are read off the line, and how sure an answer is. A choice must gain more rows
+    than it loses by over one standard error, the root of their sum (McNemar 1947).
 
     Args:
         model: the linear model of the training rows. Its recipe is trained again, on parts of them.
-        training, dev: description, retailer, price and the levels.
+        training: description, retailer, price and the levels.
         asked: description of rows like those to be answered.
         options: what the user sets.
         seed: for the folds and the training.
     """
     untrained = Reranker(None, options.candidates, options.unseen_paths)
-    if len(dev) < MIN_DEV_ROWS:
-        log.info("rerank: %d dev rows are too few to choose by; the linear model answers", len(dev))
+    if len(training) < MIN_ROWS:
+        log.info("rerank: %d rows are too few to choose by; the linear model answers", len(training))
         return untrained
-    trees = fit_trees(model, training, asked, options, seed)
-    return untrained if trees is None else _choose(replace(untrained, trees=trees), model, training, dev)
+    examples = collect(model, training, asked, options, seed)
+    chosen = choose(untrained, examples, options, _leaves(training), seed)
+    if chosen.trees is None:
+        return chosen
+    return replace(chosen, trees=examples.boost(len(chosen.trees), _leaves(training), seed))
 
 
-def refit(
-    reranker: Reranker, model: LinearModel, labelled: pd.DataFrame, asked: pd.DataFrame, options: Options, seed: int
-) -> Reranker:
-    """Train a chosen reranker again, as many trees, on all labelled rows; only for answering test rows.
-
-    `model` is the linear model of all labelled rows; for the rest see `train`.
-    """
-    assert reranker.trees is not None
-    trees = fit_trees(model, labelled, asked, replace(options, trees=len(reranker.trees)), seed)
-    return replace(reranker, trees=trees)
+def _leaves(rows: pd.DataFrame) -> int:
+    return _LEAVES if len(rows) >= _FEW_ROWS else _LEAVES // 2
 
 
-def fit_trees(
-    model: LinearModel, training: pd.DataFrame, asked: pd.DataFrame, options: Options, seed: int
-) -> Trees | None:
-    """Train trees on the candidates that training rows have out of fold; None if none is right. See `train`."""
-    described, right, sizes, names = _examples(model, training, asked, options, seed)
-    if not right.any():
-        return None
-    leaves = _LEAVES if len(training) >= _FEW_ROWS else _LEAVES // 2
-    params = {**_LIGHTGBM, "num_leaves": leaves, "seed": seed}
-    rows = lightgbm.Dataset(described, right.astype(np.int32), group=sizes, feature_name=names, params=params)
-    return Trees.parse(str(lightgbm.train(params, rows, options.trees).model_to_string()))
-
-
-def _examples(
-    model: LinearModel, training: pd.DataFrame, asked: pd.DataFrame, options: Options, seed: int
-) -> tuple[Floats, NDArray[np.bool_], Ints, list[str]]:
-    """Candidates out of fold: features, whether each is right, candidates of each row, and the features' names.
-
-    Rows whose path is not among their candidates are left out; they teach nothing.
-    """
-    levels = model.tree.levels
-    path_of = pd.factorize(pd.Series(levels.paths(training)))[0]
-    some = asked.sample(min(len(asked), _MAX_ASKED), random_state=seed)
-    whole = len(training) <= options.fold_up_to
-    count = options.folds if whole else max(2, round(len(training) / options.held_out_rows))
-    fold_of = assign_folds(Lines.of(training["description"]), path_of, Lines.of(some["description"]), count, seed)
-    parts: list[tuple[Floats, NDArray[np.bool_], Ints]] = []
-    names: list[str] = []
-    for fold in range(count if whole else 1):
-        outside = training[fold_of != fold]
-        if outside.empty:
-            continue
-        tree = LabelTree.from_rows(outside, levels, declared=model.tree if model.tree.definitions else None)
-        evidence = Evidence.of(LinearModel.fit(outside, tree, model.recipe, seed), outside)
-        names = evidence.features
-        inside = training[fold_of == fold]
-        log.info("rerank: fold %d of %d, %d rows", fold + 1, count, len(inside))
-        parts += _of_fold(evidence, inside, options.candidates)
-    described, right, sizes = (np.concatenate(part) for part in zip(*parts, strict=True))
-    return described, right, sizes, names
-
-
-def _of_fold(evidence: Evidence, rows: pd.DataFrame, limit: int) -> Iterator[tuple[Floats, NDArray[np.bool_], Ints]]:
-    paths = evidence.model.tree.levels.paths(rows)
-    done = 0
-    for found, described in evidence.chunks(rows, limit):
-        size = len(found.starts) - 1
-        right = evidence.right(found, paths[done : done + size])
-        done += size
-        sizes = np.diff(found.starts)
-        row = np.repeat(np.arange(size), sizes)
-        taught = np.bincount(row, right, minlength=size) > 0
-        yield described[taught[row]], right[taught[row]], sizes[taught]
-
-
-def _choose(reranker: Reranker, model: LinearModel, training: pd.DataFrame, dev: pd.DataFrame) -> Reranker:
-    """The number of trees that gets most rows right, and the sharpness with the best Brier score; or no trees."""
-    evidence, levels = Evidence.of(model, training), model.tree.levels
-    truth = levels.paths(dev)
-    linear = np.array([each[0][0] == path for each, path in zip(model.predict(dev)["candidates"], truth, strict=True)])
-    trials = [{"tried": "no trees", "right": int(linear.sum()), "rows": len(dev), "kept": False}]
-    assert reranker.trees is not None
-    best, best_right = reranker, np.zeros(0, dtype=bool)
-    for share in _TREES:
-        option = reranker.with_trees(max(1, round(share * len(reranker.trees))))
-        right = np.array([each[0][0] == path for each, path in zip(option.rank(evidence, dev, 1), truth, strict=True)])
-        trials.append(
-            {"tried": f"{len(option.trees or ())} trees", "right": int(right.sum()), "rows": len(dev), "kept": False}
-        )
-        if not len(best_right) or right.sum() >= best_right.sum():
-            best, best_right, place = option, right, len(trials) - 1
-    gained, lost = int((best_right & ~linear).sum()), int((linear & ~best_right).sum())
-    reranks = gained - lost > np.sqrt(gained + lost)
-    trials[place if reranks else 0]["kept"] = True
-    for trial in trials:
-        log.info("rerank, %s: %d of %d dev rows right", trial["tried"], trial["right"], trial["rows"])
+def choose(untrained: Reranker, examples: Examples, options: Options, leaves: int, seed: int) -> Reranker:
+    """Choose by answering each half with the trees of the other one. See `train`; the trees are those of one half."""
+    halves = [examples.boost(options.trees, leaves, seed, examples.half != half) for half in range(HALVES)]
+    if halves[0] is None or halves[1] is None:
+        return untrained
+    barred = examples.named("brand_read") > 0
+    trials = _Trials(examples, [_note("no trees", examples.linear)])
+    tried = []
+    for count in sorted({max(1, round(share * len(halves[0]))) for share in _TREES}):
+        scores = _cross(examples, [trees.first(count) for trees in halves if trees], options.unseen_paths)
+        tried.append((count, scores, trials.mark(f"{count} trees", np.where(barred, -np.inf, scores))))
+    place = max(range(len(tried)), key=lambda each: (tried[each][2].sum(), each))
+    count, scores, right = tried[place]
+    reads = False
+    if barred.any():
+        with_read = trials.mark("brands read off the line", scores)
+        reads = options.read_brand is True or gains(with_read, right)
+        right = with_read if reads else right
+    reranks = gains(right, examples.linear)
+    trials.keep({"no trees"} if not reranks else {f"{count} trees", *(["brands read off the line"] * reads)})
+    chosen = replace(untrained, trials=tuple(trials.noted))
     if not reranks:
-        return replace(best, trees=None, trials=tuple(trials))
-    loss = []
-    for sharpness in _SHARPNESSES:
-        shares = [each[0][1] for each in replace(best, sharpness=sharpness).rank(evidence, dev, 1)]
-        loss.append(float(np.mean((np.array(shares) - best_right) ** 2)))
-    return replace(best, sharpness=_SHARPNESSES[int(np.argmin(loss))], trials=tuple(trials))
+        return chosen
+    scores = scores if reads else np.where(barred, -np.inf, scores)
+    sharpness = _sharpness(scores, right, examples)
+    sure = _fit_sure(scores, right, examples, sharpness, seed)
+    return replace(chosen, trees=halves[0].first(count), read_brand=reads, sharpness=sharpness, sure=sure)
+
+
+def _cross(examples: Examples, halves: Sequence[Trees], unseen_paths: bool) -> Floats:
+    """The scores of the candidates of each half by the trees of the other one."""
+    scores = np.full(len(examples.right), -np.inf, dtype=np.float32)
+    wanted = np.ones(len(scores), dtype=bool) if unseen_paths else examples.named("known") > 0
+    for half, trees in enumerate(halves):
+        inside = wanted & (examples.half == half)[examples.row]
+        scores[inside] = trees.score(examples.described[inside])
+    return scores
+
+
+@dataclass(frozen=True)
+class _Trials:
+    """What was tried, as `linear.model.Trial`."""
+
+    examples: Examples
+    noted: list[Trial]
+
+    def mark(self, name: str, scores: Floats) -> NDArray[np.bool_]:
+        """Note how many rows some scores get right. Gives which ones (rows,)."""
+        right = np.asarray(self.examples.right[best(scores, self.examples.starts, 1.0, 1)[0][:, 0]])
+        self.noted.append(_note(name, right))
+        return right
+
+    def keep(self, names: set[str]) -> None:
+        """Mark what is kept."""
+        for trial in self.noted:
+            trial["kept"] = trial["tried"] in names
+
+
+def _note(name: str, right: NDArray[np.bool_]) -> Trial:
+    log.info("rerank, %s: %d of %d rows right", name, right.sum(), len(right))
+    return {"tried": name, "right": int(right.sum()), "rows": len(right), "kept": False}
+
+
+def gains(right: NDArray[np.bool_], other: NDArray[np.bool_]) -> bool:
+    """Whether more rows are right than were before, by over one standard error (McNemar 1947)."""
+    gained, lost = int((right & ~other).sum()), int((other & ~right).sum())
+    return gained - lost > float(np.sqrt(gained + lost))
+
+
+def _sharpness(scores: Floats, right: NDArray[np.bool_], examples: Examples) -> float:
+    """The sharpness with the best Brier score of the first candidates' shares."""
+    loss = [
+        float(np.mean((best(scores, examples.starts, sharpness, 1)[1][:, 0] - right) ** 2))
+        for sharpness in _SHARPNESSES
+    ]
+    return _SHARPNESSES[int(np.argmin(loss))]
+
+
+def _fit_sure(
+    scores: Floats, right: NDArray[np.bool_], examples: Examples, sharpness: float, seed: int
+) -> Trees | None:
+    """Trees that say how likely a first candidate is right; None with few rows."""
+    if len(right) < _SURE_ROWS or right.all() or not right.any():
+        return None
+    places, shares = best(scores, examples.starts, sharpness, SHARES)
+    features, params = sure_features(examples.described, places, shares), {**_SURE, "seed": seed}
+    names = [*sure_names(tuple(examples.names))]
+    rows = lightgbm.Dataset(features, right.astype(np.int32), feature_name=names, params=params)
+    return Trees.parse(str(lightgbm.train(params, rows, _SURE_TREES).model_to_string()))

@@ -108,9 +108,10 @@ def gains(doubts: Sequence[float], products: Sequence[str]) -> list[float]:
 def pace(times: Sequence[datetime]) -> float | None:
     """Decisions an hour, from when the last 100 were made, in order; None before there are enough of them.
 
-    Intervals of more than two minutes are breaks and do not count.
+    Intervals of more than two minutes are breaks and do not count, nor do those in which the clock was put back.
     """
-    intervals = [after - before for before, after in pairwise(times[-_MEASURED:]) if after - before <= _BREAK]
+    intervals = [after - before for before, after in pairwise(times[-_MEASURED:])]
+    intervals = [each for each in intervals if timedelta() <= each <= _BREAK]
     spent = sum(intervals, timedelta()).total_seconds()
     return len(intervals) / spent * 3600 if len(intervals) >= _ENOUGH and spent > 0 else None
 

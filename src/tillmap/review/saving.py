@@ -80,6 +80,7 @@ def _merge(decisions: Decisions, levels: Levels, file: Path) -> tuple[list[bytes
     holds = {_key(record): record for record in _records(decisions, levels, current=True)}
     gone = {_key(record) for record in _records(decisions, levels, current=False)} - set(holds)
     lines = file.read_bytes().splitlines(keepends=True) if file.exists() else []
+    lines = [line for line in lines if line.strip()]  # as shipped, the file is a blank line
     if lines and not lines[-1].endswith(b"\n"):
         lines[-1] += b"\n"
     keys = [_key_of(line) for line in lines]

@@ -7,9 +7,10 @@ browser, cannot read or change anything. The Host header is checked, too: else a
 
 import os
 import secrets
+import signal
 import socket
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import orjson
@@ -99,7 +100,7 @@ def make_app(page: Page, token: str) -> ASGIApp:
 
 
 def serve(page: Page, port: int, tell: Callable[[str], None]) -> None:
-    """Serve a page until Ctrl-C.
+    """Serve a page until Ctrl-C or SIGTERM.
 
     Args:
         page: the page.
@@ -122,7 +123,20 @@ def serve(page: Page, port: int, tell: Callable[[str], None]) -> None:
     with _listen(port) as listener:
         tell(f"http://{HOST}:{listener.getsockname()[1]}/{token}/")
         with suppress(KeyboardInterrupt):
-            uvicorn.Server(config).run(sockets=[listener])
+            _Server(config).run(sockets=[listener])
+
+
+class _Server(uvicorn.Server):
+    """Ends at Ctrl-C and SIGTERM. uvicorn's own sends the signal again afterwards, but here this is how to end well."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        before = {number: signal.signal(number, self.handle_exit) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
 
 def _listen(port: int) -> socket.socket:

@@ -371,7 +371,12 @@ def _require(what: str, needed: Iterable[Path]) -> None:
 
 def _is_off(path: Path) -> bool:
     job = path / JOB
-    return (path / OFF).is_file() or (job.is_file() and bool(read_json(job).get("off")))
+    return (path / OFF).is_file() or (job.is_file() and _says_off(job))
+
+
+def _says_off(job: Path) -> bool:
+    written = read_json(job)
+    return isinstance(written, dict) and bool(written.get("off"))
 
 
 def _confidence_of(arm: str) -> Path:

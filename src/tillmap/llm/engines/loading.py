@@ -3,10 +3,10 @@
 import logging
 from dataclasses import replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from tillmap.core.errors import ParamsError, ResourceError
 from tillmap.core.machine import usable_dtype, use_threads
+from tillmap.core.run_state import scratch
 from tillmap.llm.checkpoints import check_adapter
 from tillmap.llm.interface.generation import Generation, LoadedEngine, Machine
 from tillmap.llm.merging import merge_adapter
@@ -26,9 +26,9 @@ def load_engine(
     if adapter is not None:
         check_adapter(adapter)
         if machine.lora == "merge":
-            with TemporaryDirectory() as merged:  # only needed until the engine has loaded the weights
-                merge_adapter(model, adapter, Path(merged), machine.dtype)
-                return load_engine(name, Path(merged), machine, generation)
+            with scratch() as merged:  # only needed until the engine has loaded the weights
+                merge_adapter(model, adapter, merged, machine.dtype)
+                return load_engine(name, merged, machine, generation)
     require_memory(model, machine)
     logger.info("%s: %d processor threads", name, use_threads(machine.threads))
     if name == "vllm":
