@@ -40,7 +40,7 @@ def main(params: Params) -> Metrics:
             metrics[arm] = count_repairs(table)
             tables[arm] = calibrate_arm(
                 arm, completions, table, rows, free=free, training=training, folder=confidences / arm,
-                calibrated=rules.calibrated,
+                keep_own=rules.calibrated,
             )  # fmt: skip
             answered = [(answer["split"], answer["id"]) for answer in completions]
             require_same_rows(f"the predictions of {arm}", _keys(tables[arm]), answered)

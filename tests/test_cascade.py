@@ -145,7 +145,10 @@ class Shop:
             "cascade": {"llm": "openai", "held_out_rows": 100, "target_accuracy": 0.8} | changes,
         })  # fmt: skip
         self._write_rows()
-        self.write(folder / "models/openai/job.json", {"mode": "retrieved", "model": MODEL, "usd": 0.0})
+        self.write(
+            folder / "models/openai/job.json",
+            {"mode": "retrieved", "model": MODEL, "usd": 0.0, "trained_tokens": 0, "estimated_usd": 0.0},
+        )
 
     def _write_rows(self):
         rng = np.random.default_rng(7)

@@ -62,7 +62,10 @@ def test_every_test_row_is_answered_and_most_are_right(made):
         assert len(test) >= (60 if name == "contest" else 30)
         answers = read_table(paths.PREDICTIONS / "linear.parquet").query("split == 'test'")
         assert sorted(answers["id"]) == sorted(test["id"])
-        assert read_json(paths.METRICS / "scores.json")["scores"]["arms"]["linear"]["item_accuracy"] > 0.6
+        scores = read_json(paths.METRICS / "scores.json")["scores"]
+        assert scores["arms"]["linear"]["item_accuracy"] > 0.6
+        listed, ranked = scores["recall"]["paths"], scores["recall"]["rerank"]
+        assert listed["at_5"] == ranked["at_5"] and listed["at_20"] >= ranked["at_20"], "then the neighbours' paths"
 
 
 def test_the_tree_has_the_names_of_the_taxonomy_file(made):

@@ -11,6 +11,7 @@ from arm_context import make_context
 from tillmap.arms.llama import Llama
 from tillmap.arms.rag import Rag
 from tillmap.arms.rules import AnswerRules
+from tillmap.config.blocks import LanguageModel
 from tillmap.core.errors import ParamsError
 from tillmap.core.taxonomy import CONTEST, LabelPath, LabelTree, Levels
 from tillmap.llm.interface.answer_formats import make_answer_format
@@ -32,7 +33,7 @@ TREE = LabelTree.from_rows(TRAINING, CONTEST)
 ITEM = Item("golden mdw butter", "alder", 2.1)
 EXAMPLES = [Example(Item("gldn bttr", "birch", None), PATHS[0]), Example(Item("rolls", "birch", 1.0), PATHS[1])]
 SETTINGS = {
-    "recipe": "ours", "retriever": "lexical", "candidates": 5, "usual_price": False, "examples": 3,
+    "recipe": "ours", "retriever": "lexical", "candidates": 5, "usual_price": False, "layout": "list", "examples": 3,
     "show_retailer": False, "show_price": False, "show_numbers": True,
     "show_sizes": True, "definitions": 3, "answer_format": "short", "constrain": "off", "widen": None,
     "choose": "greedy",
@@ -209,20 +210,29 @@ def test_a_question_lists_candidates_with_what_is_known_of_them():
     assert lines[-1] == "gldn rls | 1.00"
 
 
+def test_candidates_with_a_row_can_be_turns_with_the_likeliest_last():
+    settings = SETTINGS | CHOOSES | {"candidates": 4, "examples": 4, "layout": "turns"}
+    question = asked_to_choose(Rag(), Rag.Settings(**settings))
+    assert [message["content"] for message in question.messages[1:]] == [
+        "gldn mdw bttr 250 g", "butter | golden meadow", "golden rolls 6 s", "rolls | golden meadow", "gldn rls",
+    ]  # fmt: skip
+    assert "rolls | tata" in question.answers, "it may be answered, and is not shown"
+    without_rows = asked_to_choose(Rag(), Rag.Settings(**settings | {"examples": 0})).messages[1:]
+    assert [message["content"].splitlines()[0] for message in without_rows] == ["Likely answers, the likeliest first:"]
+
+
 def test_a_candidate_that_training_never_showed_is_read_as_it_is_written():
     settings = Rag.Settings(**SETTINGS | CHOOSES)
     context = make_context("rag", settings, TRAINING)
     rules = AnswerRules.of_arm(Rag(), context)
     answer_format = Rag().format_for(settings, context.tree)
     found = Repairer(context.tree, answer_format, unseen_brand=rules.unseen).repair("rolls | tata")
-    assert (found.path, found.repair, found.in_tree) == (NEW_PAIR, "none", False)
+    assert (found.path, found.in_tree) == (NEW_PAIR, False)
     assert not Rag().answers_unseen(Rag.Settings(**SETTINGS))
 
 
 def test_a_tuned_model_may_answer_the_candidates_only_but_does_not_see_them():
-    settings = {
-        name: value for name, value in SETTINGS.items() if name not in {"examples", "definitions", "usual_price"}
-    }
+    settings = {name: value for name, value in SETTINGS.items() if name in LanguageModel.model_fields}
     chosen = Llama.Settings(**settings | CHOOSES, sample_rows=1, sample_policy="stratified")
     question = asked_to_choose(Llama(), chosen)
     assert question.messages[-1]["content"] == "gldn rls"

@@ -9,7 +9,7 @@ import pandas as pd
 
 from tillmap.arms.base import Arm
 from tillmap.arms.context import ALLOWED, Context
-from tillmap.config.blocks import Questions
+from tillmap.config.blocks import Layout, Questions
 from tillmap.core.completions import Completion, Message, Question
 from tillmap.core.errors import ParamsError
 from tillmap.core.files import read_json
@@ -88,7 +88,8 @@ class LanguageModelArm(Arm):
         recipe = our_recipe(settings.show_retailer, settings.show_price, settings.show_numbers, settings.show_sizes)
         if settings.recipe == "gradientgurus":
             recipe = self.gradientgurus(settings)[0]
-        return Renderer(recipe, self.format_for(settings, tree), self.definitions_shown(settings))
+        layout: Layout = getattr(settings, "layout", "list")  # a tuned arm has no such setting
+        return Renderer(recipe, self.format_for(settings, tree), self.definitions_shown(settings), layout)
 
     def check_levels(self, settings: Questions, levels: Levels) -> None:
         """Raise ParamsError if a param names a level that there is not, or needs a brand level where there is none."""
@@ -127,7 +128,7 @@ class LanguageModelArm(Arm):
             context: the settings, the training rows and what finds neighbours and candidates.
             rows: split, id, description, retailer and price.
             tree: the paths that may be answered. A candidate is left out if neither it nor its chain is one of them.
-            list_paths: whether candidate paths are listed in the prompt.
+            list_paths: whether the prompt shows candidate paths.
         """
         settings, levels = context.settings, tree.levels
         self.check_levels(settings, levels)

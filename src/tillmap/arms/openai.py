@@ -9,7 +9,7 @@ from pydantic import Field
 from tillmap.arms._llm import LanguageModelArm
 from tillmap.arms.base import Need
 from tillmap.arms.context import JOB, TRAINING, Context
-from tillmap.config.blocks import Count, Policy, Questions, Section
+from tillmap.config.blocks import Count, Layout, Policy, Questions, Section
 from tillmap.core.completions import Completion, Question
 from tillmap.core.files import write_json
 from tillmap.llm.interface.prompting import GRADIENTGURUS_RAG, Recipe
@@ -32,6 +32,7 @@ class OpenAISettings(Questions):
     examples: Annotated[int, Field(ge=0, le=100)]
     definitions: Annotated[int, Field(ge=0, le=100)]
     usual_price: bool
+    layout: Layout
     constraint: Literal["off", "structured_outputs", "json_schema"]
     unseen_brand: Literal[False]
     engine: Literal["openai_batch", "openai_server"]

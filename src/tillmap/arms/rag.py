@@ -7,7 +7,7 @@ from pydantic import Field
 
 from tillmap.arms._llm import LocalModelArm, Tokens
 from tillmap.arms.base import Need
-from tillmap.config.blocks import LanguageModel, Section
+from tillmap.config.blocks import LanguageModel, Layout, Section
 from tillmap.llm.interface.prompting import GRADIENTGURUS_RAG, Recipe
 
 
@@ -15,6 +15,7 @@ class RagSettings(LanguageModel):
     examples: Annotated[int, Field(ge=0, le=100)]
     definitions: Annotated[int, Field(ge=0, le=100)]
     usual_price: bool
+    layout: Layout
 
 
 class Rag(LocalModelArm):

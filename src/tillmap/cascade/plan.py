@@ -195,6 +195,7 @@ class QuestionWriter:
         chosen, own = self._settings, self._context.settings
         bound = "retrieved" if chosen.constrain == "candidates" else "off"
         changes = {"retriever": PATHS, "candidates": chosen.candidates, "constrain": bound, "widen": None}
+        changes |= {"layout": "list"} if chosen.asks == "disagreement" else {}
         context = replace(self._context, settings=own.model_copy(update=changes))
         judges = chosen.asks == "disagreement"
         # A tuned model has seen no candidates in training, so by default it is not shown any.

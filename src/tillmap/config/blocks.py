@@ -13,6 +13,7 @@ Name = Annotated[str, Field(min_length=1)]
 Price = Annotated[float, Field(ge=0)]
 Policy = Literal["stratified", "per_path", "by_retailer", "all"]
 RetrieverName = Literal["lexical", "dense", "hybrid"]
+Layout = Literal["list", "turns"]  # of label paths to choose from
 Evidence = Literal["paths", "lexical", "dense", "hybrid"]  # of a prompt: label paths to choose from, or similar rows
 
 
@@ -265,6 +266,10 @@ class Vote(Section):
 
 class Review(Section):
     target_accuracy: Annotated[float, Field(gt=0, lt=1)] | None
+
+
+class Audit(Section):
+    folds: Annotated[int, Field(ge=2, le=20)] | None
 
 
 class Costs(Section):

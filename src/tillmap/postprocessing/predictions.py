@@ -107,7 +107,7 @@ def calibrate_arm(
     free: Mapping[str, CandidateScores],
     training: LabelTree,
     folder: Path,
-    calibrated: bool = False,
+    keep_own: bool = False,
 ) -> pd.DataFrame:
     """Calibrate an arm's confidences, and save two models of them in a folder, which is made.
 
@@ -123,7 +123,7 @@ def calibrate_arm(
         training: the paths of the training subset. The paths of all labelled rows would leak: a path may be known only
             because of the calibration row that is being scored.
         folder: where the models are saved.
-        calibrated: whether the arm's own confidences say how likely an answer is right, see `calibrate`.
+        keep_own: whether the arm's own confidences say how likely an answer is right, see `calibrate`.
 
     Returns the predictions with calibrated confidences; unchanged, with a warning, if no row of the calibration subset
     was answered.
@@ -138,7 +138,7 @@ def calibrate_arm(
     result = predictions
     for name, scores in ((ALONE, {}), (TOGETHER, others)):
         signals = make_signals(completions, predictions, rows, scores, training)
-        result, model = calibrate(predictions, signals, rows, training.levels, keep_own=calibrated)
+        result, model = calibrate(predictions, signals, rows, training.levels, keep_own=keep_own)
         replace(model, free=tuple(scores)).save(folder / f"{name}.json")
     return result
 

@@ -100,11 +100,15 @@ class Renderer:
     Attributes:
         definitions: how many labels are defined before the item, if the tree has definitions: those of the candidates,
             then those of the examples, both from the first on.
+        layout: how candidates are shown. `list` lists them before the item. `turns` makes an example of each that has a
+            row, the most likely last. The others may be answered and are not shown: a small model would prefer what is
+            listed after the examples. If no candidate has a row, all are listed.
     """
 
     recipe: Recipe
     answer_format: AnswerFormat
     definitions: int = 0
+    layout: Literal["list", "turns"] = "list"
 
     def question(
         self, item: Item, examples: Sequence[Example] = (), candidates: Sequence[Candidate] = ()
@@ -112,9 +116,12 @@ class Renderer:
         """The messages that ask for the labels of an item.
 
         `examples` are sorted by similarity, the most similar first. They are shown in reverse order, because a model
-        relies most on what it read last. `candidates`, the most likely first, are listed before the item as answers.
-        Before these comes the item's description from outside, if there is one.
+        relies most on what it read last. `candidates`, the most likely first, are shown as `layout` says. Before a list
+        of them comes the item's description from outside, if there is one.
         """
+        turns = [Example(each.item, each.path) for each in candidates if each.item] if self.layout == "turns" else []
+        if turns:
+            examples, candidates = [*examples, *turns], ()
         system = self.recipe.system.replace("{levels}", _in_words(self.answer_format.tree.levels))
         messages = [{"role": "system", "content": system}] if system else []
         shown = [(self._item(example.item), self.answer_format.encode(example.path)) for example in reversed(examples)]
