@@ -11,7 +11,7 @@ export DVC_NO_ANALYTICS := 1
 export DO_NOT_TRACK := 1
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: setup environment servers demo demo-openai share-demo rescore compare faults locks licences audit test test-slow test-all pytest-pipeline pytest-library lint types clean prune
+.PHONY: setup environment servers demo demo-openai share-demo rescore compare faults fuzz locks licences audit test test-slow test-all pytest-pipeline pytest-library lint types clean prune
 
 setup: $(INSTALLED)
 
@@ -53,7 +53,7 @@ rescore: setup
 	TILLMAP_ONLY="postprocess evaluate" dvc exp run --allow-missing $(addprefix --set-param ,$(SET)) evaluate
 
 # Compares experiments: the params that differ, and the scores of the arms
-SHOWN_ELSEWHERE := (catalogue|ingest|stratify|index|retrieve|candidates|prompts|base_model|train_linear|train_rerank|train_llama|train_openai|infer|postprocess|evaluate|scores|costs)\.
+SHOWN_ELSEWHERE := (catalogue|ingest|stratify|index|retrieve|candidates|prompts|base_model|train_linear|train_rerank|train_llama|train_openai|infer|postprocess|audit|evaluate|scores|costs)\.
 OF_MERGED := cascade\.(trial\.|calls|llm_seconds|usd|estimated|(prompt|cached|completion)_tokens|rows|seconds|peak|threshold|coverage|expected|to_|max_usd|llm).*
 FILES := data/|metrics/|models/|plots
 compare: setup
@@ -70,7 +70,11 @@ servers:
 # Breaks every stage and command: 200 kills, full and slow disks, too little memory, a clock that jumps. For hours; as root
 # on a disk in memory. `make faults FAULTS="--kills 20 --no-models"` is a small one, FAULTS=--help lists the options.
 faults: setup
-	$(BIN)/python tests/faults/campaign.py $(FAULTS)
+	$(BIN)/python tests/faults/fault_campaign.py $(FAULTS)
+
+# Damages 1,000 files of each kind of input and artifact, and reads them; `make test-all` does so with fewer.
+fuzz: setup
+	$(BIN)/python tests/fuzz/campaign.py $(KINDS)
 
 # Updates the hashes in the locks, after a version was changed there. Needs uv.
 PINS := s/^\([^ \#]*==[^ ;\\]*\).*/\1/p

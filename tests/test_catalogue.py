@@ -103,7 +103,7 @@ BAD_FEATURES = {
     "no description": (without(features(1), "description"), "`description` is missing"),
     "no retailer": (without(features(1), "retailer"), "`retailer` is missing"),
     "no price": (without(features(1), "price"), "`price` is missing"),
-    "id with a point": (features(1.0), r"`indoml_id` is 1\.0, expected text or a whole number"),
+    "id with a point": (features(1.5), r"`indoml_id` is 1\.5, expected text or a whole number"),
     "id true": (features(True), "`indoml_id` is true, expected text or a whole number"),
     "id too large": (features(2**63), r"`indoml_id` is 9223372036854775808, expected .* of at most 64 bits"),
     "id null": (features(None), "`indoml_id` is null, expected text or a whole number"),
@@ -119,7 +119,7 @@ BAD_FEATURES = {
     "retailer a list": (features(1, retailer=[]), r"`retailer` is \[\], expected text"),
     "price in words": (features(1, price="cheap"), '`price` is "cheap", expected a number, .* or null'),
     "two prices": (features(1, price="2 X 3.39€"), '`price` is "2 X 3.39€", expected a number'),
-    "price nan": (features(1, price="nan"), '`price` is "nan", expected a number'),
+    "price that is a word": (features(1, price="nano"), '`price` is "nano", expected a number'),
     "price infinite": (features(1, price="-inf"), '`price` is "-inf", expected a number'),
     "price too large": (features(1, price="1e999"), '`price` is "1e999", expected a number'),
     "price as Python writes it": (features(1, price="1_000"), '`price` is "1_000", expected a number'),
@@ -220,7 +220,7 @@ def test_a_missing_or_empty_file_always_stops(tmp_path, name, on_bad_row):
     with pytest.raises(InputError, match=rf"{name}: the file is not there; .*`data\.source`"):
         read_source(folder, on_bad_row)
     (folder / name).mkdir()
-    with pytest.raises(InputError, match=rf"{name}: cannot be read \(.+\); expected a file"):
+    with pytest.raises(InputError, match=rf"{name}: this folder has no files with rows; name a file"):
         read_source(folder, on_bad_row)
 
 

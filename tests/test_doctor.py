@@ -47,8 +47,8 @@ def test_a_ready_machine_is_well_and_nothing_changes(look, trained, tmp_path, mo
     found = look()
     assert [finding for finding in found.values() if not finding.ok] == []
     assert {
-        "python", "environment", "packages", "gpu", "user", "project", "disk", "state", "params", "git", "remote",
-        "arm nearest", "arm linear",
+        "python", "environment", "packages", "gpu", "user", "project", "data", "disk", "state", "params", "git",
+        "remote", "arm nearest", "arm linear",
     } <= set(found)  # fmt: skip
     assert sorted(trained.rglob("*")) == before
     assert not (tmp_path / f"tillmap-{os.getuid()}").exists()

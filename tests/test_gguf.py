@@ -8,7 +8,7 @@ import sys
 import gguf
 import numpy as np
 import pytest
-from project import ROOT
+from project import ROOT, Project, copy_project
 from safetensors.numpy import load_file, save_file
 
 from gguf_file import write_gguf
@@ -107,8 +107,8 @@ def test_the_rows_of_smollm2_are_split_as_its_own_tokenizer_does():
 @pytest.mark.parametrize(
     ("split", "pieces"),
     [
-        ("gpt-2", ["I", "'ll", " pay", " 1234", " €", "!"]),
-        ("smollm", ["I", "'ll", " pay", " ", "1", "2", "3", "4", " €", "!"]),
+        ("gpt-2", ["I", "'ll", " pay", " 1234", " €!"]),
+        ("smollm", ["I", "'ll", " pay", " ", "1", "2", "3", "4", " €!"]),
         ("llama-bpe", ["I", "'ll", " pay", " ", "123", "4", " €!"]),
         ("qwen2", ["I", "'ll", " pay", " ", "1", "2", "3", "4", " €!"]),
     ],
@@ -203,6 +203,37 @@ def test_files_that_are_no_model(rounded, fetch, tmp_path, monkeypatch):
     monkeypatch.setattr("psutil.virtual_memory", lambda: type("Memory", (), {"available": 2**20}))
     with pytest.raises(ResourceError, match=r"take 0\.0 GiB of memory"):
         fetch(folder / "a.gguf")
+
+
+TRAIN = """
+import sys
+from pathlib import Path
+from tillmap.tuning.lora import train_adapter
+from tillmap.tuning.recipes import choose_recipe
+
+base, folder = map(Path, sys.argv[1:])
+conversation = [{"role": "user", "content": "milk"}, {"role": "assistant", "content": "milk | farm"}]
+recipe = choose_recipe("ours", {"batch_rows": 2, "epochs": 6, "learning_rate": 0.01})
+train_adapter([conversation] * 4, base, recipe, folder / "state", folder / "adapter", checkpoint_steps=20, seed=1)
+"""
+
+
+@pytest.mark.slow
+def test_the_stage_makes_a_base_of_it_that_is_trained_and_asked(rounded, tmp_path):
+    folder = tmp_path / "project"
+    folder.mkdir()
+    copy_project(folder)
+    project = Project(folder, tmp_path / "state")
+    file = write_gguf(rounded, folder / "own.gguf", "Q8_0")
+    project.set_params({"llama": {"base": file.name}})
+    assert "base_model/llama: model own.gguf" in project.stages("base_model llama")
+    base = folder / "models/base/llama"
+    subprocess.run([sys.executable, "-c", TRAIN, base, tmp_path], capture_output=True, check=True)
+    [plain, tuned] = (
+        load_engine("transformers", base, SMALL, GREEDY, adapter).answer(QUESTIONS[:2])
+        for adapter in (None, tmp_path / "adapter")
+    )
+    assert [answer.text for answer in plain] != [answer.text for answer in tuned]
 
 
 @pytest.mark.slow

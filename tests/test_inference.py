@@ -12,7 +12,14 @@ from tillmap.llm.engines import loading
 from tillmap.llm.interface import inference
 from tillmap.llm.interface.answer_formats import make_answer_format
 from tillmap.llm.interface.generation import Generation, Machine
-from tillmap.llm.interface.inference import KeptEngine, LocalModel, answer_missing, ask_in_batches, plan_generation
+from tillmap.llm.interface.inference import (
+    KeptEngine,
+    LocalModel,
+    answer_missing,
+    ask_in_batches,
+    ask_model,
+    plan_generation,
+)
 
 QUESTIONS = [Question("test", number, [{"role": "user", "content": str(number)}]) for number in range(10)]
 PILOT = [QUESTIONS[number] for number in (1, 4, 7, 8)]
@@ -269,3 +276,31 @@ def test_generation_takes_the_answers_that_are_allowed_to_all():
     planned = plan_generation(Settings, 3, allowed)
     assert planned.answers == tuple(answer_format.answers)
     assert planned.open_answers == answer_format.open_answers
+
+
+def test_a_local_engine_that_failed_is_loaded_anew(local, monkeypatch):
+    """What a failed step leaves in vLLM would keep it, and every later batch, waiting forever."""
+    engines = []
+
+    class Breaking(Echo):
+        broken = False
+
+        def answer(self, questions):
+            assert not self.broken, "would wait forever"
+            self.broken = True
+            found = super().answer(questions)
+            self.broken = False
+            return found
+
+        def close(self):
+            self.broken = True
+
+    def load(*_):
+        engines.append(Breaking(poisoned=[5]))
+        return engines[-1]
+
+    monkeypatch.setattr(loading, "load_engine", load)
+    model = replace(local, machine=replace(local.machine, save_rows=4))
+    run = ask_model(model, QUESTIONS, "echo", KeptEngine())
+    assert [answer.id for answer in run.completions if answer.status == "error"] == [5]
+    assert [engine.asked for engine in engines] == [[0, 1, 2, 3], [4], [6, 7, 8, 9]]

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import weakref
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -23,6 +24,7 @@ from tillmap.llm.engines import loading
 from tillmap.llm.engines.loading import load_engine
 from tillmap.llm.engines.vllm import _unable
 from tillmap.llm.interface.generation import Generation, Machine
+from tillmap.llm.interface.inference import KeptEngine, LocalModel, ask_model
 from tillmap.llm.merging import merge_adapter
 from tiny import make_adapter, make_tiny_4bit
 
@@ -150,6 +152,29 @@ def test_a_closed_engine_is_gone_and_a_second_one_answers_the_same(name, tiny):
         engine.close()
         assert model() is None, "something still holds the weights"
     assert texts[0] == texts[1]
+
+
+@pytest.mark.slow
+def test_rows_are_answered_after_a_step_of_vllm_failed(tiny, tmp_path, monkeypatch):
+    """What the failed step left in vLLM is never finished: it would wait forever, with every batch after it."""
+    from vllm.v1.executor.uniproc_executor import UniProcExecutor
+
+    works, calls = UniProcExecutor.execute_model, count(1)
+
+    def fails_once(*arguments, **options):
+        if next(calls) == 3:
+            raise RuntimeError("can't allocate memory")
+        return works(*arguments, **options)
+
+    model, texts = LocalModel("vllm", tiny, None, SMALL, GREEDY), []
+    for name in ("sound", "failing"):
+        monkeypatch.setenv("TILLMAP_STATE", str(tmp_path / name))
+        kept = KeptEngine()
+        texts.append([answer.text for answer in ask_model(model, QUESTIONS, name, kept).completions])
+        kept.close()
+        monkeypatch.setattr(UniProcExecutor, "execute_model", fails_once)
+    assert texts[0] == texts[1]
+    assert next(calls) > 3
 
 
 def model_of(engine):

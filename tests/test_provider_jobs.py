@@ -6,6 +6,7 @@ import os
 from dataclasses import replace
 from itertools import count as counting
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -14,7 +15,7 @@ from openai_server import KEY, Fault, LocalOpenAI, Plan
 from tillmap.core.completions import Question
 from tillmap.core.errors import InputError, ParamsError, ResourceError
 from tillmap.llm.interface.generation import Generation
-from tillmap.providers import cancel, costs
+from tillmap.providers import cancel, costs, idempotent_create
 from tillmap.providers.chat_files import check_examples
 from tillmap.providers.client import ProviderError, Service
 from tillmap.providers.costs import TokenCounter
@@ -544,3 +545,18 @@ def test_a_choice_is_put_as_the_server_takes_it():
     many = Question("test", 1, question.messages, answers=[f"label {number}" for number in range(1001)])
     with pytest.raises(ParamsError, match="1001 answers are too many"):
         schema.body(many)
+
+
+@pytest.mark.parametrize("jump", [10**9, -(10**9)])
+def test_a_clock_that_jumps_neither_shortens_nor_lengthens_the_look_for_what_was_created(monkeypatch, jump):
+    """Too short, and it would be created and paid again; too long, and the run would wait for years."""
+    seconds = counting()
+    monkeypatch.setattr(idempotent_create.time, "monotonic", lambda: float(next(seconds)))
+    monkeypatch.setattr(idempotent_create.time, "time", lambda: jump * next(seconds))
+    monkeypatch.setattr(idempotent_create.time, "sleep", lambda _: None)
+    looks = []
+    service = SimpleNamespace(settle_seconds=20.0, poll_seconds=1.0)
+    assert idempotent_create._look(service, lambda: looks.append(1), tried=True) is None
+    assert len(looks) == 21
+    assert idempotent_create._look(service, lambda: looks.append(1), tried=False) is None
+    assert len(looks) == 22

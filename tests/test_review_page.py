@@ -82,6 +82,7 @@ def test_the_pace_leaves_breaks_out():
     steady = [start + timedelta(seconds=12 * step) for step in range(6)]
     assert pace(steady) == pytest.approx(300)
     assert pace([*steady, *(time + timedelta(hours=5) for time in steady)]) == pytest.approx(300)
+    assert pace([*steady, *(time - timedelta(hours=5) for time in steady)]) == pytest.approx(300)
     assert pace(steady[:5]) is None
     assert pace([start] * 9) is None, "a clock that stands still"
 

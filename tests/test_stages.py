@@ -66,7 +66,8 @@ def test_code_used_is_the_code_declared(name):
     ("file", "stages"),
     [
         ("arms/linear.py", {"train_linear", "infer@linear", "infer@rerank", "cascade"}),
-        ("linear/model.py", {"train_linear", "train_rerank", "infer@linear", "infer@rerank"}),
+        ("linear/model.py", {"train_linear", "train_rerank", "infer@linear", "infer@rerank", "audit"}),
+        ("audit/suspects.py", {"audit"}),
         ("rerank/features.py", {"train_rerank", "infer@rerank"}),
         ("arms/rag.py", {"prompts@rag", "infer@rag", "cascade"}),
         ("arms/openai.py", {"prompts@openai", "train_openai", "infer@openai", "cascade"}),

@@ -37,7 +37,7 @@ from tillmap.core.completions import Question
 from tillmap.core.errors import TillmapError
 from tillmap.core.files import read_table
 from tillmap.core.run_state import AnswerLog, read_answers
-from tillmap.core.stored import read_completions, read_neighbours, read_rows
+from tillmap.core.stored import read_completions, read_job, read_neighbours, read_rows
 from tillmap.core.taxonomy import CONTEST, KEY, LabelTree
 from tillmap.evaluation.ledger import bill_arms, estimate_table
 from tillmap.llm.checkpoints import check_adapter, check_checkpoint
@@ -383,8 +383,7 @@ def _usage() -> None:
 
 
 def _read_job() -> None:
-    context = open_arm("linear", _params_here(), "own")._context("openai")
-    context.job["model"]
+    assert isinstance(read_job(Path("models/openai/job.json"))["model"], str)
 
 
 def _state() -> Files:

@@ -11,6 +11,7 @@ from tillmap.core.taxonomy import LabelTree
 from tillmap.llm.interface.answer_formats import ANSWER_FORMATS
 
 _RULES, _PATHS = "rules.json", "paths.parquet"
+_FLAGS = ("unseen", "free_text", "calibrated")
 
 
 @dataclass(frozen=True)
@@ -45,8 +46,7 @@ class AnswerRules:
 
     def save(self, folder: Path) -> None:
         """Write the rules into an empty folder."""
-        rules = {name: getattr(self, name) for name in ("format", "unseen", "free_text", "calibrated")}
-        write_json(rules, folder / _RULES)
+        write_json({"format": self.format, **{flag: getattr(self, flag) for flag in _FLAGS}}, folder / _RULES)
         if self.paths is not None:
             write_table(self.paths.to_table(), folder / _PATHS)
 
@@ -60,7 +60,9 @@ class AnswerRules:
         tree = LabelTree.from_table(read_table(paths)) if paths.is_file() else None
         written = read_json(folder / _RULES)
         with of_this_version(folder / _RULES):
-            format, unseen, free_text = written.pop("format"), written.pop("unseen"), written.pop("free_text")
-            if format not in ANSWER_FORMATS or type(unseen) is not bool or type(free_text) is not bool or written:
+            format = written.pop("format")
+            flags = [written.pop(name) for name in _FLAGS]
+            if format not in ANSWER_FORMATS or any(type(flag) is not bool for flag in flags) or written:
                 raise ValueError("not the rules of answers")
-            return cls(format, unseen, free_text, tree)
+            unseen, free_text, calibrated = flags
+            return cls(format, unseen, free_text, tree, calibrated)

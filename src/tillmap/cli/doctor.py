@@ -52,9 +52,9 @@ def doctor(
     without --fix.
 
     Checks the Python version, the environment and its packages (against the locks in requirements/), the GPU, the
-    user's name and home, which folders may be written, disk space, params.yaml, git, DVC's remote and run cache, API
-    keys (only whether they are set), what people corrected, and the files of each arm that is on. The exit code is 1 if
-    there is a problem.
+    user's name and home, which folders may be written, params.yaml, the source, disk space, git, DVC's remote and run
+    cache, API keys (only whether they are set), what people corrected, and the files of each arm that is on. The exit
+    code is 1 if there is a problem.
     """
     bad = 0
     for finding in examine(Path(), fix):
@@ -87,6 +87,7 @@ def examine(root: Path, fix: bool = False) -> Iterator[Finding]:
         "user": lambda: [_user()],
         "project": lambda: [_project(root)],
         "params": lambda: [_params(root, params)],
+        "data": lambda: (_data(root, read) for read in params),
         "disk": lambda: [_disk("disk", root, 2 * _bases_to_fetch(root, params), "`dvc gc --workspace` frees some")],
         "state": lambda: _state(_bases_to_fetch(root, params)),
         "git": lambda: [_git(root)],
@@ -251,6 +252,21 @@ def _params(root: Path, params: list[Params]) -> Finding:
     except TillmapError as error:
         return Finding("params", False, str(error), "correct params.yaml")
     return Finding("params", True, "params.yaml is valid")
+
+
+def _data(root: Path, params: Params) -> Finding:
+    """Whether DVC can read the source: it stops at a link that leads nowhere, such as the lock of an editor."""
+    source = root / params.data.source
+    links = [path for path in (source, *(source.rglob("*") if source.is_dir() else ())) if path.is_symlink()]
+    lost = next((path for path in links if not path.exists()), None)
+    if lost is not None:
+        return Finding(
+            "data", False, f"{lost} is a link that leads nowhere; DVC stops at it", "remove it, or correct it"
+        )
+    made = source.is_relative_to(root / paths.DEMO)
+    if not source.exists() and not made:
+        return Finding("data", False, f"{source} is not there", "correct data.source in params.yaml")
+    return Finding("data", True, f"{source}" + ("" if source.exists() else ", which `dvc repro` makes"))
 
 
 def _git(root: Path) -> Finding:

@@ -30,6 +30,9 @@ def review(  # noqa: PLR0917 - the options of a command line
         str | None,
         typer.Option(help="Without FILE: the arm whose answers are reviewed. [default: the best free arm that is on]"),
     ] = None,
+    audit: Annotated[
+        bool, typer.Option("--audit", help="Without FILE: the labelled rows whose own label looks wrong.")
+    ] = False,
     rows: Annotated[
         Path | None,
         typer.Option(metavar="INPUT", help="The file that was labelled, if FILE does not have the lines themselves."),
@@ -69,6 +72,9 @@ def review(  # noqa: PLR0917 - the options of a command line
 
     The page listens on 127.0.0.1 only. Its address has a random token: whoever has the address can use the page.
 
+    With --audit the rows are labelled ones that the pipeline's `audit` stage doubts. The answer is the row's own label,
+    and the first candidate the path that it should perhaps have.
+
     FILE has ids, the levels and confidence, as `tillmap predict` writes them. The lines are in FILE, too, or in INPUT,
     which is read as the `data` block of params.yaml says.
     """
@@ -77,7 +83,7 @@ def review(  # noqa: PLR0917 - the options of a command line
     from tillmap.review.page import Page
     from tillmap.review.saving import file_for, save_corrections
     from tillmap.review.server import serve
-    from tillmap.review.sources import from_file, from_pipeline, known_tree
+    from tillmap.review.sources import from_audit, from_file, from_pipeline, known_tree
     from tillmap.serving.feed import open_feed
     from tillmap.serving.formats import format_or_lines
 
@@ -92,7 +98,9 @@ def review(  # noqa: PLR0917 - the options of a command line
         _say(save_corrections(read_decisions(decisions, tree.levels), tree.levels, corrections))
         return
     file_for(corrections)  # fails before anything is decided
-    if labelled is None:
+    if audit:
+        queue = from_audit(tree.levels)
+    elif labelled is None:
         arm = arm or proposer(read_params(paths.PARAMS, schema(), ["run"]).run.on)
         if arm is None:
             raise InputError("every free arm is off in params.yaml; name the arm to review, such as `--arm vote`")

@@ -268,6 +268,10 @@ class Review(Section):
     target_accuracy: Annotated[float, Field(gt=0, lt=1)] | None
 
 
+class Audit(Section):
+    folds: Annotated[int, Field(ge=2, le=20)] | None
+
+
 class Costs(Section):
     gpu_usd_per_hour: Price
     cpu_usd_per_hour: Price

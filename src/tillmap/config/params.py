@@ -32,6 +32,7 @@ class Params(Section):
     cascade: blocks.Cascade
     vote: blocks.Vote
     review: blocks.Review
+    audit: blocks.Audit
     costs: blocks.Costs
     engine: blocks.Engine
     postprocess: blocks.Postprocess

@@ -1,5 +1,6 @@
 """How a process ends that is told to stop, or that lacks memory: soon, with one line, and nothing half written."""
 
+import atexit
 import errno
 import os
 import resource
@@ -7,6 +8,7 @@ import signal
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import NamedTuple
@@ -43,11 +45,11 @@ def end_plainly(name: str, remedies: Remedies) -> None:
     up. If that takes longer than some seconds, because a library or another thread goes on, the process ends without:
     what is on the disk is never half written anyway.
     """
-    told = threading.Event()
+    told: list[int] = []
 
     def tell(number: int) -> None:
-        if not told.is_set():
-            told.set()
+        if not told:
+            told.append(number)
             line = f"{name}: stopped by {_SIGNALS[signal.Signals(number)]}; nothing is half written; {remedies.again}\n"
             os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, line.encode())
 
@@ -66,6 +68,14 @@ def end_plainly(name: str, remedies: Remedies) -> None:
         tell(number)
         os._exit(128 + number)
 
+    def leave() -> None:
+        """End before Python takes the libraries down, which can take them seconds, without `watch`."""
+        if told:
+            for stream in (sys.stdout, sys.stderr):
+                with suppress(OSError, ValueError, AttributeError):  # closed, or there is none
+                    stream.flush()
+            os._exit(128 + told[0])
+
     def excepthook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
         if said := expected(name, error, remedies):
             print(said, file=sys.stderr)
@@ -73,12 +83,17 @@ def end_plainly(name: str, remedies: Remedies) -> None:
             sys.__excepthook__(kind, error, trace)
 
     sys.excepthook = excepthook
+    atexit.register(leave)  # the first one, so the last to be called
     for each in _SIGNALS:
         signal.signal(each, stop)
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
     signal.set_wakeup_fd(writing, warn_on_full_buffer=False)  # written to at once, even while a library computes
-    os.register_at_fork(after_in_child=_as_usual)
+    os.register_at_fork(
+        before=lambda: signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS),
+        after_in_parent=lambda: signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS),
+        after_in_child=_as_usual,
+    )
     threading.Thread(target=watch, args=(reading,), daemon=True).start()
 
 
@@ -87,6 +102,7 @@ def _as_usual() -> None:
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
 
 
 def expected(name: str, error: BaseException, remedies: Remedies) -> str | None:

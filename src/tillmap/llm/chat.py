@@ -25,15 +25,21 @@ def chat_text(tokenizer: Any, messages: Sequence[Message], *, ask: bool) -> str:
     )
 
 
-def check_chat(folder: Path) -> None:
-    """Raise ModelError unless a checkpoint's tokenizer has a chat template that takes a system and a user message."""
-    from jinja2.exceptions import TemplateError
+def load_tokenizer(folder: Path) -> Any:
+    """The tokenizer of a checkpoint's files; no code is run. Raises ModelError if it cannot be loaded."""
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder)
-    except (OSError, ValueError, KeyError, ImportError) as error:
+        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    except Exception as error:  # the library in Rust raises this very class
         raise ModelError(f"{folder}: the tokenizer cannot be loaded ({first_line(error)}); use another base") from error
+
+
+def check_chat(folder: Path) -> None:
+    """Raise ModelError unless a checkpoint's tokenizer has a chat template that takes a system and a user message."""
+    from jinja2.exceptions import TemplateError
+
+    tokenizer = load_tokenizer(folder)
     if not tokenizer.chat_template:
         raise ModelError(
             f"{folder}: the tokenizer has no chat template; use the model's variant for instructions (Instruct, chat)"

@@ -11,6 +11,7 @@ from unittest.mock import patch
 import numpy as np
 
 from tillmap.core.errors import ModelError, ResourceError, cause, first_line
+from tillmap.llm.chat import load_tokenizer
 
 _PART = re.compile(r"-\d{5}-of-\d{5}\.gguf")
 _CONTROL, _USER_DEFINED = 3, 4  # `token_type` of tokens that are found in a text before it is split
@@ -95,11 +96,9 @@ def gguf_tokenizer(file: Path) -> Any:
 
     Raises ModelError if the vocabulary is not of a kind that can be read.
     """
-    from transformers import AutoTokenizer
-
     reader = _read(file)
     if all((file.parent / name).is_file() for name in _TOKENIZER_FILES):
-        tokenizer = AutoTokenizer.from_pretrained(file.parent)
+        tokenizer = load_tokenizer(file.parent)
         tokenizer.chat_template = tokenizer.chat_template or _field(reader, "tokenizer.chat_template")
         return tokenizer
     kind, split = _field(reader, "tokenizer.ggml.model"), _field(reader, "tokenizer.ggml.pre")

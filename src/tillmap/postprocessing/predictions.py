@@ -135,12 +135,12 @@ def calibrate_arm(
         logger.warning("%s answered no row of the calibration subset: its confidences are not calibrated", arm)
         write_json({"off": True}, folder / OFF)
         return predictions
-    calibrated = predictions
+    result = predictions
     for name, scores in ((ALONE, {}), (TOGETHER, others)):
         signals = make_signals(completions, predictions, rows, scores, training)
-        calibrated, model = calibrate(predictions, signals, rows, training.levels, keep_own=keep_own)
+        result, model = calibrate(predictions, signals, rows, training.levels, keep_own=keep_own)
         replace(model, free=tuple(scores)).save(folder / f"{name}.json")
-    return calibrated
+    return result
 
 
 def write_off(folder: Path, levels: Levels) -> pd.DataFrame:

@@ -19,6 +19,7 @@ from tillmap.serving.feed import Feed
 from tillmap.serving.formats import answer_columns
 from tillmap.splitting.subsets import product_key
 
+AUDIT = "audit"  # the source of a queue of labelled rows
 _SUFFIX = "_needs_review.csv"
 _ROWS_AT_ONCE = 10_000
 _REMEDY = "label the file again with `tillmap predict`"
@@ -77,6 +78,34 @@ def from_pipeline(arm: str, levels: Levels) -> Queue:
             raise InputError(f"{file}:{line.place}: {fault}; run `dvc repro evaluate` to write it again") from None
     held = read_table(paths.REVIEW / f"{arm}.parquet", ["split"])
     return Queue.of(rows, int((held["split"] == "test").sum()), arm)
+
+
+def from_audit(levels: Levels) -> Queue:
+    """The labelled rows whose label looks wrong to the `audit` stage, the most suspicious first.
+
+    The answer is the label that the row has, its confidence the probability that this is right, and the candidate the
+    path that the audit proposes. Raises InputError if the audit is off or was not run.
+    """
+    if not paths.SUSPECTS.is_file():
+        raise InputError(f"{paths.SUSPECTS}: file not found; run `dvc repro audit`, with `audit.folds` and linear on")
+    table, given = read_table(paths.SUSPECTS), _given_ids()
+    guesses = table[[GUESS.format(level) for level in levels]].set_axis(list(levels), axis=1)
+    rows = [
+        ReviewRow(
+            id=given.get((row["split"], row["id"]), row["id"]),
+            split=row["split"],
+            text=row["description"],
+            retailer=row["retailer"],
+            price="" if math.isnan(row["price"]) else f"{row['price']:.2f}",
+            answer=path,
+            confidence=row["confidence"],
+            gain=1 - row["confidence"],
+            candidates=[(guess, row["suspicion"])],
+        )
+        for row, path, guess in zip(table.to_dict("records"), levels.paths(table), levels.paths(guesses), strict=True)
+    ]
+    labelled = read_rows(paths.ROWS, ["split"])
+    return Queue.of(rows, int((labelled["split"] == "train").sum()), AUDIT)
 
 
 def from_file(labelled: RowFile, lines: Feed, levels: Levels) -> Queue:

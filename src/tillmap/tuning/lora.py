@@ -116,7 +116,7 @@ def train_adapter(
         rows = round(recipe.batch_rows * tokens / len(order))
         progress.expected_seconds = round(expected_seconds(model, padded, rows), 1)
     logger.info(
-        "train: %d tokens with %d processor threads, about %s if the machine has nothing else to do",
+        "train: %d tokens with %d processor threads, about %s at the machine's present speed",
         tokens, progress.threads, duration(progress.expected_seconds),
     )  # fmt: skip
     trainer = make_trainer(

@@ -8,7 +8,7 @@ _OPERATIONS = 4  # per weight and token, as in `llm/limits.py`
 _TRIAL_SECONDS = 0.3
 # Training's share of the product's operations per second: SmolLM2 on a CPU (benchmarks/training.py), Llama 3 8B on an
 # H100 in batches of 64 (docs/gpu.md).
-CPU_SHARE, GPU_SHARE = 0.5, 0.35
+CPU_SHARE, GPU_SHARE = 0.7, 0.35
 
 
 def expected_seconds(model: Any, tokens: int, rows: int) -> float:

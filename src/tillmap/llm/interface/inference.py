@@ -20,6 +20,7 @@ from tillmap.llm.interface.generation import Engine, Generation, LoadedEngine, M
 logger = logging.getLogger(__name__)
 
 _KIND = "infer"
+_HOPELESS = 8  # rows at the start of a batch that fail one by one, after which the engine counts as dead
 _LOG = "answers.jsonl"
 _THREADS = "threads"
 _NAME = 16  # characters of a run's key
@@ -99,11 +100,26 @@ class KeptEngine:
             self._loaded = None
 
 
+class _Renewed:
+    """A kept engine that is loaded anew after a failure: vLLM would wait forever for what a failed step left."""
+
+    def __init__(self, model: LocalModel, run: Path, kept: KeptEngine) -> None:
+        self._model, self._run, self._kept = model, run, kept
+
+    def answer(self, questions: Sequence[Question]) -> list[Completion]:
+        engine = self._kept.load(self._model, self._run)
+        try:
+            return engine.answer(questions)
+        except Exception:
+            self._kept.close()
+            raise
+
+
 def ask_model(model: LocalModel, questions: Sequence[Question], desc: str, kept: KeptEngine) -> Answers:
     """Ask a model on this machine, with the engine that is kept. Raises ModelError, ParamsError or ResourceError."""
 
     def ask(missing: Sequence[Question], save: Save, run: Path) -> None:
-        ask_in_batches(missing, kept.load(model, run), save, model.machine.save_rows, desc)
+        ask_in_batches(missing, _Renewed(model, run, kept), save, model.machine.save_rows, desc)
 
     return answer_missing(questions, model.key(), ask, desc)
 
@@ -165,17 +181,20 @@ def _answer(engine: Engine, batch: Sequence[Question]) -> list[Completion]:
         raise
     except Exception:
         logger.exception("a batch failed; asking its %d rows one by one", len(batch))
-    completions = []
+    completions: list[Completion] = []
+    hopeless = min(len(batch), _HOPELESS) if len(batch) > 1 else None
     for question in batch:
         try:
             completions += engine.answer([question])
+        except TillmapError:
+            raise
         except Exception as error:  # whatever an engine throws, the other rows must not be lost
             completions.append(failed(question, f"{type(error).__name__}: {error}"[:500]))
-    if len(batch) > 1 and all(completion.status == "error" for completion in completions):
-        raise ResourceError(
-            f"the engine fails on every row ({completions[0].error}); earlier batches are kept: "
-            "remove the cause and run again"
-        )
+        if len(completions) == hopeless and all(completion.status == "error" for completion in completions):
+            raise ResourceError(
+                f"the engine fails on every row ({completions[0].error}); earlier batches are kept: "
+                "remove the cause and run again"
+            )
     return completions
 
 

@@ -1,7 +1,7 @@
 """The fault campaign: breaks every stage and every command that writes, and looks at what is left.
 
     make faults FAULTS="--kills 200 --seed 7 --parts 'predict@*' review --faults kill terminate"
-    python tests/faults/campaign.py --help
+    python tests/faults/fault_campaign.py --help
 
 It makes a small project of its own, on a disk in memory where that is allowed (as root), and runs it. Each part of it
 is then run alone and broken many times. After a fault an output is as it was, or not there, and never in between; no

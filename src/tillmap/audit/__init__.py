@@ -1,0 +1,1 @@
+"""Labelled rows whose label looks wrong."""

@@ -1,0 +1,87 @@
+"""How a process ends that is told to stop, or that lacks memory."""
+
+import resource
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from tillmap.core import ending
+from tillmap.core.ending import OF_A_COMMAND, expected, lacks_memory
+from tillmap.core.errors import InputError, ResourceError
+
+START = """
+import os, sys, threading, time
+from tillmap.core import ending
+ending._PATIENCE = 0.2
+ending.end_plainly("it", ending.OF_A_COMMAND)
+def ready():
+    print("ready", flush=True)
+"""
+CLEANS_UP = "try:\n  ready(); time.sleep(600)\nfinally:\n  print('cleaned up')"
+SWALLOWS = "try:\n  ready(); time.sleep(600)\nexcept BaseException:\n  time.sleep(600)"
+WAITS = "threading.Thread(target=time.sleep, args=(600,)).start(); ready(); time.sleep(600)"
+SLOW_END = "class Slow:\n  def __del__(self, sleep=time.sleep): sleep(600)\nslow = Slow(); ready(); time.sleep(600)"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("program", [CLEANS_UP, SWALLOWS, WAITS, SLOW_END])
+def test_a_signal_ends_it_soon_with_a_line(program, number):
+    child = subprocess.Popen(
+        [sys.executable, "-c", START + program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert child.stdout.readline() == "ready\n"
+    child.send_signal(number)
+    said, errors = child.communicate(timeout=60)  # it would sleep for ten minutes
+    assert child.returncode == 128 + number
+    assert said == ("cleaned up\n" if program is CLEANS_UP else "")
+    (line,) = errors.splitlines()
+    assert line.startswith(f"it: stopped by {'SIGTERM' if number == signal.SIGTERM else 'Ctrl-C'}; nothing is half")
+
+
+def test_a_child_that_is_forked_ends_as_others_do_and_its_parent_goes_on():
+    program = """
+child = os.fork()
+if not child:
+    time.sleep(600)
+os.kill(child, 15)
+status = os.waitpid(child, 0)[1]
+time.sleep(1)
+print(os.waitstatus_to_exitcode(status))
+"""
+    done = subprocess.run([sys.executable, "-c", START + program], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "-15\n", "")
+
+
+def test_too_little_memory_is_said_and_other_errors_keep_their_traceback():
+    program = START + "raise {}"
+    done = subprocess.run(
+        [sys.executable, "-c", program.format("ImportError('x.so: failed to map segment from shared object')")],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (1, f"it: out of memory; {OF_A_COMMAND.memory}\n")
+    done = subprocess.run(
+        [sys.executable, "-c", program.format("ImportError('no x')")], capture_output=True, text=True, check=False
+    )
+    assert "Traceback" in done.stderr
+
+
+def test_what_is_said_of_an_error():
+    assert expected("it", ValueError("x"), OF_A_COMMAND) is None
+    assert expected("it", InputError("no such file"), OF_A_COMMAND) == "it: no such file"
+    assert expected("it", ResourceError("out of memory; buy some"), OF_A_COMMAND) == "it: out of memory; buy some"
+    try:
+        try:
+            raise MemoryError
+        except MemoryError:
+            raise InputError("install x") from None
+    except InputError as error:
+        assert expected("it", error, OF_A_COMMAND) == f"it: install x\nit: out of memory; {OF_A_COMMAND.memory}"
+
+
+def test_at_the_limit_of_the_address_space_every_error_is_about_memory(monkeypatch):
+    assert not lacks_memory(OSError("no library"))
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (1, 1))
+    assert lacks_memory(OSError("no library"))
+    assert ending._is_at_limit()
