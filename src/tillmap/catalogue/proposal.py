@@ -66,7 +66,12 @@ def sample_of(file: RowFile) -> pd.DataFrame:
             continue  # `ingest` names it
     if not records:
         raise InputError(f"{file.shown}: there is no row in it; expected at least one")
-    return pd.DataFrame(records, dtype=object).map(lambda cell: "" if pd.isna(cell) else str(cell).strip())
+    return pd.DataFrame(records, dtype=object).map(_shown)
+
+
+def _shown(cell: Any) -> str:
+    """A cell as text. A list or object of JSON is one, too."""
+    return "" if cell is None or cell != cell else str(cell).strip()  # noqa: PLR0124 - NaN alone differs from itself
 
 
 def files_in(folder: Path) -> list[Path]:
