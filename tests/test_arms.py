@@ -98,6 +98,7 @@ def test_an_arm_has_paths_of_its_own_or_those_of_the_training_subset(tmp_path):
 # Words that are an arm's name and something else, by the package that says them.
 OTHER_MEANINGS = {
     ("linear", "linear"): "the model of that package: the label of its progress bar",
+    ("llm", "llama"): "a family of models",
     ("tuning", "linear"): "a schedule of the learning rate",
     ("postprocessing", "vote"): "a kind of repair: the neighbours' vote",
 }

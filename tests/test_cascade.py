@@ -184,7 +184,7 @@ class Shop:
         pd.DataFrame({"text": [], "about": []}, dtype="str").to_parquet(self.folder / "data/about.parquet")
         table.to_parquet(self.folder / "data/predictions/linear.parquet")
         (self.folder / "data/completions/linear.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-        rules = {"format": "json", "unseen": False, "free_text": False}
+        rules = {"format": "json", "unseen": False, "free_text": False, "calibrated": False}
         self.write(self.folder / "data/answer_rules/linear/rules.json", rules)
         self.rows, self.linear, self.tree = asked, table, LabelTree.from_table(tree)
         self.answers = dict(zip(asked["description"], true[32:], strict=True))

@@ -189,7 +189,10 @@ def test_the_openai_arm_asks_a_server_within_a_budget(tillmap, trained, tmp_path
     with LocalOpenAI() as server:
         server.answer = lambda body: f"{known[2]} | {known[3]}" if "milk" in body["messages"][-1]["content"] else ""
         provider = {"base_url": server.base_url, "poll_seconds": 0.01, "settle_seconds": 0.1}
-        set_params(folder, {"run": {"openai": True}, "openai": {"engine": "openai_server"}, "provider": provider})
+        set_params(
+            folder,
+            {"run": {"openai": True, "rerank": False}, "openai": {"engine": "openai_server"}, "provider": provider},
+        )
         monkeypatch.chdir(folder)
         monkeypatch.setenv("OPENAI_API_KEY", KEY)
         rows = [{"indoml_id": "a", "description": "milk"}, {"indoml_id": "b", "description": "bread"}]
