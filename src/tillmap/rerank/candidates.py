@@ -16,6 +16,7 @@ SPELLED = 6  # brands that the line's first or last word spells
 READ_CHAINS = 2  # chains with brands that are read off the line
 _MOST = KNOWN + NEAR + FEW_CHAINS * MANY_BRANDS + MANY_CHAINS * FEW_BRANDS + SPELLED * FEW_CHAINS + READ * READ_CHAINS
 UNKNOWN = np.float32(-1)  # the linear score of a brand that no training row has: that of a label that says nothing
+_ALWAYS = np.float32(100)  # added to the score of what is kept whatever its score
 _LEAST_READ = 3  # letters of a brand that is read off the line
 _LETTERS = 12  # of a line are compared with a brand, at most
 _LEAST = 2  # letters that a brand and a word must share
@@ -66,7 +67,7 @@ def propose(scores: Any, scale: Any, facts: Any, spellings: Any, lines: Any, nea
         facts, spellings: of the training rows.
         lines: the arrays of the rows' `Lines`.
         near: (rows, k), the nearest training rows, -1 for none.
-        limit: those with the best linear scores are kept.
+        limit: those with the best linear scores are kept, beside brands that are read off the line.
         read: whether the line's first words may be a new brand.
     """
     rows, brands = len(scores), len(facts.brands)
@@ -104,8 +105,14 @@ def propose(scores: Any, scale: Any, facts: Any, spellings: Any, lines: Any, nea
                         count = _add(found, count, chains[other] * brands + brand)
         for place in range(count):
             best[place] = of_chain[found[place] // brands] + of_brand[found[place] % brands]
+            if found[place] % brands >= spellings.named:
+                best[place] += _ALWAYS
+        kept = _top(best[:count], limit)
+        for place in kept:
+            if found[place] % brands >= spellings.named:
+                best[place] -= _ALWAYS
         size = starts[row]
-        for place in _top(best[:count], limit):
+        for place in kept[_top(best[kept], limit)]:
             out_chain[size], out_brand[size] = found[place] // brands, found[place] % brands
             out_total[size] = best[place]
             size += 1
