@@ -183,7 +183,9 @@ def test_the_openai_arm_asks_a_server_within_a_budget(tillmap, trained, tmp_path
     for name in ("params.yaml", "data/split", "data/index", "models/linear"):
         (folder / name).symlink_to(trained[0] / name)
     (folder / "models/openai").mkdir()
-    (folder / "models/openai/job.json").write_text(json.dumps({"mode": "retrieved", "model": "small", "usd": 0.0}))
+    (folder / "models/openai/job.json").write_text(
+        json.dumps({"mode": "retrieved", "model": "small", "usd": 0.0, "trained_tokens": 0, "estimated_usd": 0.0})
+    )
     known = pd.read_parquet(folder / "data/split/tree.parquet")[list(CONTEST)].iloc[0].tolist()
     (folder / "params.yaml").unlink()
     with LocalOpenAI() as server:
