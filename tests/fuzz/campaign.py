@@ -17,6 +17,7 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -194,13 +195,20 @@ Cases = Callable[[Kind, dict[str, bytes]], Iterable[tuple[str, bytes]]]  # place
 
 def mutants(name: str, seed: int, count: int) -> Cases:
     """Freshly damaged files of a kind."""
-    return lambda kind, files: (mutant(kind, name, files, seed, number) for number in range(count))
+    return partial(_mutants, name, seed, count)
+
+
+def _mutants(name: str, seed: int, count: int, kind: Kind, files: dict[str, bytes]) -> Iterable[tuple[str, bytes]]:
+    return (mutant(kind, name, files, seed, number) for number in range(count))
 
 
 def corpus(name: str) -> Cases:
     """The files of a kind that once failed."""
-    files = sorted((CORPUS / name).glob("*"))
-    return lambda *_: ((file.name.partition("@")[2].replace("__", "/"), file.read_bytes()) for file in files)
+    return partial(_corpus, sorted((CORPUS / name).glob("*")))
+
+
+def _corpus(files: list[Path], *_: object) -> Iterable[tuple[str, bytes]]:
+    return ((file.name.partition("@")[2].replace("__", "/"), file.read_bytes()) for file in files)
 
 
 def limited(run: Callable[[], object]) -> tuple[str, float, int]:
@@ -255,11 +263,17 @@ def _memory_kib(what: str) -> int:
 
 
 def attack(name: str, project: Path, cases: Cases) -> Result:
-    """Read some damaged files of a kind, in a process that is forked for it."""
+    """Read some damaged files of a kind, in a process of its own.
+
+    It is forked from a server that has imported all and computed nothing: OpenMP waits forever in a fork of a process
+    that has used it.
+    """
     result, number = Result(name), 0
+    context = get_context("forkserver")
+    context.set_forkserver_preload(["campaign"])
     while True:
-        ours, theirs = get_context("fork").Pipe()
-        child = get_context("fork").Process(target=_work, args=(name, project, cases, number, theirs))
+        ours, theirs = context.Pipe()
+        child = context.Process(target=_work, args=(name, project, cases, number, theirs))
         child.start()
         theirs.close()
         begun = -1
