@@ -2,7 +2,7 @@
 
 from stages.answers import completions_of
 from stages.context import neighbours
-from tillmap.arms import proposer
+from tillmap.arms import ARMS, proposer
 from tillmap.cli.stages import Metrics, run_stage
 from tillmap.config import paths
 from tillmap.config.params import Params
@@ -13,13 +13,13 @@ from tillmap.retrieval import PATHS
 from tillmap.retrieval.lexical import LexicalRetriever
 from tillmap.retrieval.paths import NO_ROW, PathRows, candidate_paths
 
-PARAMS = ("run",)
+PARAMS = tuple(f"run.{name}" for name, arm in ARMS.items() if arm.proposes)
 
 
 def main(params: Params) -> Metrics:
     rows, levels = read_table(paths.ROWS), LabelTree.from_table(read_table(paths.TREE)).levels
     training, asked = rows[rows["subset"] == "train"], rows[rows["subset"] != "train"]
-    arm = proposer(params.run.on)
+    arm = proposer([name for name in ARMS if ARMS[name].proposes and params.is_on(name)])
     ranked = candidate_scores(completions_of(arm)) if arm else {}
     shown = PathRows(training, levels, LexicalRetriever.load(paths.INDEX))
     table = candidate_paths(ranked, neighbours("lexical"), asked, training=training, levels=levels, rows=shown)

@@ -338,7 +338,8 @@ def _read_trees() -> None:
 
 
 def _reranker() -> Files:
-    about = {"format": 1, "reranks": True, "candidates": 20, "unseen_paths": True, "sharpness": 1.0, "trials": []}
+    about = {"format": 2, "reranks": True, "candidates": 20, "unseen_paths": True, "read_brand": False, "trials": []}
+    about |= {"sharpness": 1.0, "corrected": False}
     return {f"{IN}/rerank/reranker.json": json.dumps(about).encode(), f"{IN}/rerank/trees.txt": _lightgbm().encode()}
 
 
