@@ -20,7 +20,9 @@ from dataclasses import dataclass, field
 from functools import partial
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
+from multiprocessing.forkserver import ensure_running
 from pathlib import Path
+from unittest.mock import patch
 
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parent), str(HERE.parents[1]), str(HERE.parents[1] / "src")]
@@ -271,6 +273,9 @@ def attack(name: str, project: Path, cases: Cases) -> Result:
     result, number = Result(name), 0
     context = get_context("forkserver")
     context.set_forkserver_preload(["campaign"])
+    # Python 3.11 does not tell the server where to import from.
+    with patch.dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path)):
+        ensure_running()
     while True:
         ours, theirs = context.Pipe()
         child = context.Process(target=_work, args=(name, project, cases, number, theirs))
