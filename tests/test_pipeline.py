@@ -56,13 +56,15 @@ def test_every_stage_runs_and_every_row_is_predicted(project):
         test = [key for key in keys if key[0] == "test"]
         assert test == [("test", number) for number in rows.loc[rows["split"] == "test", "id"]]
         answered = list(predictions[list(CONTEST)].itertuples(index=False, name=None))
-        if arm == "rerank":  # it may pair a known chain with a known brand
-            assert predictions["in_tree"].tolist() == [path in refitted for path in answered]
+        # rerank may pair a known chain with a known brand. rag chooses among its paths, and the vote may follow it.
+        if arm in ("rerank", "rag", "vote"):
             assert {path[:3] for path in answered} <= {path[:3] for path in refitted}
             assert {path[3] for path in answered} <= {path[3] for path in refitted}
-            continue
-        assert set(answered) <= (refitted if arm in ("linear", "vote") else known)
-        assert predictions["in_tree"].all()
+        else:
+            assert set(answered) <= (refitted if arm == "linear" else known)
+            assert predictions["in_tree"].all()
+        if arm == "rerank":
+            assert predictions["in_tree"].tolist() == [path in refitted for path in answered]
 
 
 def test_metrics_agree_with_a_scorer_of_its_own(project):
@@ -102,8 +104,8 @@ def test_experiments_can_be_compared_by_dvc_without_a_network(project):
         assert 0 <= scores[arm]["confidence"]["ece"] <= 1
         assert set(scores[arm]["confidence"]) == {"ece", "at_80", "at_90", "at_95"}
         assert scores[arm]["without_catch_all"]["rows"] < scores[arm]["rows"]
-    repaired = scores["rag"]["repair"]
-    assert repaired["without"] + repaired["gained"] == pytest.approx(scores["rag"]["item_accuracy"], abs=1e-5)
+    repaired = scores["openai"]["repair"]  # whose answers are free
+    assert repaired["without"] + repaired["gained"] == pytest.approx(scores["openai"]["item_accuracy"], abs=1e-5)
 
 
 # What runs again
