@@ -77,7 +77,8 @@ class LanguageModelArm(Arm):
         return self.gradientgurus(settings)[1] if settings.recipe == "gradientgurus" else str(settings.answer_format)
 
     def answers_unseen(self, settings: Questions) -> bool:
-        return settings.unseen_brand or settings.retriever == PATHS
+        # Candidates may pair a known chain with a known brand anew. A free answer could invent a brand.
+        return settings.unseen_brand or (settings.retriever == PATHS and settings.constrain != "off")
 
     def format_for(self, settings: Any, tree: LabelTree) -> AnswerFormat:
         """The arm's answer format for the paths of a tree."""
