@@ -108,6 +108,14 @@ def watched(folder: Path) -> Iterator[None]:
         signal.setitimer(signal.ITIMER_PROF, 0)
 
 
+def _by_numba() -> bool:
+    """Whether numba is reading the machine code that it has compiled, from its own cache."""
+    frame = sys._getframe()
+    while frame is not None and frame.f_globals.get("__name__") != "numba.core.caching":
+        frame = frame.f_back
+    return frame is not None
+
+
 class _Hook:
     folder: Path | None = None
     added = False
@@ -116,7 +124,7 @@ class _Hook:
     def __call__(cls, event: str, arguments: tuple[object, ...]) -> None:
         if cls.folder is None:
             return
-        if event in _NEVER:
+        if event in _NEVER and not _by_numba():
             raise CodeError(f"{event} {arguments!r:.200}")
         if event == "open" and isinstance(arguments[1], str) and set(arguments[1]) & set("wax+"):
             named = cls.folder if isinstance(arguments[0], int) else Path(os.fsdecode(arguments[0]))

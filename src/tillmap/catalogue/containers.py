@@ -1,5 +1,6 @@
 """Opens a user's file as plain bytes: packed files are unpacked on the way, other kinds of files are named."""
 
+import errno
 import gzip
 import zipfile
 import zlib
@@ -71,7 +72,8 @@ def opened(path: Path, shown: str, remedy: str) -> Iterator[BufferedReader]:
             yield plain
         except (EOFError, zlib.error, zipfile.BadZipFile, RuntimeError, OSError) as error:
             # Arrow's errors and those of gzip have no number; a full disk has one.
-            if not packing or getattr(error, "errno", None) is not None:
+            # A damaged zip leads to places before its start.
+            if not packing or getattr(error, "errno", None) not in (None, errno.EINVAL):
                 raise
             raise InputError(
                 f"{shown}: damaged {packing} file ({first_line(error)}); pack it again, or fetch it again"
