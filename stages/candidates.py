@@ -7,6 +7,7 @@ from tillmap.cli.stages import Metrics, run_stage
 from tillmap.config import paths
 from tillmap.config.params import Params
 from tillmap.core.files import new_folder, read_table, write_table
+from tillmap.core.stored import read_rows
 from tillmap.core.taxonomy import LabelTree
 from tillmap.postprocessing.calibration import candidate_scores
 from tillmap.retrieval import PATHS
@@ -17,7 +18,7 @@ PARAMS = tuple(f"run.{name}" for name, arm in ARMS.items() if arm.proposes)
 
 
 def main(params: Params) -> Metrics:
-    rows, levels = read_table(paths.ROWS), LabelTree.from_table(read_table(paths.TREE)).levels
+    rows, levels = read_rows(paths.ROWS), LabelTree.from_table(read_table(paths.TREE)).levels
     training, asked = rows[rows["subset"] == "train"], rows[rows["subset"] != "train"]
     arm = proposer([name for name in ARMS if ARMS[name].proposes and params.is_on(name)])
     ranked = candidate_scores(completions_of(arm)) if arm else {}

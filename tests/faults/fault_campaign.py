@@ -95,7 +95,7 @@ def recover(part):
     part.ready()
     run = part.start()
     assert run.wait(), "the run afterwards does not end"
-    if run.status and part.mend():
+    if run.status and part.repair():
         run = part.start()
         run.wait()
     assert run.status == 0, f"the run afterwards failed:\n{run.output}"

@@ -93,7 +93,7 @@ class Part:
         paid = {question: count for question, count in billed.items() if count > 1}
         assert not paid, f"paid more than once: {paid}"
 
-    def mend(self):
+    def repair(self):
         """What a user does if the run after a broken one fails. Whether that may have helped."""
         return False
 

@@ -98,7 +98,7 @@ class Repro(Part):
             shutil.copy2(world.project.folder / "params.yaml", self.folder)
             for words in (("init", "--quiet"), ("add", "-A"), ("commit", "--quiet", "-m", "start")):
                 self._run("git", "-c", "user.name=test", "-c", "user.email=test@example.com", *words)
-        self.mended = 0
+        self.repaired = 0
 
     def ready(self):
         pass
@@ -117,12 +117,12 @@ class Repro(Part):
         missing = [line for line in self._run(*DVC, "status").splitlines() if "not in cache" in line]
         assert not missing, missing
 
-    def mend(self):
+    def repair(self):
         """What a user does if DVC fails after a kill. Whether `tillmap doctor` found something."""
         found = self._run(*python("-m", "tillmap", "doctor", "--fix"), ok=None)
-        mended = "run cache" in found
-        self.mended += mended
-        return mended
+        repaired = "run cache" in found
+        self.repaired += repaired
+        return repaired
 
     def _run(self, *command, ok=0):
         run = Run(command, self.folder, self.world.env)

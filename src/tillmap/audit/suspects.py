@@ -48,7 +48,7 @@ def find_suspects(rows: pd.DataFrame, evidence: Evidence, levels: Levels, share:
         levels: their names.
         share: of the rows whose label is wrong, see `estimate_share`.
 
-    Returns: the columns of `rows` named above, `guess_LEVEL` (the likeliest path with another label at the most
+    Returns: the columns of `rows` named above, `guess_LEVEL` (the most probable path with another label at the most
     suspicious level), `level` (the first level that looks wrong), and `suspicion`: the share of the other label among
     the two, 0.5 to 1; and `confidence`, the probability that the whole label is right, if it is wrong for `share` of
     all rows.
@@ -130,6 +130,6 @@ def _doubts(odds: Floats, share: float) -> Floats:
 
 
 def _guess(path: LabelPath, ranked: RankedPaths, column: int, levels: Levels) -> LabelPath:
-    """The likeliest path with another label at a level."""
+    """The most probable path with another label at a level."""
     own = _part(path, column, levels)
     return next(candidate for candidate, _ in ranked if _part(candidate, column, levels) != own)
