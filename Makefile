@@ -74,7 +74,7 @@ faults: setup
 
 # Damages 1,000 files of each kind of input and artifact, and reads them; `make test-all` does so with fewer.
 fuzz: setup
-	$(BIN)/python tests/fuzz/campaign.py $(KINDS)
+	FUZZ_MAX_SECONDS=10 $(BIN)/python tests/fuzz/campaign.py $(KINDS)
 
 # Updates the hashes in the locks, after a version was changed there. Needs uv.
 PINS := s/^\([^ \#]*==[^ ;\\]*\).*/\1/p

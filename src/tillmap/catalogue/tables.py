@@ -11,6 +11,7 @@ from uuid import UUID
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from pyarrow.dataset import ParquetFileFormat
 
 from tillmap.catalogue.rows import BadRowError
 from tillmap.core.errors import InputError, first_line
@@ -19,6 +20,7 @@ MAX_VALUE_BYTES = 2**20  # as for a line of text
 
 _BATCH_ROWS = 8192  # that are decoded at once
 _BATCH_BYTES = 2**25  # of the values of some rows, which become objects at once
+_TEXTS = frozenset(kind.id for kind in (pa.string(), pa.large_string(), pa.binary()))
 _DAMAGED = (pa.ArrowException, OSError, ValueError, MemoryError, OverflowError)  # also of text that is not UTF-8
 
 
@@ -31,7 +33,7 @@ def opened(file: BufferedReader, shown: str) -> Iterator[pq.ParquetFile]:
         try:
             source = plain if plain.tell() else file
             # As a dictionary, a text that many rows have is in memory once, as it is in the file.
-            yield pq.ParquetFile(source, read_dictionary=_texts_of(pq.ParquetFile(source)))
+            yield pq.ParquetFile(source, read_dictionary=_texts_of(ParquetFileFormat().inspect(source)))
         except _DAMAGED as error:
             if isinstance(error, OSError) and error.errno is not None:
                 raise
@@ -66,8 +68,8 @@ def _plain(name: str, value: Any) -> Any:
     return str(value) if isinstance(value, UUID) else value
 
 
-def _texts_of(table: pq.ParquetFile) -> list[str]:
-    return [field.name for field in table.schema_arrow if _is_text(field.type)]
+def _texts_of(schema: pa.Schema) -> list[str]:
+    return [name for name, kind in zip(schema.names, schema.types, strict=True) if _is_text(kind)]
 
 
 def _longest(column: pa.Array) -> int:
@@ -77,7 +79,7 @@ def _longest(column: pa.Array) -> int:
 
 
 def _is_text(kind: pa.DataType) -> bool:
-    return any(fits(kind) for fits in (pa.types.is_string, pa.types.is_large_string, pa.types.is_binary))
+    return kind.id in _TEXTS
 
 
 def _require_small(table: pq.ParquetFile, columns: Sequence[str], shown: str) -> None:
