@@ -83,7 +83,7 @@ def _slot(keys: Any, key: Any) -> int:
     slot = (key >> np.uint64(1)) & most
     while keys[slot] != 0 and keys[slot] != key:
         slot = (slot + np.uint64(1)) & most
-    return np.int64(slot)
+    return int(slot)
 
 
 @compiled
