@@ -69,7 +69,7 @@ def test_signals_say_what_speaks_for_an_answer() -> None:
 
 
 def test_a_path_that_only_the_row_itself_makes_known_is_not_known() -> None:
-    """Arms know the paths of all labelled rows. A calibration row whose path is new to training would tell its label."""
+    """Arms know the paths of all labelled rows. That one of these is a new one would tell a calibration row's label."""
     leaked = LabelPath("food", "dairy", "cream", "alder")
     table = predictions(prediction(leaked, 0.5), prediction(MILK, 0.5, in_tree=False))
     signals = make_signals([completion("train", 0), completion("test", 0)], table, ROWS, {}, TREE)
