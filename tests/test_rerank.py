@@ -11,6 +11,8 @@ import pandas as pd
 import pytest
 
 from arm_context import make_context
+from brand_shop import LEVELS as BRANDS
+from brand_shop import brand_rows
 from tillmap.arms import ARMS
 from tillmap.arms.rerank import RerankSettings
 from tillmap.catalogue.demo import make_demo
@@ -275,27 +277,11 @@ def test_where_lines_say_all_the_linear_model_answers():
 
 
 @pytest.fixture(scope="module")
-def new_brands():
-    """Rows of a shop where most brands are rare, and each line begins with its brand."""
-    rng = np.random.default_rng(2)
-    syllables = [first + second for first in "bdfgklmnprstvz" for second in ("a", "o", "in", "ux")]
-    brands = [
-        " ".join("".join(rng.choice(syllables, 3)) for _ in range(1 + (number % 5 == 0))) for number in range(300)
-    ]
-    kinds = ["bread", "butter", "cheese", "coffee", "soap", "rice"]
-    table = []
-    for number in range(600):
-        brand, kind = brands[rng.integers(len(brands))], kinds[number % len(kinds)]
-        table.append((number, f"{brand.upper()} {kind}", "", 1.0 + number % len(kinds), kind, brand.title()))
-    return pd.DataFrame(table, columns=["id", "description", "retailer", "price", "group", "brand"])
-
-
-@pytest.fixture(scope="module")
-def reading(new_brands):
-    """Evidence of some of these rows, the reranker that is trained on them, and the other rows."""
-    levels = Levels(("group", "brand"), "brand")
-    training, test = new_brands.head(450), new_brands.tail(150)
-    model = LinearModel.fit(training, LabelTree.from_rows(training, levels), QUICK, 1)
+def reading():
+    """Evidence of some rows with rare brands, the reranker that is trained on them, and the other rows."""
+    rows = brand_rows()
+    training, test = rows.head(450), rows.tail(150)
+    model = LinearModel.fit(training, LabelTree.from_rows(training, BRANDS), QUICK, 1)
     return Evidence.of(model, training), train(model, training, test, FEW, 1), test
 
 
