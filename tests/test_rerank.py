@@ -18,6 +18,7 @@ from tillmap.arms import ARMS
 from tillmap.arms.rerank import RerankSettings
 from tillmap.catalogue.demo import make_demo
 from tillmap.core.errors import InputError, ModelError
+from tillmap.core.files import read_table
 from tillmap.core.taxonomy import CONTEST, LabelPath, LabelTree, Levels
 from tillmap.core.text import without_vowels
 from tillmap.linear import fits
@@ -468,6 +469,12 @@ def test_the_arm_trains_a_reranker_that_is_no_worse_out_of_fold(context, tmp_pat
     linear = found["trials"][0]
     assert linear["tried"] == "no trees" and kept[0]["right"] >= linear["right"]
     assert found["reranks"] == (kept[0] != linear) == (folder / "trees.txt").is_file()
+    written = read_table(folder / "out_of_fold.parquet")
+    first = written[written["rank"] == 0]
+    true = first[["split", "id"]].merge(context.rows, on=["split", "id"])
+    right = sum(answer == path for answer, path in zip(CONTEST.paths(first), CONTEST.paths(true), strict=True))
+    assert (right, len(first), found["out_of_fold"]) == (kept[-1]["right"], kept[-1]["rows"], kept[-1]["rows"])
+    assert written["rank"].max() == 9 and written["score"].between(0, 1).all()
 
 
 def test_the_arm_needs_the_linear_model(context, tmp_path):
