@@ -298,6 +298,7 @@ def test_where_lines_say_all_the_linear_model_answers():
     table = [(number, kinds[number % len(kinds)], "", 1.0) for number in range(270)]
     rows = pd.DataFrame(table, columns=["id", "description", "retailer", "price"])
     rows[["group", "brand"]] = [text.split() for text in rows["description"]]
+    rows["split"] = "train"
     model = LinearModel.fit(rows, LabelTree.from_rows(rows, levels), QUICK, 1)
     found = train(model, rows, rows, FEW, 1)
     assert found.trees is None
