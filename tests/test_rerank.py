@@ -12,10 +12,13 @@ import pandas as pd
 import pytest
 
 from arm_context import make_context
+from brand_shop import LEVELS as BRANDS
+from brand_shop import brand_rows
 from tillmap.arms import ARMS
 from tillmap.arms.rerank import RerankSettings
 from tillmap.catalogue.demo import make_demo
 from tillmap.core.errors import InputError, ModelError
+from tillmap.core.files import read_table
 from tillmap.core.taxonomy import CONTEST, LabelPath, LabelTree, Levels
 from tillmap.core.text import without_vowels
 from tillmap.linear import fits
@@ -295,6 +298,7 @@ def test_where_lines_say_all_the_linear_model_answers():
     table = [(number, kinds[number % len(kinds)], "", 1.0) for number in range(270)]
     rows = pd.DataFrame(table, columns=["id", "description", "retailer", "price"])
     rows[["group", "brand"]] = [text.split() for text in rows["description"]]
+    rows["split"] = "train"
     model = LinearModel.fit(rows, LabelTree.from_rows(rows, levels), QUICK, 1)
     found = train(model, rows, rows, FEW, 1)
     assert found.trees is None
@@ -306,27 +310,11 @@ def test_where_lines_say_all_the_linear_model_answers():
 
 
 @pytest.fixture(scope="module")
-def new_brands():
-    """Rows of a shop where most brands are rare, and each line begins with its brand."""
-    rng = np.random.default_rng(2)
-    syllables = [first + second for first in "bdfgklmnprstvz" for second in ("a", "o", "in", "ux")]
-    brands = [
-        " ".join("".join(rng.choice(syllables, 3)) for _ in range(1 + (number % 5 == 0))) for number in range(300)
-    ]
-    kinds = ["bread", "butter", "cheese", "coffee", "soap", "rice"]
-    table = []
-    for number in range(600):
-        brand, kind = brands[rng.integers(len(brands))], kinds[number % len(kinds)]
-        table.append((number, f"{brand.upper()} {kind}", "", 1.0 + number % len(kinds), kind, brand.title()))
-    return pd.DataFrame(table, columns=["id", "description", "retailer", "price", "group", "brand"])
-
-
-@pytest.fixture(scope="module")
-def reading(new_brands):
-    """Evidence of some of these rows, the reranker that is trained on them, and the other rows."""
-    levels = Levels(("group", "brand"), "brand")
-    training, test = new_brands.head(450), new_brands.tail(150)
-    model = LinearModel.fit(training, LabelTree.from_rows(training, levels), QUICK, 1)
+def reading():
+    """Evidence of some rows with rare brands, the reranker that is trained on them, and the other rows."""
+    rows = brand_rows()
+    training, test = rows.head(450), rows.tail(150)
+    model = LinearModel.fit(training, LabelTree.from_rows(training, BRANDS), QUICK, 1)
     return Evidence.of(model, training), train(model, training, test, FEW, 1), test
 
 
@@ -482,6 +470,12 @@ def test_the_arm_trains_a_reranker_that_is_no_worse_out_of_fold(context, tmp_pat
     linear = found["trials"][0]
     assert linear["tried"] == "no trees" and kept[0]["right"] >= linear["right"]
     assert found["reranks"] == (kept[0] != linear) == (folder / "trees.txt").is_file()
+    written = read_table(folder / "out_of_fold.parquet")
+    first = written[written["rank"] == 0]
+    true = first[["split", "id"]].merge(context.rows, on=["split", "id"])
+    right = sum(answer == path for answer, path in zip(CONTEST.paths(first), CONTEST.paths(true), strict=True))
+    assert (right, len(first), found["out_of_fold"]) == (kept[-1]["right"], kept[-1]["rows"], kept[-1]["rows"])
+    assert written["rank"].max() == 9 and written["score"].between(0, 1).all()
 
 
 def test_the_arm_needs_the_linear_model(context, tmp_path):
