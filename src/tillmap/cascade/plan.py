@@ -195,7 +195,7 @@ class QuestionWriter:
         chosen, own = self._settings, self._context.settings
         bound = "retrieved" if chosen.constrain == "candidates" else "off"
         judges, lists = chosen.asks == "disagreement", self.arm.lists_paths(own)
-        changes = {"retriever": PATHS, "constrain": bound, "widen": None}
+        changes: dict[str, Any] = {"retriever": PATHS, "constrain": bound, "widen": None}
         # A model that was tuned to choose is asked about as many candidates as in its training.
         changes |= {} if lists and self.arm.is_tuned(own) else {"candidates": chosen.candidates}
         changes |= {"layout": "list"} if judges else {}

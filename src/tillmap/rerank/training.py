@@ -52,7 +52,7 @@ def train(model: LinearModel, training: pd.DataFrame, asked: pd.DataFrame, optio
 
     Args:
         model: the linear model of the training rows. Its recipe is trained again, on parts of them.
-        training: description, retailer, price and the levels.
+        training: split, id, description, retailer, price and the levels.
         asked: description of rows like those to be answered.
         options: what the user sets.
         seed: for the folds and the training.
