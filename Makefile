@@ -67,8 +67,8 @@ MISSING := $(if $(SSHD),,openssh-server) $(if $(BROWSER),,chromium)
 servers:
 	$(if $(strip $(MISSING)),apt-get update -qq && apt-get install -y -qq --no-install-recommends $(MISSING))
 
-# Breaks every stage and command: 200 kills, full and slow disks, too little memory, a clock that jumps. For hours; as root
-# on a disk in memory. `make faults FAULTS="--kills 20 --no-models"` is a small one, FAULTS=--help lists the options.
+# Breaks every stage and command: 200 kills, full and slow disks, too little memory, a clock that jumps. As root, on a disk
+# in memory. `make faults FAULTS="--kills 20 --no-models"` is a small one, FAULTS=--help lists the options.
 faults: setup
 	$(BIN)/python tests/faults/fault_campaign.py $(FAULTS)
 
