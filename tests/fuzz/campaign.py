@@ -148,7 +148,9 @@ def read_one(kind: Kind, folder: Path, place: str, content: bytes) -> str | None
             kind.run()
     except TillmapError:
         return ""
-    except (Exception, HangError, CodeError, RecursionError) as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # a panic of a library in Rust is no Exception
         own = [frame for frame in traceback.extract_tb(error.__traceback__) if "/tillmap/" in frame.filename]
         where = f"{Path(own[-1].filename).name}:{own[-1].name}" if own else "?"
         said = str(error).splitlines()[0][:100] if str(error) else ""

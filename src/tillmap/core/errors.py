@@ -63,7 +63,8 @@ def model_errors(what: str, remedy: str) -> Iterator[None]:
         yield
     except (TillmapError, MemoryError):
         raise
-    except Exception as error:
-        if isinstance(error, OSError) and error.errno in OF_THE_DISK:
+    except BaseException as error:
+        panic = type(error).__name__ == "PanicException"  # of a library in Rust; it is no Exception
+        if not (panic or isinstance(error, Exception)) or (isinstance(error, OSError) and error.errno in OF_THE_DISK):
             raise
         raise ModelError(f"{what} ({cause(error)}); {remedy}") from error

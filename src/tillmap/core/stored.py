@@ -68,14 +68,15 @@ class _Noted(BaseModel):
     model_config = ConfigDict(extra="allow", strict=True, allow_inf_nan=False)
 
 
-_Count = Annotated[int, Field(ge=0)]
+_Count = Annotated[int, Field(ge=0, le=2**53)]
 _Amount = Annotated[float, Field(ge=0)]
+_MIN_RATE = 1e-9  # rows in a second; below, the hours that rows take are no number any more
 
 
 class _Usage(_Noted):
-    rows: Annotated[int, Field(ge=1)]
+    rows: Annotated[int, Field(ge=1, le=2**53)]
     test_rows: _Count
-    rows_per_second: Annotated[float, Field(gt=0)]
+    rows_per_second: Annotated[float, Field(ge=_MIN_RATE)]
     prompt_tokens: _Count = 0
     cached_tokens: _Count = 0
     completion_tokens: _Count = 0

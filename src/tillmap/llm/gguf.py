@@ -58,7 +58,7 @@ def convert_gguf(file: Path, folder: Path) -> None:
     from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
     from transformers.utils.quantization_config import GgufConfig
 
-    with _read_once():
+    with _read_once(), model_errors(f"{file}: not a model for text that can be read", "fetch it again"):
         reader = _read(file)
         _require_memory(file, reader)
         tokenizer = gguf_tokenizer(file)

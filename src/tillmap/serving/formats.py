@@ -12,6 +12,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from tillmap.catalogue.containers import packing
 from tillmap.catalogue.formats import Format, format_of, unpacked
 from tillmap.core.errors import LostRowsError
 from tillmap.core.files import replacing
@@ -63,7 +64,8 @@ def write_answers(
 ) -> Iterator[Write]:
     """Give a function that appends a table of labelled rows to a file.
 
-    The file takes the place of `path` only once the block ends without an error.
+    The file takes the place of `path` only once the block ends without an error. It is packed if its name ends in .gz,
+    .bz2 or .zst.
 
     Args:
         path: the file to write.
@@ -86,7 +88,7 @@ def write_answers(
     writer = {"jsonl": _jsonl_writer, "csv": _csv_writer, "parquet": _parquet_writer}[format_]
     columns = answer_columns(id_name, levels, codes=codes, explained=explained)
     texts = [*levels, *(["code"] if codes else [])]
-    with replacing(path) as file, writer(file, id_name, columns, numbers) as write:
+    with replacing(path) as file, packing(file, path) as plain, writer(plain, id_name, columns, numbers) as write:
 
         def append(answers: pd.DataFrame) -> None:
             nonlocal written

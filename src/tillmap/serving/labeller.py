@@ -16,7 +16,7 @@ from tillmap.arms.rules import AnswerRules
 from tillmap.config import paths
 from tillmap.config.params import Params
 from tillmap.core.errors import InputError
-from tillmap.core.files import OFF, read_as, read_json, read_table
+from tillmap.core.files import OFF, of_this_version, read_as, read_json, read_table
 from tillmap.core.stored import read_rows
 from tillmap.core.taxonomy import KEY, Key, LabelTree, Levels, RankedPaths
 from tillmap.postprocessing.calibration import CandidateScores, Confidence, candidate_scores, make_signals
@@ -345,6 +345,9 @@ def _open_confidence(arm: str, params: Params, source: ConfidenceSource | None) 
         logger.warning("confidences are not calibrated: the %s arm answered no row of the calibration subset", arm)
         return None
     alone, together = (Confidence.load(folder / f"{name}.json") for name in (ALONE, TOGETHER))
+    with of_this_version(folder / f"{TOGETHER}.json"):
+        if unknown := set(together.free) - set(ARMS):
+            raise ValueError(f"there is no arm {min(unknown)!r}")
     needed = dict.fromkeys(file for free in together.free for file in files_of(free, params))
     missing = [file for file in needed if not file.exists()]
     if (source or ("own" if ARMS[arm].free else "all")) == "own":
