@@ -20,4 +20,5 @@ def brand_rows(count=600):
     for number in range(count):
         brand, kind = brands[rng.integers(len(brands))], KINDS[number % len(KINDS)]
         table.append((number, f"{brand.upper()} {kind}", "", 1.0 + number % len(KINDS), kind, brand.title()))
-    return pd.DataFrame(table, columns=["id", "description", "retailer", "price", "group", "brand"])
+    columns = ["id", "description", "retailer", "price", "group", "brand"]
+    return pd.DataFrame(table, columns=columns).assign(split="train")

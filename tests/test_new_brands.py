@@ -11,7 +11,7 @@ from trained import index_rows, set_params
 
 from brand_shop import LEVELS, brand_rows
 from command import run_command
-from stages import candidates, evaluate, infer, postprocess, stratify, train
+from stages import audit, candidates, evaluate, infer, postprocess, stratify, train
 from tillmap.arms import schema
 from tillmap.config import paths
 from tillmap.config.params import read_params
@@ -49,8 +49,9 @@ def project(tmp_path_factory):
         for arm in ("rag", "llama", "openai"):
             infer.write_off(arm)
         postprocess.main(params)
+        audit.main(params)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(evaluate.reports, "draw", lambda *_: {})
+            patch.setattr("tillmap.evaluation.report.draw", lambda *_: {})
             evaluate.main(params)
     return folder, rows.tail(150)
 
@@ -111,7 +112,7 @@ def test_a_submission_holds_them(project, read, tillmap, tmp_path):
 
 def test_the_report_shows_the_mark(project, read):
     html = (project[0] / "report/index.html").read_text(encoding="utf-8")
-    data = json.loads(re.search(r'id="data">(.*?)</script>', html)[1])
+    data = json.loads(re.search(r'id="data">(.*?)</script>', html)[1])["rows"]
     shown = {
         row["id"]: data["paths"][row["answers"]["rerank"]["path"]]
         for row in data["rows"]

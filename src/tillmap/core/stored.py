@@ -26,7 +26,7 @@ def read_rows(path: Path, columns: Sequence[str] | None = None, *, needed: Seque
     Raises InputError if the file is missing or damaged, lacks a column, or has a row twice.
     """
     rows = read_table(path, None if columns is None else list(columns))
-    _require(rows, needed if columns is None else columns, path)
+    _with(needed if columns is None else columns, rows, path)
     key = [name for name in KEY if name in rows]
     if len(key) == len(KEY) and rows.duplicated(key).any():
         raise InputError(f"{path}: a row is there twice; run `dvc repro` to write it again")
@@ -35,16 +35,12 @@ def read_rows(path: Path, columns: Sequence[str] | None = None, *, needed: Seque
 
 def read_neighbours(path: Path) -> pd.DataFrame:
     """A table of neighbours. Raises InputError if it is missing or damaged."""
-    table = read_table(path)
-    _require(table, NEIGHBOURS, path)
-    return table
+    return _with(NEIGHBOURS, read_table(path), path)
 
 
 def read_predictions(path: Path) -> pd.DataFrame:
     """A table of predictions; without rows if the arm is off. Raises InputError if it is missing or damaged."""
-    table = read_table(path)
-    _require(table, PREDICTIONS, path)
-    return table
+    return _with(PREDICTIONS, read_table(path), path)
 
 
 def read_completions(path: Path) -> Iterator[dict[str, Any]]:
@@ -60,9 +56,10 @@ def read_completions(path: Path) -> Iterator[dict[str, Any]]:
         yield record
 
 
-def _require(table: pd.DataFrame, columns: Sequence[str], path: Path) -> None:
+def _with(columns: Sequence[str], table: pd.DataFrame, path: Path) -> pd.DataFrame:
     if missing := [name for name in columns if name not in table]:
         raise InputError(f"{path}: no column {', '.join(missing)}; run `dvc repro` to write the table again")
+    return table
 
 
 class _Noted(BaseModel):

@@ -91,6 +91,7 @@ def render(
     costs: Mapping[str, Mapping[str, Any]],
     minutes: Mapping[str, float],
     rows: Mapping[str, Any],
+    labels: Mapping[str, Any] | None,
 ) -> str:
     """The report's HTML.
 
@@ -102,10 +103,11 @@ def render(
         run: the result of `about_run`.
         params: blocks of params.yaml, by name.
         drawings: the charts by name, as `report.draw` returns them.
-        recall: the result of `report.recall_of`.
+        recall: the result of `recall.of_whole_paths`.
         costs: the result of `ledger.bill_arms`.
         minutes: by arm, what training and answering took.
         rows: the result of `rows_shown`.
+        labels: the result of `labels_shown`; None if the audit is off.
     """
     style, script = _static("colours.css") + _static("report.css"), _static("report.js")
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
@@ -132,6 +134,7 @@ def render(
         params=_flat(params),
         probability=report.probability,
         rows=rows,
+        labels=labels,
     )
 
 
