@@ -48,7 +48,7 @@ share-demo: setup
 # Pulls what the stages from postprocess on need, and runs only these. For a machine without models and GPU. Example:
 # make rescore SET="postprocess.min_similarity=0.4 evaluate.resamples=500"
 rescore: setup
-	dvc pull stratify retrieve candidates prompts infer postprocess cascade
+	dvc pull stratify retrieve candidates prompts infer postprocess cascade audit
 	dvc pull $(patsubst %,data/usage/train_%.json,linear rerank llama openai)
 	TILLMAP_ONLY="postprocess evaluate" dvc exp run --allow-missing $(addprefix --set-param ,$(SET)) evaluate
 

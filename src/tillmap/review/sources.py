@@ -109,10 +109,10 @@ def from_audit(levels: Levels) -> Queue:
 
 
 def from_file(labelled: RowFile, lines: Feed, levels: Levels) -> Queue:
-    """The rows of a file that `tillmap predict` labelled.
+    """The rows of a file that `tillmap predict` labelled, without those that it says need no review.
 
     Args:
-        labelled: the file: ids, the levels and `confidence`.
+        labelled: the file: ids, the levels and `confidence`; `source` and `needs_review` may be missing.
         lines: the file that was labelled, for the lines. It may be the same, if that has them, too.
         levels: the names of the levels.
 
@@ -123,9 +123,13 @@ def from_file(labelled: RowFile, lines: Feed, levels: Levels) -> Queue:
     columns = [names[level] for level in levels]
     file = replace(labelled, known=(lines.id_name, *columns))
     read: list[tuple[int | str, LabelPath, float, str]] = []
-    for row in file.rows([lines.id_name, *columns, names["confidence"]], [names["source"]]):
+    total = 0
+    for row in file.rows([lines.id_name, *columns, names["confidence"]], [names["source"], names["needs_review"]]):
         try:
             record = row.read()
+            total += 1
+            if str(record.get(names["needs_review"])).lower() == "false":
+                continue
             key = read_id(record, lines.id_name)
             if same_id(key) not in texts:
                 raise BadRowError(f"{lines.file.shown} has no row with the id {key}")
@@ -142,7 +146,7 @@ def from_file(labelled: RowFile, lines: Feed, levels: Levels) -> Queue:
         answer = path if any(path) else None
         rows.append(ReviewRow(key, text, answer, confidence, gain, retailer=retailer, price=price))
     sources = {source for *_, source in read}
-    return Queue.of(rows, source=sources.pop() if len(sources) == 1 else "")
+    return Queue.of(rows, total, sources.pop() if len(sources) == 1 else "")
 
 
 def _candidates(arm: str) -> Mapping[Key, RankedPaths]:
