@@ -52,6 +52,15 @@ def tillmap(trained, tmp_path, monkeypatch, capsys):
     return call
 
 
+@pytest.fixture
+def copied(tillmap, trained, tmp_path, monkeypatch):
+    """A copy of the trained project that a test may change; commands run in it."""
+    folder = tmp_path / "project"
+    shutil.copytree(trained[0], folder)
+    monkeypatch.chdir(folder)
+    return folder
+
+
 @pytest.fixture(scope="session")
 def features(trained):
     return trained[0] / "data/demo/test.features"
@@ -75,18 +84,15 @@ def test_new_rows_are_labelled_as_the_pipeline_labels_them(tillmap, trained, fea
 
 
 @pytest.mark.parametrize("source", ["own", "all"])
-def test_rows_below_the_promised_threshold_need_a_review(tillmap, trained, features, tmp_path, monkeypatch, source):
+def test_rows_below_the_promised_threshold_need_a_review(tillmap, copied, features, source):
     column = {"own": "alone", "all": "together"}[source]
-    folder = tmp_path / "project"
-    shutil.copytree(trained[0], folder)
-    held_out = folder / "models/confidence/linear/held_out.parquet"
+    held_out = copied / "models/confidence/linear/held_out.parquet"
     known = pd.concat([pd.read_parquet(held_out)] * 20, ignore_index=True)
     known["product"] = range(len(known))
     write_table(known, held_out)
     target = round(float(known["right"].mean()) + 0.03, 2)  # the surest rows reach it, not all
-    set_params(folder, {"review": {"target_accuracy": target}})
-    monkeypatch.chdir(folder)
-    out = tmp_path / "out.parquet"
+    set_params(copied, {"review": {"target_accuracy": target}})
+    out = copied / "out.parquet"
     code, said = tillmap("predict", features, "--arm", "linear", "--out", out, "--confidence", source)
     found = promise(known[column], known["right"], target, 0.9, new_rows=TEST, product=known["product"])
     got = pd.read_parquet(out)
@@ -97,13 +103,8 @@ def test_rows_below_the_promised_threshold_need_a_review(tillmap, trained, featu
     assert f"at least {target:.0%} are right, with a probability of 90%" in said
 
 
-def test_with_too_few_rows_to_promise_every_row_needs_a_review(
-    tillmap, trained, features, tmp_path, monkeypatch, caplog
-):
-    folder = tmp_path / "project"
-    shutil.copytree(trained[0], folder)
-    monkeypatch.chdir(folder)
-    held_out, out = folder / "models/confidence/linear/held_out.parquet", tmp_path / "out.jsonl"
+def test_with_too_few_rows_to_promise_every_row_needs_a_review(tillmap, copied, features, caplog):
+    held_out, out = copied / "models/confidence/linear/held_out.parquet", copied / "out.jsonl"
 
     def predict():
         code, said = tillmap("predict", features, "--arm", "linear", "--out", out)
@@ -119,7 +120,7 @@ def test_with_too_few_rows_to_promise_every_row_needs_a_review(
     assert "needs review: all rows, because no accuracy is promised" in said
     assert "held_out.parquet is missing, so no accuracy is promised; `dvc repro postprocess`" in caplog.text
     assert all(row["needs_review"] is True for row in rows)
-    set_params(folder, {"review": {"target_accuracy": None}})
+    set_params(copied, {"review": {"target_accuracy": None}})
     said, rows = predict()
     assert "needs review" not in said and "needs_review" not in rows[0]
 

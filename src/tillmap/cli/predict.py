@@ -111,12 +111,13 @@ def predict(  # noqa: PLR0917 - the options of a command line
     error names the `dvc pull` that fetches them. A paid arm is not asked if the cost may exceed the budget.
 
     FILE has these columns: the id; the levels, empty where a path ends; code, with a taxonomy file that has codes;
-    confidence (the probability that the whole path is right); needs_review (whether a person should look at the row: its
-    confidence is below the one from which answers are promised to keep `review.target_accuracy`); repair (how the answer became a label path: none,
-    new_brand, folded, parsed, snapped or vote); in_tree (whether a training row has this path); source (the arm); and
-    status (ok, or empty or error if the arm gave no answer; such a row gets the labels of its neighbours). --explain
-    adds candidates (path and share), neighbours (id, text, path and similarity; they need data/split and data/index)
-    and words (word, and what it adds to the answer's score; of the linear arm).
+    confidence (the probability that the whole path is right); needs_review (whether a person should look at the row,
+    because its confidence is below the one from which answers are promised to keep `review.target_accuracy`); repair
+    (how the answer became a label path: none, new_brand, folded, parsed, snapped or vote); in_tree (whether a training
+    row has this path); source (the arm); and status (ok, or empty or error if the arm gave no answer; such a row gets
+    the labels of its neighbours). --explain adds candidates (path and share), neighbours (id, text, path and
+    similarity; they need data/split and data/index) and words (word, and what it adds to the answer's score; of the
+    linear arm).
 
     The last lines of the output show how many rows need a look, how far the rows are from the training rows, and the
     expected accuracy.

@@ -21,9 +21,7 @@ from tillmap.postprocessing.calibration import CandidateScores, Confidence
 logger = logging.getLogger("tillmap")
 
 TABLE, ESTIMATE, PAGE = "table.txt", "estimate.txt", "index.html"
-_UNSCORED = (
-    "No scores: the test rows have no labels, and no labelled row was held out. Give more rows, or test labels."
-)
+_UNSCORED = "No scores: the test rows have no labels, and no labelled row was held out. Give more rows, or test labels."
 
 
 @dataclass(frozen=True)

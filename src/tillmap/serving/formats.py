@@ -82,8 +82,9 @@ def write_answers(
         explained: whether the answers are explained. JSON Lines have an explanation as objects, CSV as the text of
             these objects, and Parquet as lists of structs.
 
-    A table has `key` (the id), the levels (null where a path ends), `code` if there are codes, confidence, repair,
-    in_tree, source and status; `needs_review` if they are reviewed; and the columns of `EXPLANATION` as JSON texts if there are explanations.
+    A table has `key` (the id), the levels (null where a path ends), `code` if there are codes, confidence,
+    `needs_review` if they are reviewed, repair, in_tree, source and status; and the columns of `EXPLANATION` as JSON
+    texts if there are explanations.
 
     Raises LostRowsError, and leaves `path` as it is, if another number of rows was written.
     """
