@@ -29,18 +29,18 @@ PARAMS = (*SHOWN, "run", "review", "evaluate", "provider.prices", "costs", "vote
 def main(params: Params) -> Metrics:
     if not params.run.on:
         raise ParamsError(f"{paths.PARAMS}: every arm is off; switch one on, for example with `-S run.nearest=true`")
-    run, promised = read_run(params), {"probability": params.evaluate.promise}
+    run, promise = read_run(params), params.evaluate.promise
     ledger = Ledger.of(run.usage, run.training, params.provider.prices, params.costs, run.test_rows)
     draws: dict[str, Any] = {"resamples": params.evaluate.resamples, "seed": params.seed}
     with new_folder(paths.REVIEW) as folder:
         held_back = review_arms(
             run.predictions, run.free, run.rows, run.levels,
-            target=params.review.target_accuracy, folder=folder, **promised,
+            target=params.review.target_accuracy, folder=folder, probability=promise,
         )  # fmt: skip
     with new_folder(paths.PLOTS) as plots, new_folder(paths.REPORT) as folder:
         report, scores = show(
             run, ledger, held_back=held_back, labels=suspicious_labels(run), params=vars(params),
-            source=params.data.source, plots=plots, folder=folder, **promised, **draws,
+            source=params.data.source, plots=plots, folder=folder, probability=promise, **draws,
         )  # fmt: skip
     if report and params.run.cascade:
         routes = read_table(paths.CASCADE / "routes.parquet")

@@ -106,9 +106,9 @@ def made(request, tmp_path_factory):
         for arm in ("rag", "llama", "openai"):
             infer.write_off(arm)
         postprocess.main(params)
+        audit.main(params)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("tillmap.evaluation.report.draw", lambda *_: {})  # tests/test_report.py draws all shapes
-            audit.main(params)
             evaluate.main(params)
     return folder, levels
 

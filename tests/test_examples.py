@@ -48,9 +48,9 @@ def made(request, tmp_path_factory):
         params = read_params(paths.PARAMS, schema())
         infer.write_off("rag")
         postprocess.main(params)
+        audit.main(params)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("tillmap.evaluation.report.draw", lambda *_: {})
-            audit.main(params)
             evaluate.main(params)
     return folder, request.param
 

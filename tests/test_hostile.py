@@ -258,8 +258,7 @@ def test_models_of_ours_from_other_files(tmp_path):
     (tmp_path / "recipe.json").write_text(json.dumps({"format": 1, "recipe": {"evil": 1}, "trials": []}))
     refused(LinearModel.load, tmp_path)
     refused(LabelTree.from_table, pd.DataFrame({"id": [1]}))
-    for name in ("dense.faiss", "dense.safetensors"):
-        (tmp_path / name).write_bytes(PICKLE)
+    (tmp_path / "dense.safetensors").write_bytes(PICKLE)
     refused(DenseRetriever.load, tmp_path, None)
 
 

@@ -13,6 +13,7 @@ Every fault has a random seed of its own, made of `--seed`, the part, the kind a
 
 import argparse
 import fnmatch
+import json
 import os
 import random
 import subprocess
@@ -32,7 +33,9 @@ import disks
 import kills
 import memory
 from parts import World, commands_of, stages_of
+from runs import shimmed
 from served import Repro, Review
+from warm import Server, learning
 
 from small_project import small_project, small_project_again
 
@@ -55,9 +58,10 @@ KINDS = {
 OF_DVC = {"kill", "full disk"}  # what DVC, which is not ours, is put through
 NOT_BROKEN = {"slow disk", "clock"}  # the run ends well in spite of these
 IN_A_ROW = 4  # faults before a part is run to its end, and then begins anew
-DISK_MIB = 3072
 FEED_ROWS = 400
-WITHOUT_MODELS = {"run": {"rag": False, "llama": False}}
+# The provider knows the right answers, so the cascade gains and asks it.
+WITH_CASCADE = {"run": {"cascade": True}, "cascade": {"llm": "openai", "held_out_rows": 60}}
+WITHOUT_MODELS = WITH_CASCADE | {"run": {"cascade": True, "rag": False, "llama": False}}
 
 
 class Whole(NamedTuple):
@@ -66,6 +70,7 @@ class Whole(NamedTuple):
     prints: object
     files: set
     seconds: float
+    work: float  # seconds of a processor
     operations: int  # changes to the tree of files
     peak_kib: int  # of the address space
     size: int  # bytes of the outputs
@@ -78,16 +83,31 @@ class Fault(NamedTuple):
     number: int
 
 
-def whole_of(part):
-    """Run a part without a fault."""
-    with tempfile.NamedTemporaryFile() as counted:
-        part.fresh()
-        run = part.start(faults={"FAULT_COUNT": counted.name})
-        assert run.wait() and run.status == 0, f"fails without a fault:\n{run.output}"
+def whole_of(part, warm):
+    """Run a part without a fault: as its user does; if `warm`, also as a fork of a server, which the part keeps."""
+    with tempfile.NamedTemporaryFile() as noted, tempfile.NamedTemporaryFile() as counted:
+        counts = {"FAULT_COUNT": counted.name}
+        started, part.command = part.command, learning(part.command, noted.name)
+        run = first = _run_whole(part, faults=None if warm else counts)
+        part.command = started
+        prints = part.prints()
+        if warm:
+            modules = json.loads(Path(noted.name).read_text())
+            part.server = Server(modules, part.world.env | shimmed() | {"TMPDIR": tempfile.gettempdir()})
+            assert part.server.threads == 1, f"a server with {part.server.threads} threads cannot fork"
+            run = _run_whole(part, faults=counts)
+            assert prints == part.prints(), "other bytes as a fork"
         operations = Path(counted.name).stat().st_size
-    part.check_whole()
     sizes = [file.stat().st_size for file in part.all_files()]
-    return Whole(part.prints(), part.world.files(), run.seconds, operations, run.peak, sum(sizes), max(sizes))
+    return Whole(prints, part.world.files(), run.seconds, run.work, operations, first.peak, sum(sizes), max(sizes))
+
+
+def _run_whole(part, **how):
+    part.fresh()
+    run = part.start(**how)
+    assert run.wait() and run.status == 0, f"fails without a fault:\n{run.output}"
+    part.check_whole()
+    return run
 
 
 def recover(part):
@@ -112,8 +132,8 @@ def compare(part, whole):
 class Campaign:
     """Breaks parts, and keeps the tally."""
 
-    def __init__(self, seed, say=print):
-        self.seed, self.say = seed, say
+    def __init__(self, seed, say=print, warm=True):
+        self.seed, self.say, self.warm = seed, say, warm
         self.tally = defaultdict(Counter)  # by (part, kind): outcomes
         self.wrong = []
 
@@ -122,7 +142,7 @@ class Campaign:
         began, done = time.monotonic(), 0
         for part, grouped in groupby(faults, lambda fault: fault.part):
             own = list(grouped)
-            whole = self._try(part, "no fault", partial(whole_of, part))
+            whole = self._try(part, "no fault", partial(whole_of, part, self.warm))
             broken = [fault for fault in own if fault.kind not in NOT_BROKEN]
             groups = [broken[at : at + IN_A_ROW] for at in range(0, len(broken), IN_A_ROW)]
             for group in groups + [[fault] for fault in own if fault.kind in NOT_BROKEN]:
@@ -131,6 +151,8 @@ class Campaign:
                     self._break(part, group, whole)
                     left = (time.monotonic() - began) / done * (len(faults) - done) / 60
                     self.say(f"[{done}/{len(faults)}, {left:.0f} min left]")
+            if part.server:
+                part.server.close()
 
     def _break(self, part, group, whole):
         """Put a part through some faults in a row, then run it to its end."""
@@ -200,16 +222,18 @@ def main():
     parser.add_argument("--parts", nargs="*", default=["*"], help="names, or patterns such as 'predict@*' [all]")
     parser.add_argument("--faults", nargs="*", choices=list(KINDS), default=list(KINDS), help="kinds of faults [all]")
     parser.add_argument("--no-models", action="store_true", help="without language models: much faster")
+    parser.add_argument("--cold", action="store_true", help="each run imports all by itself: much slower")
     parser.add_argument("--place", type=Path, help="make the project in this folder, or use the one that is there")
     chosen = parser.parse_args()
     os.environ |= AS_TESTS
     with ExitStack() as stack:
         if chosen.place:
-            place, own_disk = chosen.place.absolute(), False
+            place = chosen.place.absolute()
             place.mkdir(parents=True, exist_ok=True)
+            own_disk = disks.is_in_memory(place)
         else:
             place = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tillmap-faults-")))
-            own_disk = stack.enter_context(disks.disk_in_memory(place, DISK_MIB))
+            own_disk = stack.enter_context(disks.disk_in_memory(place))
         if (place / "project/dvc.lock").exists():
             project = stack.enter_context(small_project_again(place))
         else:
@@ -218,14 +242,15 @@ def main():
             subprocess.run(
                 [sys.executable, Path(__file__).parents[1] / "tiny.py", tiny], check=True, capture_output=True
             )
-            project = stack.enter_context(small_project(place, tiny, WITHOUT_MODELS if chosen.no_models else {}))
+            changes = WITHOUT_MODELS if chosen.no_models else WITH_CASCADE
+            project = stack.enter_context(small_project(place, tiny, changes))
         world = World(project, place, project.provider, own_disk)
         parts = [
             part
             for part in all_parts(world, not chosen.no_models)
             if any(fnmatch.fnmatch(part.name, pattern) for pattern in chosen.parts)
         ]
-        campaign = Campaign(chosen.seed, lambda line: print(line, flush=True))
+        campaign = Campaign(chosen.seed, lambda line: print(line, flush=True), warm=not chosen.cold)
         try:
             campaign.run(plan(parts, chosen.faults, chosen.kills, chosen.others))
         finally:

@@ -29,7 +29,8 @@ sys.path[:0] = [str(HERE), str(HERE.parent), str(HERE.parents[1]), str(HERE.pare
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TQDM_DISABLE", "1")
 
-from kinds import KINDS, Kind, refused  # noqa: E402
+from kind import Kind, refused  # noqa: E402
+from kinds import KINDS  # noqa: E402
 from mutate import damaged  # noqa: E402
 
 from tillmap.core.errors import TillmapError  # noqa: E402

@@ -63,7 +63,9 @@ def make_signals(
       with its chain, and with its brand. Without a brand level, `ARM_chain` is the share of the paths with the same
       parent, and there is no `ARM_brand`. `ARM_first`: the share of its first candidate.
     - `letters`, `words`: log(1 + count) for the description.
-    - `repair_KIND`: 1 where the answer got that repair. `in_tree`: 1 where the path is a known one.
+    - `repair_KIND`: 1 where the answer got that repair.
+    - `in_tree`: 1 where `tree` has the path. The column of the predictions may be about more rows, and would leak: a
+      calibration row's new path may be known from this row alone.
     - `known_rows`: log(1 + the path's rows in the training subset).
 
     Args:
@@ -82,13 +84,13 @@ def make_signals(
     lacking = next((key for key in keys if key not in texts), None)
     if lacking:
         raise InputError(f"confidence: the rows table lacks {lacking[0]} id {lacking[1]}; run `dvc repro` again")
-    answers = predictions[["confidence", "repair", "in_tree"]].itertuples(index=False, name=None)
+    answers = predictions[["confidence", "repair"]].itertuples(index=False, name=None)
     paths, levels, table = tree.levels.paths(predictions), tree.levels, []
-    for key, path, completion, (own, repair, in_tree) in zip(keys, paths, completions, answers, strict=True):
+    for key, path, completion, (own, repair) in zip(keys, paths, completions, answers, strict=True):
         ranked = {arm: scores.get(key, ()) for arm, scores in free.items()}
         signals = _of_arm(completion, own) | _of_free_arms(path, ranked, levels) | _of_text(texts[key])
         signals |= {f"repair_{kind}": float(repair == kind) for kind in _REPAIRS}
-        signals |= {"in_tree": float(in_tree), "known_rows": log1p(tree.rows_of(path))}
+        signals |= {"in_tree": float(path in tree), "known_rows": log1p(tree.rows_of(path))}
         support = fmean([own, *(signals[f"{arm}_path"] for arm in free)])
         table.append({"support": _log_odds(support), **signals})
     return pd.DataFrame(table, index=predictions.index, dtype=np.float64)
@@ -108,7 +110,7 @@ def calibrate(
         rows: a rows table with split, id, subset, the levels and, optionally, product.
         levels: the names of the levels.
         keep_own: keep the arm's own confidences, which were fitted on more rows, unless the cross-fitted ones have a
-            better log loss by over one standard error.
+            better log loss, at 5%.
 
     Raises InputError if no row of the `calibration` subset was answered.
     """
@@ -121,7 +123,7 @@ def calibrate(
     if keep_own:
         own = Confidence.own(signals.iloc[known], right)
         gain = _log_loss(own.of(signals.iloc[known]), right) - _log_loss(out_of_fold, right)
-        if gain.sum() <= np.sqrt(len(gain)) * gain.std():
+        if gain.sum() <= _Z * np.sqrt(len(gain)) * gain.std():
             return predictions.assign(confidence=own.of(signals)), own
     model = Confidence.fit(signals.iloc[known], right)
     confidence = model.of(signals)

@@ -15,6 +15,7 @@ _INITIAL = 1.5  # weight of n-grams at the start of a word: tills shorten words 
 # N-grams in more lines than this are left out. They cost the most time and say the least.
 _MAX_SHARE = 0.05
 _MIN_CAP, _MAX_CAP = 200, 4000
+_BLOCK = 256  # lines whose scores are compared with the worst of the best at once
 
 
 @dataclass(frozen=True)
@@ -84,8 +85,7 @@ def _count(starts: Any, letters: Any, ends: Any, consonants: Any, consonant_ends
     """The buckets of each line (line starts, buckets, counts), each bucket once a line, ascending."""
     rows = len(starts) - 1
     most = 3 * (len(letters) + len(consonants) + 4 * len(ends)) + 16
-    out = np.empty(most, np.int64)
-    counts = np.empty(most, np.int32)
+    out, counts = np.empty((2, most), np.int32)
     row_starts = np.zeros(rows + 1, np.int64)
     size = 0
     for row in range(rows):
@@ -127,7 +127,7 @@ def _search(
     places: Any, scores: Any,
 ) -> None:  # fmt: skip
     """Fill `places` and `scores` with the best of each row, sorted by insertion."""
-    total = np.zeros(size, np.float32)
+    total = np.zeros((size // _BLOCK + 1) * _BLOCK, np.float32)
     last = places.shape[1] - 1
     for row in range(len(row_starts) - 1):
         total[:] = 0
@@ -137,11 +137,17 @@ def _search(
                 bucket = buckets[place]
                 for entry in range(starts[bucket], starts[bucket + 1]):
                     total[lines[entry]] += weight * line_weights[entry]
-        for line in range(size):
-            score = total[line]
-            if score > scores[row, last]:
-                at = last
-                while at > 0 and score > scores[row, at - 1]:
-                    scores[row, at], places[row, at] = scores[row, at - 1], places[row, at - 1]
-                    at -= 1
-                scores[row, at], places[row, at] = score, line
+        for begin in range(0, size, _BLOCK):
+            least, above = scores[row, last], False
+            for score in total[begin : begin + _BLOCK]:
+                above |= score > least
+            if not above:
+                continue
+            for line in range(begin, begin + _BLOCK):
+                score = total[line]
+                if score > scores[row, last]:
+                    at = last
+                    while at > 0 and score > scores[row, at - 1]:
+                        scores[row, at], places[row, at] = scores[row, at - 1], places[row, at - 1]
+                        at -= 1
+                    scores[row, at], places[row, at] = score, line
