@@ -15,6 +15,8 @@ from tillmap.core.taxonomy import KEY
 ROWS = (*KEY, "subset", "description", "retailer", "price")
 INGESTED = tuple(name for name in ROWS if name != "subset")  # before the rows are split
 NEIGHBOURS = (*KEY, "rank", "neighbour", "score")
+SUSPECTS = (*KEY, "description", "retailer", "price", "level", "suspicion", "confidence",
+            "model_own", "model_guess", "votes_own", "votes_guess")  # fmt: skip
 PREDICTIONS = (*KEY, "confidence", "repair", "in_tree", "source", "status")
 
 _COMPLETION = TypeAdapter(Completion)
@@ -41,6 +43,14 @@ def read_neighbours(path: Path) -> pd.DataFrame:
 def read_predictions(path: Path) -> pd.DataFrame:
     """A table of predictions; without rows if the arm is off. Raises InputError if it is missing or damaged."""
     return _with(PREDICTIONS, read_table(path), path)
+
+
+def read_suspects(path: Path, guesses: Sequence[str]) -> pd.DataFrame:
+    """The table of labels that look wrong, with the columns of the likelier path.
+
+    Raises InputError if it is missing or damaged.
+    """
+    return _with([*SUSPECTS, *guesses], read_table(path), path)
 
 
 def read_completions(path: Path) -> Iterator[dict[str, Any]]:
@@ -99,6 +109,25 @@ class _Job(_Noted):
     trained_tokens: _Count
     usd: _Amount
     estimated_usd: _Amount
+
+
+class _Wrong(_Noted):
+    share: _Amount
+    low: _Amount
+    high: _Amount
+
+
+class _Audited(_Noted):
+    rows: _Count
+    wrong: _Wrong
+
+
+def read_audited(path: Path) -> dict[str, Any]:
+    """How many rows were audited, and the estimated share of wrong labels.
+
+    Raises InputError if the file is missing or is something else.
+    """
+    return _read_noted(path, _Audited)
 
 
 def read_usage(path: Path) -> dict[str, Any]:
