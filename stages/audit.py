@@ -1,7 +1,9 @@
-"""Lists labelled rows whose label looks wrong, for a person to check. It changes nothing, and no stage reads it."""
+"""Lists labelled rows whose label looks wrong, for a person to check. It changes nothing: only the report shows it."""
+
+from dataclasses import asdict
 
 from tillmap.audit.evidence import gather
-from tillmap.audit.suspects import estimate_share, find_suspects
+from tillmap.audit.suspects import estimate_share, find_suspects, similar_rows
 from tillmap.cli.stages import Metrics, run_stage
 from tillmap.config import paths
 from tillmap.config.params import Params
@@ -25,6 +27,8 @@ def main(params: Params) -> Metrics:
         share = estimate_share(labelled, evidence, tree.levels, seed=params.seed)
         suspects = find_suspects(labelled, evidence, tree.levels, share.share)
         write_table(suspects, folder / paths.SUSPECTS.name)
+        write_table(similar_rows(suspects, labelled, evidence), folder / paths.SIMILAR.name)
+        write_json({"rows": len(labelled), "wrong": asdict(share)}, folder / paths.SHARE.name)
     return {
         "rows": len(labelled),
         "suspects": len(suspects),

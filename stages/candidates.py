@@ -6,11 +6,11 @@ from tillmap.arms import ARMS, proposer
 from tillmap.cli.stages import Metrics, run_stage
 from tillmap.config import paths
 from tillmap.config.params import Params
-from tillmap.core.files import new_folder, read_table, write_table
+from tillmap.core.files import OUT_OF_FOLD, new_folder, read_table, write_table
 from tillmap.core.stored import read_rows
-from tillmap.core.taxonomy import LabelTree
+from tillmap.core.taxonomy import KEY, LabelTree
 from tillmap.postprocessing.calibration import candidate_scores
-from tillmap.retrieval import PATHS
+from tillmap.retrieval import PATHS, TRAINING_PATHS
 from tillmap.retrieval.lexical import LexicalRetriever
 from tillmap.retrieval.paths import NO_ROW, PathRows, candidate_paths
 
@@ -26,11 +26,15 @@ def main(params: Params) -> Metrics:
     table = candidate_paths(ranked, neighbours("lexical"), asked, training=training, levels=levels, rows=shown)
     with new_folder(paths.CANDIDATES) as folder:
         write_table(table, folder / f"{PATHS}.parquet")
+        out_of_fold = paths.MODELS / str(arm) / OUT_OF_FOLD
+        of_training = read_table(out_of_fold) if out_of_fold.is_file() else table.head(0)
+        write_table(of_training.assign(neighbour=NO_ROW), folder / f"{TRAINING_PATHS}.parquet")
     return {
         "of": arm or "neighbours",
         "rows": len(asked),
         "paths": len(table),
         "without_row": int((table["neighbour"] == NO_ROW).sum()),
+        "training_rows": len(of_training[KEY].drop_duplicates()),
     }
 
 

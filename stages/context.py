@@ -7,12 +7,16 @@ from tillmap.arms.context import Context
 from tillmap.config import paths
 from tillmap.config.params import Params
 from tillmap.core.stored import read_neighbours
-from tillmap.retrieval import PATHS
+from tillmap.retrieval import PATHS, TRAINING_PATHS
 
 
 def neighbours(retriever: str) -> pd.DataFrame:
-    """The neighbours table of all rows outside the training subset; for `paths` the table of their candidate paths."""
-    return read_neighbours((paths.CANDIDATES if retriever == PATHS else paths.NEIGHBOURS) / f"{retriever}.parquet")
+    """The neighbours table of all rows outside the training subset; for `paths` the table of their candidate paths.
+
+    For `training_paths` it is the one of the rows in it.
+    """
+    folder = paths.CANDIDATES if retriever in (PATHS, TRAINING_PATHS) else paths.NEIGHBOURS
+    return read_neighbours(folder / f"{retriever}.parquet")
 
 
 def context_of(params: Params, arm: str) -> Context:

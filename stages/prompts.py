@@ -15,7 +15,7 @@ PARAMS = ("seed", "run.{arm}", "run.cascade", "run.pilot_rows", "cascade.llm", "
 
 def main(params: Params, name: str) -> Metrics:
     arm, context, settings = ARMS[name], context_of(params, name), params.block(name)
-    rows, training = context.rows, context.training
+    rows = context.rows
     # Only rows that something is fitted or scored on: each question costs time or money.
     scored = context.levels.labelled(rows[rows["subset"] == "test"]).any()
     used = rows["subset"].isin(("test", "calibration") if scored else ("test", "calibration", "holdout"))
@@ -27,6 +27,7 @@ def main(params: Params, name: str) -> Metrics:
             write_json(allowed, folder / ALLOWED)
         write_jsonl((question.as_record() for question in arm.questions(context, asked)), folder / QUESTIONS)
         if arm.tuned:
+            training = arm.teaching(context)
             sample = sample_for_training(
                 training, context.levels, settings.sample_rows, settings.sample_policy, params.seed
             )

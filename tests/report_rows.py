@@ -4,8 +4,10 @@ import numpy as np
 import pandas as pd
 
 from tillmap.core.taxonomy import LabelPath, Levels
+from tillmap.evaluation.labels_shown import labels_shown
 from tillmap.evaluation.page import about_run, render
-from tillmap.evaluation.report import draw, make_report, of_whole_paths, recall_of
+from tillmap.evaluation.recall import of_whole_paths, recall_of
+from tillmap.evaluation.report import draw, make_report
 from tillmap.evaluation.rows_shown import choose_rows, rows_shown
 from tillmap.retrieval.paths import paths_of_neighbours
 
@@ -68,7 +70,20 @@ def make_shown(rows, predictions, truth):
     )
 
 
-def make_page(folder):
+def make_labels(rows):
+    """The first 50 labelled rows as suspects: each should have the other path."""
+    some = rows[rows["split"] == "train"].head(50).reset_index(drop=True)
+    guesses = LEVELS.columns([(SCRIPT, TEA)[path == SCRIPT] for path in LEVELS.paths(some)])
+    suspects = pd.concat([some, guesses.add_prefix("guess_")], axis=1).assign(
+        level="brand", suspicion=0.9, confidence=0.1, model_own=0.05, model_guess=0.8, votes_own=0.0, votes_guess=1.0
+    )
+    suspects.loc[0, ["level", "price"]] = ["group", None]
+    similar = some[["split", "id"]].assign(rank=0, neighbour=3, score=0.75)
+    wrong = {"share": 0.05, "low": 0.03, "high": 0.07, "rows": 12}
+    return labels_shown(suspects, similar.head(49), {"rows": 60, "wrong": wrong}, rows, LEVELS)
+
+
+def make_page(folder, *, audited=True):
     """The report as HTML. The charts are also written to `folder`."""
     rows, predictions = make_tables()
     rows["corrected"] = np.where(rows["id"] < 3, "changed", None)
@@ -93,4 +108,5 @@ def make_page(folder):
         costs=dict.fromkeys(predictions, cost),
         minutes=dict.fromkeys(predictions, 0.5),
         rows=make_shown(rows, predictions, truth),
+        labels=make_labels(rows) if audited else None,
     )

@@ -8,7 +8,7 @@ import pytest
 from trained import index_rows, set_params
 from typer.testing import CliRunner
 
-from stages import candidates, evaluate, infer, postprocess, stratify, train
+from stages import audit, candidates, evaluate, infer, postprocess, stratify, train
 from tillmap import cli
 from tillmap.arms import schema
 from tillmap.config import paths
@@ -106,8 +106,9 @@ def made(request, tmp_path_factory):
         for arm in ("rag", "llama", "openai"):
             infer.write_off(arm)
         postprocess.main(params)
+        audit.main(params)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(evaluate.reports, "draw", lambda *_: {})  # tests/test_report.py draws all shapes
+            patch.setattr("tillmap.evaluation.report.draw", lambda *_: {})  # tests/test_report.py draws all shapes
             evaluate.main(params)
     return folder, levels
 

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from tillmap.audit.evidence import Evidence, gather, neighbours_votes
-from tillmap.audit.suspects import GUESS, estimate_share, find_suspects
+from tillmap.audit.suspects import GUESS, estimate_share, find_suspects, similar_rows
 from tillmap.config import paths
 from tillmap.core.errors import InputError
 from tillmap.core.files import write_table
@@ -34,7 +34,10 @@ def make_rows(levels, paths_of_kinds, wrong=(), count=240):
 
 
 def ev(rows, *ranked):
-    return Evidence([[(LabelPath(*path), share) for path, share in each] for each in ranked], np.arange(len(rows)))
+    """The model's evidence alone, each row in a fold of its own."""
+    said = [[(LabelPath(*path), share) for path, share in each] for each in ranked]
+    none = np.full((len(rows), 3), -1)
+    return Evidence(said, [()] * len(rows), none, np.zeros(none.shape), np.arange(len(rows)))
 
 
 @pytest.mark.parametrize("name", TAXONOMIES)
@@ -49,6 +52,9 @@ def test_swapped_labels_come_first_with_their_level_and_the_right_path(name):
     assert set(found["id"][: len(wrong)]) == wrong
     assert found["suspicion"].is_monotonic_decreasing and found["suspicion"].min() > 0.5
     assert (1 - found["confidence"]).sum() <= share.share * len(rows) + 0.1
+    shares = found[["model_own", "model_guess", "votes_own", "votes_guess"]]
+    assert shares.to_numpy().min() >= 0 and shares.to_numpy().max() <= 1
+    assert (found["model_guess"] + found["votes_guess"] > found["model_own"] + found["votes_own"])[: len(wrong)].all()
     first = found.head(len(wrong))
     guesses = levels.paths(first[[GUESS.format(level) for level in levels]].set_axis(list(levels), axis=1))
     assert guesses == [LabelPath(*kinds[row % 3]) for row in first["id"]]
@@ -56,6 +62,17 @@ def test_swapped_labels_come_first_with_their_level_and_the_right_path(name):
     for path, guess, level in zip(given, guesses, first["level"], strict=True):
         differs = [each for each, one, other in zip(levels, path, guess, strict=True) if one != other]
         assert level == differs[0]
+
+
+def test_each_suspect_has_its_most_similar_lines():
+    rows = make_rows(*TAXONOMIES["a brand"], {0, 20}, count=60)
+    evidence = gather(rows, LabelTree.from_rows(rows, LEVELS), Recipe(epochs=3), 3, 1)
+    found = find_suspects(rows, evidence, LEVELS, 0.05)
+    near = similar_rows(found, rows, evidence)
+    assert set(near["id"]) <= set(found["id"]) and near.groupby("id").size().max() == 3
+    for _, own in near.groupby("id"):
+        assert own["rank"].tolist() == list(range(len(own))) and own["score"].is_monotonic_decreasing
+    assert (near["id"] % 3 == near["neighbour"] % 3).mean() > 0.9 and (near["id"] != near["neighbour"]).all()
 
 
 def test_a_label_that_no_other_row_has_is_no_reason_for_doubt():
@@ -75,11 +92,13 @@ def test_a_label_that_no_other_row_has_is_no_reason_for_doubt():
 def test_only_lines_of_other_products_vote():
     rows = make_rows(LEVELS, TAXONOMIES["a brand"][1], count=6).assign(description=["green tea"] * 5 + ["zzz qqq"])
     rows["product"] = ["one", "one", "one", "two", "two", "three"]
-    votes = neighbours_votes(rows, LEVELS)
+    votes, similar, similarity = neighbours_votes(rows, LEVELS)
     paths_of_rows = LEVELS.paths(rows)
     assert {path for path, _ in votes[0]} == set(paths_of_rows[3:5])
     assert sum(share for _, share in votes[0]) == pytest.approx(1)
     assert votes[5] == [], "a line like no other gets none"
+    assert similar[0].tolist() == [3, 4, -1] and similar[3].tolist() == [0, 1, 2] and similar[5].tolist() == [-1] * 3
+    assert similarity[0].tolist() == pytest.approx([1, 1, 0])
 
 
 def test_no_evidence_accuses_nobody():

@@ -53,7 +53,7 @@ def test_signals_say_what_speaks_for_an_answer() -> None:
         completion("test", 0, logprob=-2.0),
         completion("test", 1, (CREAM, 1.0)),
     ]
-    table = predictions(prediction(MILK, 0.6), prediction(BAGS, 0.25, "snapped"), prediction(CREAM, 1.0, in_tree=False))
+    table = predictions(prediction(MILK, 0.6), prediction(BAGS, 0.25, "snapped"), prediction(CREAM, 1.0))
     free = {"nearest": candidate_scores([completion("train", 0, (CREAM, 0.7), (MILK, 0.2)), completion("test", 1)])}
     signals = make_signals(completions, table, ROWS, free, TREE)
     assert list(signals.columns[:3]) == ["support", "own", "lead"]
@@ -64,8 +64,16 @@ def test_signals_say_what_speaks_for_an_answer() -> None:
     assert first["nearest_first"] == 0.7 and second["nearest_first"] == third["nearest_first"] == 0
     assert second["logprob"] == -2 and first["logprob"] == 0
     assert second["repair_snapped"] == 1 and first["repair_snapped"] == 0
-    assert third["in_tree"] == 0 and third["letters"] == 0
+    assert third["in_tree"] == 1 and third["letters"] == 0
     assert first["known_rows"] == pytest.approx(log(3))
+
+
+def test_a_path_that_only_the_row_itself_makes_known_is_not_known() -> None:
+    """Arms know the paths of all labelled rows. That one of these is a new one would tell a calibration row's label."""
+    leaked = LabelPath("food", "dairy", "cream", "alder")
+    table = predictions(prediction(leaked, 0.5), prediction(MILK, 0.5, in_tree=False))
+    signals = make_signals([completion("train", 0), completion("test", 0)], table, ROWS, {}, TREE)
+    assert signals["in_tree"].tolist() == [0, 1]
 
 
 def test_without_a_brand_siblings_speak_for_an_answer_and_no_brand_does() -> None:
@@ -187,7 +195,20 @@ def test_an_arms_own_confidence_is_kept_unless_the_fit_is_better(pull: float, ke
     calibrated, model = calibrate(table.assign(confidence=0.5), signals, rows, CONTEST, keep_own=True)
     assert (model.kind == "own") == kept
     if kept:
-        np.testing.assert_allclose(calibrated["confidence"], 1 / (1 + np.exp(-odds)))
+        np.testing.assert_allclose(calibrated["confidence"], 1 / (1 + np.exp(-odds)), atol=0.02)
+
+
+def test_an_arms_own_confidence_moves_the_more_the_more_rows_say_so() -> None:
+    """All answers have even odds, and three of four are right: the log odds should move by log 3 = 1.0986."""
+    moves = []
+    for rows in (8, 80, 800, 80_000):
+        right = np.arange(rows) % 4 != 0
+        model = Confidence.own(pd.DataFrame({"own": np.zeros(rows)}), right)
+        # At its best the sum of the rows' slopes is that of the prior: rows * (3/4 - chance) = move / 0.1 ** 2.
+        chance = 1 / (1 + np.exp(-model.intercept))
+        assert rows * (0.75 - chance) == pytest.approx(model.intercept * 100, rel=1e-3)
+        moves.append(model.intercept)
+    assert moves == sorted(moves) and moves[0] < 0.05 and moves[-1] == pytest.approx(log(3), abs=0.02)
 
 
 def test_no_row_has_a_say_in_its_own_confidence() -> None:

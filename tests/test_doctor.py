@@ -87,8 +87,11 @@ def test_a_base_from_a_hub_needs_its_room_until_it_is_fetched(look, trained, mon
     try:
         found = look()
         assert (found["disk"].ok, "10 GiB free" in found["disk"].found) == (False, True)
-        assert "free 34 GiB there" in found["disk"].remedy
-        assert "free 18 GiB there" in found["disk of resume state"].remedy
+        assert "free 32 GiB there" in found["disk"].remedy
+        assert "free 17 GiB there" in found["disk of resume state"].remedy
+        assert "(owner/name 14.9, as 8 billion parameters, for its name does not say)" in found["disk"].found
+        set_params(trained, {"rag": {"base": "owner/qwen-4B-4bit"}})
+        assert "needed (owner/qwen-4B-4bit 7.5, by the parameters in its name)" in look()["disk"].found
         fetched = trained / "models/base/rag/config.json"
         fetched.parent.mkdir(parents=True, exist_ok=True)
         fetched.write_text("{}")

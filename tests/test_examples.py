@@ -8,7 +8,7 @@ import pytest
 from trained import index_rows, read_lines, set_params
 from typer.testing import CliRunner
 
-from stages import candidates, evaluate, infer, ingest, lookup, postprocess, prompts, stratify, train
+from stages import audit, candidates, evaluate, infer, ingest, lookup, postprocess, prompts, stratify, train
 from tillmap.arms import schema
 from tillmap.cli import app
 from tillmap.config import paths
@@ -48,8 +48,9 @@ def made(request, tmp_path_factory):
         params = read_params(paths.PARAMS, schema())
         infer.write_off("rag")
         postprocess.main(params)
+        audit.main(params)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(evaluate.reports, "draw", lambda *_: {})
+            patch.setattr("tillmap.evaluation.report.draw", lambda *_: {})
             evaluate.main(params)
     return folder, request.param
 

@@ -37,7 +37,8 @@ NEIGHBOURS = pd.DataFrame(
 
 SETTINGS = {
     "mode": "tuned", "model": "gpt-4o-mini-2024-07-18", "recipe": "ours", "sample_rows": 10,
-    "sample_policy": "stratified", "retriever": "lexical", "candidates": 5, "usual_price": False, "layout": "list",
+    "sample_policy": "stratified", "retriever": "lexical", "candidates": 5, "usual_price": False,
+    "layout": "list", "ranking": "order",
     "examples": 3,
     "show_retailer": True, "show_price": True, "show_numbers": True,
     "show_sizes": True, "definitions": 3, "answer_format": "short", "constrain": "off", "widen": None,

@@ -33,7 +33,8 @@ TREE = LabelTree.from_rows(TRAINING, CONTEST)
 ITEM = Item("golden mdw butter", "alder", 2.1)
 EXAMPLES = [Example(Item("gldn bttr", "birch", None), PATHS[0]), Example(Item("rolls", "birch", 1.0), PATHS[1])]
 SETTINGS = {
-    "recipe": "ours", "retriever": "lexical", "candidates": 5, "usual_price": False, "layout": "list", "examples": 3,
+    "recipe": "ours", "retriever": "lexical", "candidates": 5, "usual_price": False,
+    "layout": "list", "ranking": "order", "examples": 3,
     "show_retailer": False, "show_price": False, "show_numbers": True,
     "show_sizes": True, "definitions": 3, "answer_format": "short", "constrain": "off", "widen": None,
     "choose": "greedy",
@@ -233,7 +234,8 @@ def test_a_candidate_that_training_never_showed_is_read_as_it_is_written():
 
 def test_a_tuned_model_may_answer_the_candidates_only_but_does_not_see_them():
     settings = {name: value for name, value in SETTINGS.items() if name in LanguageModel.model_fields}
-    chosen = Llama.Settings(**settings | CHOOSES, sample_rows=1, sample_policy="stratified")
+    own = {"sample_rows": 1, "sample_policy": "stratified", "layout": None, "max_share": 1.0}
+    chosen = Llama.Settings(**settings | CHOOSES | own)
     question = asked_to_choose(Llama(), chosen)
     assert question.messages[-1]["content"] == "gldn rls"
     assert question.answers == ["rolls | golden meadow", "rolls | tata"]

@@ -6,7 +6,8 @@ import pytest
 
 from tillmap.core.taxonomy import CONTEST, LabelPath, Levels
 from tillmap.evaluation.comparison import comparison_table
-from tillmap.evaluation.report import by_retriever, choose_truth, draw, make_report, recall_of
+from tillmap.evaluation.recall import by_retriever, recall_of
+from tillmap.evaluation.report import choose_truth, draw, make_report
 from tillmap.evaluation.review import review_arms
 from tillmap.retrieval.paths import paths_of_neighbours
 

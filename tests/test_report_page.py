@@ -25,7 +25,7 @@ def page(tmp_path_factory):
 
 def test_it_has_every_part_and_asks_for_nothing_from_elsewhere(page):
     html = page.read_text(encoding="utf-8")
-    for part in ("arms", "slices", "coverage", "confusions", "retrievers", "costs", "rows", "run"):
+    for part in ("arms", "slices", "coverage", "confusions", "retrievers", "costs", "rows", "labels", "run"):
         assert f'<section id="{part}">' in html
     for said in ("verdict worse", "calibration error", "0.05", "&lt;i&gt;data&lt;/i&gt;", "data.source", "tillmap 0."):
         assert said in html, said
@@ -44,7 +44,13 @@ def test_no_text_becomes_html(page):
     assert html.count("<script") == 2 == html.count("</script")
     assert not re.search(r"<(iframe|img|b|i|u|textarea)[ >]", html)
     data = json.loads(re.search(r'id="data">(.*?)</script>', html)[1])
-    assert {row["text"].rpartition(" ")[0] for row in data["rows"]} == set(HOSTILE)
+    for part in ("rows", "labels"):
+        assert {row["text"].rpartition(" ")[0] for row in data[part]["rows"]} == set(HOSTILE)
+
+
+def test_without_an_audit_there_is_no_part_about_labels(tmp_path):
+    html = make_page(tmp_path, audited=False)
+    assert '<section id="labels">' not in html and 'href="#labels"' not in html
 
 
 def test_the_same_evaluation_gives_the_same_bytes(page, tmp_path):
@@ -107,11 +113,11 @@ def test_lines_labels_prompts_and_answers_show_as_text(opened):
     shown = opened()
     expect(shown.locator("#count")).to_have_text(f"{TEST + 40} of {TEST + 40} rows.")
     shown.locator("#more").click()
-    lines = shown.locator(".head .line").all_text_contents()
+    lines = shown.locator("#list .head .line").all_text_contents()
     assert {line.rpartition(" ")[0] for line in lines} == set(HOSTILE)
     shown.locator("#arm").select_option("asked")
     expect(shown.locator("#count")).to_contain_text(f"asked was asked about {TEST} of them")
-    shown.locator(".head").first.click()
+    shown.locator("#list .head").first.click()
     opened_row = shown.locator(".more")
     expect(opened_row).to_contain_text("onerror=alert(2)")
     assert opened_row.locator("pre").all_text_contents() == [PROMPT, RAW]
@@ -127,7 +133,7 @@ def test_rows_are_searched_and_filtered(opened):
     shown = opened()
     count = shown.locator("#count")
     shown.locator("#search").fill("EVIL 9")
-    found = shown.locator(".head .line").all_text_contents()
+    found = shown.locator("#list .head .line").all_text_contents()
     assert found and all("evil" in line for line in found)
     shown.locator("#search").fill("")
     shown.locator("#result").select_option("wrong")
@@ -147,12 +153,36 @@ def test_rows_are_searched_and_filtered(opened):
 
 
 @pytest.mark.slow
+def test_labels_that_look_wrong_are_shown_with_their_evidence_and_searched(opened):
+    from playwright.sync_api import expect
+
+    shown = opened()
+    section = shown.locator("#labels")
+    expect(section).to_contain_text("An estimated 5.0% (3.0% to 7.0%) of the 60 labelled rows have a wrong label")
+    expect(section.locator("#label-count")).to_have_text("50 of 50 labels.")
+    shown.locator("#label-level").select_option("group")
+    head = section.locator(".head")
+    expect(head).to_have_count(1)
+    head.click()
+    opened_row = section.locator(".more")
+    expect(opened_row).to_contain_text("looks wrong from group on")
+    expect(opened_row.locator("tbody tr").first).to_contain_text("the model, trained without it5.0%80.0%")
+    expect(opened_row).to_contain_text(f"{HOSTILE[3]} 3")
+    shown.locator("#label-level").select_option("")
+    shown.locator("#label-search").fill("EVIL 9")
+    expect(head.first).to_contain_text("evil")
+    assert all("evil" in text for text in head.all_text_contents())
+    assert shown.locator("img, b, i, u, iframe, main script").count() == 0
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [WIDE, PHONE], ids=["wide", "phone"])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_it_fits_the_screen_and_can_be_read(opened, size, scheme):
     shown = opened(viewport=size, color_scheme=scheme)
     shown.evaluate("document.querySelectorAll('details').forEach((each) => { each.open = true })")
-    shown.locator(".head").first.click()
+    for each in ("#list", "#label-list"):
+        shown.locator(f"{each} .head").first.click()
     assert shown.evaluate("document.documentElement.scrollWidth") <= size["width"]
     letters = shown.evaluate(
         """[...document.querySelectorAll(".charts text")].map((text) => {

@@ -1,6 +1,7 @@
 """The reranker: lines as arrays, similar lines, candidates, features, trees, training, and the arm that uses them."""
 
 import json
+import logging
 import re
 from dataclasses import replace
 from itertools import pairwise
@@ -11,10 +12,13 @@ import pandas as pd
 import pytest
 
 from arm_context import make_context
+from brand_shop import LEVELS as BRANDS
+from brand_shop import brand_rows
 from tillmap.arms import ARMS
 from tillmap.arms.rerank import RerankSettings
 from tillmap.catalogue.demo import make_demo
 from tillmap.core.errors import InputError, ModelError
+from tillmap.core.files import read_table
 from tillmap.core.taxonomy import CONTEST, LabelPath, LabelTree, Levels
 from tillmap.core.text import without_vowels
 from tillmap.linear import fits
@@ -26,7 +30,7 @@ from tillmap.rerank.evidence import Evidence
 from tillmap.rerank.examples import Options, collect
 from tillmap.rerank.facts import Names, spell
 from tillmap.rerank.features import distance
-from tillmap.rerank.folds import assign_folds
+from tillmap.rerank.folds import assign_folds, hold_out
 from tillmap.rerank.lines import Lines
 from tillmap.rerank.reranker import Reranker
 from tillmap.rerank.similar import SimilarLines
@@ -253,6 +257,36 @@ def test_the_reranker_is_kept_only_if_it_gains_rows_out_of_fold(reranker, traini
     assert len(reranker.trees) == int(kept[0]["tried"].split()[0])
 
 
+def test_with_many_rows_a_part_is_held_out_instead_of_folds(model, evidence, training, rows, caplog):
+    """One linear model is trained without that part and without what is too near to it, and the trees on the part."""
+    test, options = rows[rows["subset"] == "test"], replace(FEW, trees=40, fold_up_to=1000, held_out_rows=600)
+    caplog.set_level(logging.INFO)
+    found = collect(model, training, test, options, 1)
+    assert len(found.linear) == 600 and np.bincount(found.half).tolist() == [300, 300]
+    assert len(found.right) == found.starts[-1] == len(found.described) and np.diff(found.starts).max() <= 30
+    fitted = [record.args[1] for record in caplog.records if record.msg.startswith("training")]
+    assert len(fitted) == 1 and fitted[0] < len(training) - 600 + len(model.tree) * 2  # with names of labels
+    reranker = train(model, training, test, options, 1)
+    assert {trial["rows"] for trial in reranker.trials} == {600} and reranker.trees is not None
+    paths = CONTEST.paths(test)
+    linear = model.predict(test)["candidates"].tolist()
+    assert right(reranker.rank(evidence, test), paths) > right(linear, paths)
+
+
+def test_lines_too_near_to_held_out_ones_of_their_path_train_nothing_if_asked_lines_are_new():
+    lines = [f"{first} {second} soap" for first in ("dove", "lux", "fa") for second in ("rose", "lime", "mint", "aloe")]
+    path_of = np.repeat(np.arange(len(lines)), 3)
+    text, held = [line for line in lines for _ in range(3)], np.arange(0, 36, 3)
+
+    def kept(asked):
+        inside = hold_out(Lines.of(text), path_of, Lines.of(asked), held, Lines.of([text[each] for each in held]))
+        assert not inside[held].any()
+        return int(inside.sum())
+
+    assert kept(lines) == 24
+    assert kept(["green tea", "rice"]) == 0
+
+
 def test_with_few_rows_the_linear_model_answers(model, rows, training):
     assert train(model, training.head(50), rows[rows["subset"] == "test"], FEW, 1).trees is None
 
@@ -264,6 +298,7 @@ def test_where_lines_say_all_the_linear_model_answers():
     table = [(number, kinds[number % len(kinds)], "", 1.0) for number in range(270)]
     rows = pd.DataFrame(table, columns=["id", "description", "retailer", "price"])
     rows[["group", "brand"]] = [text.split() for text in rows["description"]]
+    rows["split"] = "train"
     model = LinearModel.fit(rows, LabelTree.from_rows(rows, levels), QUICK, 1)
     found = train(model, rows, rows, FEW, 1)
     assert found.trees is None
@@ -275,27 +310,11 @@ def test_where_lines_say_all_the_linear_model_answers():
 
 
 @pytest.fixture(scope="module")
-def new_brands():
-    """Rows of a shop where most brands are rare, and each line begins with its brand."""
-    rng = np.random.default_rng(2)
-    syllables = [first + second for first in "bdfgklmnprstvz" for second in ("a", "o", "in", "ux")]
-    brands = [
-        " ".join("".join(rng.choice(syllables, 3)) for _ in range(1 + (number % 5 == 0))) for number in range(300)
-    ]
-    kinds = ["bread", "butter", "cheese", "coffee", "soap", "rice"]
-    table = []
-    for number in range(600):
-        brand, kind = brands[rng.integers(len(brands))], kinds[number % len(kinds)]
-        table.append((number, f"{brand.upper()} {kind}", "", 1.0 + number % len(kinds), kind, brand.title()))
-    return pd.DataFrame(table, columns=["id", "description", "retailer", "price", "group", "brand"])
-
-
-@pytest.fixture(scope="module")
-def reading(new_brands):
-    """Evidence of some of these rows, the reranker that is trained on them, and the other rows."""
-    levels = Levels(("group", "brand"), "brand")
-    training, test = new_brands.head(450), new_brands.tail(150)
-    model = LinearModel.fit(training, LabelTree.from_rows(training, levels), QUICK, 1)
+def reading():
+    """Evidence of some rows with rare brands, the reranker that is trained on them, and the other rows."""
+    rows = brand_rows()
+    training, test = rows.head(450), rows.tail(150)
+    model = LinearModel.fit(training, LabelTree.from_rows(training, BRANDS), QUICK, 1)
     return Evidence.of(model, training), train(model, training, test, FEW, 1), test
 
 
@@ -451,6 +470,12 @@ def test_the_arm_trains_a_reranker_that_is_no_worse_out_of_fold(context, tmp_pat
     linear = found["trials"][0]
     assert linear["tried"] == "no trees" and kept[0]["right"] >= linear["right"]
     assert found["reranks"] == (kept[0] != linear) == (folder / "trees.txt").is_file()
+    written = read_table(folder / "out_of_fold.parquet")
+    first = written[written["rank"] == 0]
+    true = first[["split", "id"]].merge(context.rows, on=["split", "id"])
+    right = sum(answer == path for answer, path in zip(CONTEST.paths(first), CONTEST.paths(true), strict=True))
+    assert (right, len(first), found["out_of_fold"]) == (kept[-1]["right"], kept[-1]["rows"], kept[-1]["rows"])
+    assert written["rank"].max() == 9 and written["score"].between(0, 1).all()
 
 
 def test_the_arm_needs_the_linear_model(context, tmp_path):
@@ -463,8 +488,8 @@ def test_the_arm_needs_the_linear_model(context, tmp_path):
     ("name", "content"),
     [
         ("reranker.json", "[]"),
-        ("reranker.json", '{"format": 2}'),
-        ("reranker.json", '{"format": 2, "candidates": 1e9, "sharpness": 1}'),
+        ("reranker.json", '{"format": 3}'),
+        ("reranker.json", '{"format": 3, "candidates": 1e9, "sharpness": 1}'),
         ("trees.txt", "tree\n"),
     ],
 )  # fmt: skip

@@ -85,9 +85,3 @@ def test_a_saved_model_says_the_same(model, tmp_path):
     again = word_scores(LinearModel.load(tmp_path), NEW, paths)
     assert again == [pytest.approx(parts, abs=1e-6) for parts in word_scores(model, NEW, paths)]
     assert word_scores(replace(model), NEW.head(0), []) == []
-
-
-def test_the_features_of_read_words_are_those_of_the_lines(model):
-    features = model.featuriser.transform(NEW).toarray()
-    read = model.featuriser.transform_read(NEW, model.featuriser.read_words(NEW)).toarray()
-    np.testing.assert_allclose(read, features, atol=1e-6)

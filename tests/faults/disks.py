@@ -1,43 +1,44 @@
 """A disk that fills while a run writes, and a slow one."""
 
-import errno
+import os
 import subprocess
 from contextlib import contextmanager
 
 SAID = ("disk is full", "No space left", "file would exceed", "File too large", "not saved", "disk I/O error")
+MIB = 3072  # of the disk in memory
 SLOW = 30  # milliseconds that each write and each fsync waits
 
 
 @contextmanager
-def disk_in_memory(folder, mib):
-    """Mount a disk of that size on a folder for a while. It needs root; without, the folder stays on its own disk."""
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={mib}m", "tmpfs", folder], check=False, capture_output=True
-    )
+def disk_in_memory(folder):
+    """Mount a disk on a folder for a while. It needs root; without, the folder stays on the disk that it is on."""
+    mounted = _mount("-t", "tmpfs", "-o", f"size={MIB}m", "tmpfs", folder)
     try:
-        yield mounted.returncode == 0
+        yield mounted
     finally:
-        if mounted.returncode == 0:
+        if mounted:
             subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+def is_in_memory(folder):
+    """Whether a folder is such a disk, which then has its usual size."""
+    return _mount("-o", f"remount,size={MIB}m", folder)
 
 
 @contextmanager
 def filled(folder, room):
-    """The folder's disk with so many free bytes."""
-    filler = folder / ".filler"
-    with filler.open("wb", buffering=0) as file:
-        for size in (2**20, 4096, 1):
-            try:
-                while True:
-                    file.write(bytes(size))
-            except OSError as error:
-                if error.errno != errno.ENOSPC:
-                    raise
-        file.truncate(max(0, file.tell() - room))
+    """The folder's disk with so many free bytes, in whole pages."""
+    found = os.statvfs(folder)
+    used = (found.f_blocks - found.f_bfree) * found.f_frsize
+    assert _mount("-o", f"remount,size={used + room}", folder)
     try:
         yield
     finally:
-        filler.unlink()
+        assert is_in_memory(folder)
+
+
+def _mount(*words):
+    return subprocess.run(["mount", *words], check=False, capture_output=True).returncode == 0
 
 
 def full(part, whole, rng):

@@ -32,7 +32,9 @@ import disks
 import kills
 import memory
 from parts import World, commands_of, stages_of
+from runs import shimmed
 from served import Repro, Review
+from warm import Server
 
 from small_project import small_project, small_project_again
 
@@ -55,9 +57,10 @@ KINDS = {
 OF_DVC = {"kill", "full disk"}  # what DVC, which is not ours, is put through
 NOT_BROKEN = {"slow disk", "clock"}  # the run ends well in spite of these
 IN_A_ROW = 4  # faults before a part is run to its end, and then begins anew
-DISK_MIB = 3072
 FEED_ROWS = 400
-WITHOUT_MODELS = {"run": {"rag": False, "llama": False}}
+# The provider knows the right answers, so the cascade gains and asks it.
+WITH_CASCADE = {"run": {"cascade": True}, "cascade": {"llm": "openai", "held_out_rows": 60}}
+WITHOUT_MODELS = WITH_CASCADE | {"run": {"cascade": True, "rag": False, "llama": False}}
 
 
 class Whole(NamedTuple):
@@ -66,8 +69,8 @@ class Whole(NamedTuple):
     prints: object
     files: set
     seconds: float
+    work: float  # seconds of a processor
     operations: int  # changes to the tree of files
-    peak_kib: int  # of the address space
     size: int  # bytes of the outputs
     largest: int
 
@@ -79,15 +82,23 @@ class Fault(NamedTuple):
 
 
 def whole_of(part):
-    """Run a part without a fault."""
-    with tempfile.NamedTemporaryFile() as counted:
-        part.fresh()
-        run = part.start(faults={"FAULT_COUNT": counted.name})
-        assert run.wait() and run.status == 0, f"fails without a fault:\n{run.output}"
+    """Run a part without a fault: with a server twice, so that it has imported all."""
+    with tempfile.NamedTemporaryFile() as noted, tempfile.NamedTemporaryFile() as counted:
+        if part.server:
+            _run_whole(part, note=noted.name)
+            part.server.load(noted.name)
+        run = _run_whole(part, faults={"FAULT_COUNT": counted.name})
         operations = Path(counted.name).stat().st_size
-    part.check_whole()
     sizes = [file.stat().st_size for file in part.all_files()]
-    return Whole(part.prints(), part.world.files(), run.seconds, operations, run.peak, sum(sizes), max(sizes))
+    return Whole(part.prints(), part.world.files(), run.seconds, run.work, operations, sum(sizes), max(sizes))
+
+
+def _run_whole(part, **how):
+    part.fresh()
+    run = part.start(**how)
+    assert run.wait() and run.status == 0, f"fails without a fault:\n{run.output}"
+    part.check_whole()
+    return run
 
 
 def recover(part):
@@ -192,6 +203,16 @@ def all_parts(world, models):
     return [*stages_of(world), *commands_of(world, arms, FEED_ROWS), Review(world, next(iter(arms))), Repro(world)]
 
 
+def give_servers(parts):
+    """Let parts be forked: all by one server, but for what imports Unsloth, which changes other libraries."""
+    servers = {}
+    for part in parts:
+        key = part.name == "train_llama"
+        if key not in servers:
+            servers[key] = Server(part.world.env | shimmed() | {"TMPDIR": tempfile.gettempdir()})
+        part.server = servers[key]
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=200, help="`kill -9` in all, spread over the parts [200]")
@@ -200,16 +221,18 @@ def main():
     parser.add_argument("--parts", nargs="*", default=["*"], help="names, or patterns such as 'predict@*' [all]")
     parser.add_argument("--faults", nargs="*", choices=list(KINDS), default=list(KINDS), help="kinds of faults [all]")
     parser.add_argument("--no-models", action="store_true", help="without language models: much faster")
+    parser.add_argument("--cold", action="store_true", help="each run imports all by itself: much slower")
     parser.add_argument("--place", type=Path, help="make the project in this folder, or use the one that is there")
     chosen = parser.parse_args()
     os.environ |= AS_TESTS
     with ExitStack() as stack:
         if chosen.place:
-            place, own_disk = chosen.place.absolute(), False
+            place = chosen.place.absolute()
             place.mkdir(parents=True, exist_ok=True)
+            own_disk = disks.is_in_memory(place)
         else:
             place = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tillmap-faults-")))
-            own_disk = stack.enter_context(disks.disk_in_memory(place, DISK_MIB))
+            own_disk = stack.enter_context(disks.disk_in_memory(place))
         if (place / "project/dvc.lock").exists():
             project = stack.enter_context(small_project_again(place))
         else:
@@ -218,13 +241,16 @@ def main():
             subprocess.run(
                 [sys.executable, Path(__file__).parents[1] / "tiny.py", tiny], check=True, capture_output=True
             )
-            project = stack.enter_context(small_project(place, tiny, WITHOUT_MODELS if chosen.no_models else {}))
+            changes = WITHOUT_MODELS if chosen.no_models else WITH_CASCADE
+            project = stack.enter_context(small_project(place, tiny, changes))
         world = World(project, place, project.provider, own_disk)
         parts = [
             part
             for part in all_parts(world, not chosen.no_models)
             if any(fnmatch.fnmatch(part.name, pattern) for pattern in chosen.parts)
         ]
+        if not chosen.cold:
+            give_servers(parts)
         campaign = Campaign(chosen.seed, lambda line: print(line, flush=True))
         try:
             campaign.run(plan(parts, chosen.faults, chosen.kills, chosen.others))

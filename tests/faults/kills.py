@@ -7,10 +7,13 @@ WITHIN = 10.0  # seconds
 
 
 def kill(part, whole, rng):
-    """`kill -9`, half of the time at a random moment, else in place of a random change to the tree of files."""
+    """`kill -9`, half of the time at a random moment, else in place of a random change to the tree of files.
+
+    Moments are of a run's own time on a processor, which other programs do not stretch.
+    """
     if rng.random() < 0.5 or not whole.operations:
         run = part.start()
-        ended = run.wait(whole.seconds * rng.uniform(rng.choice((0.02, 0.6)), 1.02))
+        ended = run.wait(work=whole.work * rng.uniform(rng.choice((0.02, 0.6)), 1.0))
         if not ended:
             run.send(signal.SIGKILL, group=part.group)
             run.wait()
@@ -37,7 +40,7 @@ def interrupt(part, whole, rng):
 def _stop(part, whole, rng, number):
     run = part.start()
     run.wait_until_ready()
-    if run.wait(max(0.0, whole.seconds - (time.monotonic() - run.began)) * rng.uniform(0.0, 0.9)):
+    if run.wait(work=whole.work * rng.uniform(0.0, 0.9)):
         assert run.status == 0, f"ended with {run.status}:\n{run.output}"
         return "ended before"
     told = time.monotonic()

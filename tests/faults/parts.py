@@ -55,6 +55,7 @@ class Part:
     """A stage, which DVC runs after it has removed its outputs."""
 
     group = False  # whether a kill hits its children, too
+    server = None  # forks its runs: see warm.py
 
     def __init__(self, world, name, command, outs):
         self.world, self.name, self.command = world, name, command
@@ -63,7 +64,7 @@ class Part:
 
     def start(self, **how):
         """Begin a run. The keywords are those of `Run`."""
-        return Run(self.command, self.folder, self.world.env, **how)
+        return Run(self.command, self.folder, self.world.env, **{"server": self.server} | how)
 
     def ready(self):
         """What happens before each run, after a broken one, too."""

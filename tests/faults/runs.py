@@ -1,5 +1,6 @@
 """One run of a program that is to be broken: what it says, how it ends, and what is left of it."""
 
+import math
 import os
 import signal
 import subprocess
@@ -8,6 +9,7 @@ import tempfile
 import threading
 import time
 import uuid
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -24,34 +26,58 @@ def shim():
     return built
 
 
+def shimmed():
+    """The variable with which a program can be broken from within."""
+    return {"LD_PRELOAD": str(shim())}
+
+
+def _as_nice_as_this(pid):
+    """Let a session of its own give way as this process does (sched(7): autogroup)."""
+    with suppress(OSError, IndexError):
+        Path(f"/proc/{pid}/autogroup").write_text(Path("/proc/self/autogroup").read_text().split()[-1])
+
+
 class Run:
     """A started program with all that it starts."""
 
-    def __init__(self, command, folder, env, limits=(), faults=None):
-        """`limits` are of prlimit, `faults` variables of shim.c."""
+    def __init__(self, command, folder, env, *, limits=(), faults=None, server=None, note=None):
+        """`limits` are of prlimit, `faults` variables of shim.c. `server` and `note` are as in `warm.Server.start`.
+
+        Without a server, or with limits, the command is started as usual.
+        """
         self._mark = f"FAULT_RUN={uuid.uuid4()}"
         name, _, value = self._mark.partition("=")
         env = env | {name: value}
         if faults:
-            env |= {"LD_PRELOAD": str(shim())} | {key: str(each) for key, each in faults.items()}
-        limited = ["prlimit", *limits] if limits else []
-        self.child = subprocess.Popen(
-            [*limited, *command], cwd=folder, env=env, stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
-        )  # fmt: skip
-        self.began, self.peak = time.monotonic(), 0
-        # Not a file, which would be under the limits and on the disks of the run
+            env |= shimmed() | {key: str(each) for key, each in faults.items()}
+        # A pipe, not a file, which would be under the limits and on the disks of the run
+        self._pipe, said = os.pipe()
+        if server and not limits:
+            self.child = server.start(command, folder, env, said, note)
+        else:
+            limited = ["prlimit", *limits] if limits else []
+            self.child = subprocess.Popen(
+                [*limited, *command], cwd=folder, env=env, stdin=subprocess.DEVNULL,
+                stdout=said, stderr=said, start_new_session=True,
+            )  # fmt: skip
+        os.close(said)
+        _as_nice_as_this(self.child.pid)
+        self.began, self.peak, self.work = time.monotonic(), 0, 0.0
         self._said = bytearray()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
-    def wait(self, seconds=PATIENCE):
-        """Whether it has ended by then. Keeps the most address space that it had."""
+    def wait(self, seconds=PATIENCE, work=math.inf):
+        """Whether it has ended by then, and before it has had so many seconds of a processor.
+
+        Keeps both, and the most address space that it had.
+        """
         until = time.monotonic() + seconds
         while self.child.poll() is None:
-            if time.monotonic() > until:
+            if time.monotonic() > until or self.work >= work:
                 return False
             self.peak = max(self.peak, self._status("VmPeak"))
+            self.work = max(self.work, self._work())
             time.sleep(LOOK)
         self.seconds = time.monotonic() - self.began
         return True
@@ -82,9 +108,9 @@ class Run:
         return self._said.decode(errors="replace")
 
     def _read(self):
-        with self.child.stdout as pipe:
-            while piece := os.read(pipe.fileno(), 2**16):
-                self._said += piece
+        while piece := os.read(self._pipe, 2**16):
+            self._said += piece
+        os.close(self._pipe)
 
     def left(self, seconds=10.0):
         """The commands of its processes that are still there after so long, which are killed then."""
@@ -101,11 +127,25 @@ class Run:
         for entry in Path("/proc").iterdir():
             if entry.name.isdigit() and int(entry.name) != os.getpid():
                 try:
-                    if self._mark.encode() in (entry / "environ").read_bytes().split(b"\0"):
+                    if self._is_own(entry):
                         found[int(entry.name)] = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
                 except OSError:
                     continue
         return found
+
+    def _is_own(self, entry):
+        """Whether a process is of this run: in its session, or with its mark."""
+        state, _, _, session, *_ = (entry / "stat").read_text().rpartition(") ")[2].split()
+        marked = self._mark.encode() in (entry / "environ").read_bytes().split(b"\0")
+        return state != "Z" and (marked or int(session) == self.child.pid)
+
+    def _work(self):
+        """The seconds of a processor that it has had, with those of its children that have ended."""
+        try:
+            fields = Path(f"/proc/{self.child.pid}/stat").read_text().rpartition(") ")[2].split()
+        except OSError:
+            return 0.0
+        return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
 
     def _status(self, field, base=10):
         try:

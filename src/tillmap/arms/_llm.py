@@ -10,7 +10,7 @@ import pandas as pd
 from tillmap.arms.base import Arm
 from tillmap.arms.context import ALLOWED, Context
 from tillmap.config.blocks import Layout, Questions
-from tillmap.core.completions import Completion, Message, Question
+from tillmap.core.completions import LETTERS, Completion, Message, Question, spell_out
 from tillmap.core.errors import ParamsError
 from tillmap.core.files import read_json
 from tillmap.core.taxonomy import KEY, LabelTree, Levels
@@ -25,7 +25,7 @@ from tillmap.llm.interface.few_shot import (
     widen_paths,
 )
 from tillmap.llm.interface.prompting import Candidate, Example, Recipe, Renderer, our_recipe
-from tillmap.retrieval import PATHS
+from tillmap.retrieval import PATHS, TRAINING_PATHS
 
 
 class LanguageModelArm(Arm):
@@ -49,6 +49,10 @@ class LanguageModelArm(Arm):
         """Whether a prompt says what products of a candidate's labels usually cost; not for a tuned model."""
         return not self.is_tuned(settings) and bool(settings.usual_price)
 
+    def lists_paths(self, settings: Any) -> bool:
+        """Whether a prompt shows the paths to choose from; not for a tuned model, which saw none in training."""
+        return not self.is_tuned(settings)
+
     def about_shown(self, context: Context) -> dict[str, str]:
         """The descriptions from outside in a prompt, by normalised text; none for a tuned model, as of definitions."""
         return {} if self.is_tuned(context.settings) else context.about
@@ -57,12 +61,19 @@ class LanguageModelArm(Arm):
     def gradientgurus(self, settings: Any) -> tuple[Recipe, str]:
         """The recipe of the contest team GradientGurus for this arm, and the name of its answer format."""
 
-    @abstractmethod
     def ask(self, context: Context, questions: Sequence[Question], allowed: dict[str, Any] | None) -> list[Completion]:
         """One completion for each question, in order. A killed run resumes with the questions that have no answer.
 
         `allowed` is the result of `Arm.allowed`. Raises ModelError, ParamsError, ProviderError or ResourceError.
         """
+        completions = self.answers_to(context, questions, allowed)
+        return [spell_out(*each) for each in zip(completions, questions, strict=True)]
+
+    @abstractmethod
+    def answers_to(
+        self, context: Context, questions: Sequence[Question], allowed: dict[str, Any] | None
+    ) -> list[Completion]:
+        """As `ask`, with answers as the model gives them."""
 
     def answer(self, context: Context, rows: pd.DataFrame) -> Iterator[Completion]:
         """Ask the questions that the `prompts` stage wrote. For new rows, which have none, write them first."""
@@ -89,11 +100,17 @@ class LanguageModelArm(Arm):
         recipe = our_recipe(settings.show_retailer, settings.show_price, settings.show_numbers, settings.show_sizes)
         if settings.recipe == "gradientgurus":
             recipe = self.gradientgurus(settings)[0]
-        layout: Layout = getattr(settings, "layout", "list")  # a tuned arm has no such setting
-        return Renderer(recipe, self.format_for(settings, tree), self.definitions_shown(settings), layout)
+        layout: Layout = settings.layout or "list"
+        answers = self.format_for(settings, tree)
+        return Renderer(recipe, answers, self.definitions_shown(settings), layout, settings.ranking)
 
-    def check_levels(self, settings: Questions, levels: Levels) -> None:
-        """Raise ParamsError if a param names a level that there is not, or needs a brand level where there is none."""
+    def check_settings(self, settings: Questions, levels: Levels) -> None:
+        """Raise ParamsError if a param names a level that there is not, or needs another param or level to be set."""
+        if self.is_tuned(settings) and self.lists_paths(settings) and settings.retriever != PATHS:
+            raise ParamsError(
+                f"{self.name}.layout shows the paths to choose from, but {self.name}.retriever is "
+                f"{settings.retriever}; set it to {PATHS}, or the layout to null"
+            )
         if settings.widen is not None and settings.widen not in levels.chain:
             known = ", ".join(levels.chain)
             raise ParamsError(f"{self.name}.widen is {settings.widen!r}; expected null or one of the levels {known}")
@@ -108,13 +125,13 @@ class LanguageModelArm(Arm):
         if settings.constrain == "off":
             return None
         tree = self.known_paths(context)
-        self.check_levels(settings, tree.levels)
+        self.check_settings(settings, tree.levels)
         return self.format_for(settings, tree).allowed_to_all(settings)
 
     def questions(self, context: Context, rows: pd.DataFrame) -> Iterator[Question]:
         """One question for each of `rows`, in order, see `questions_for`."""
         yield from self.questions_for(
-            context, rows, self.known_paths(context), list_paths=not self.is_tuned(context.settings)
+            context, rows, self.known_paths(context), list_paths=self.lists_paths(context.settings)
         )
 
     def questions_for(
@@ -132,9 +149,9 @@ class LanguageModelArm(Arm):
             list_paths: whether the prompt shows candidate paths.
         """
         settings, levels = context.settings, tree.levels
-        self.check_levels(settings, levels)
+        self.check_settings(settings, levels)
         renderer, shown = self.renderer(settings, tree), self.examples_shown(settings)
-        about, bound = self.about_shown(context), settings.constrain == "retrieved"
+        answers, about, bound = renderer.answer_format, self.about_shown(context), settings.constrain == "retrieved"
         evidence: Candidates | FewShotExamples | None = None
         if shown or bound or (list_paths and settings.retriever == PATHS):
             evidence = self._evidence(context, rows, levels)
@@ -143,15 +160,18 @@ class LanguageModelArm(Arm):
             candidates: list[Candidate] = []
             if isinstance(evidence, Candidates):
                 candidates = evidence.of(split, row_id, settings.candidates, shown)
-                candidates = [each for each in candidates if renderer.answer_format.is_open_to(each.path)]
+                candidates = renderer.ordered([each for each in candidates if answers.is_open_to(each.path)])
             elif evidence:
                 near = evidence.examples(split, row_id)
-            messages = renderer.question(
-                described(make_item(*item), about), near[:shown], candidates if list_paths else ()
-            )
+            listed = candidates if list_paths else []
+            messages = renderer.question(described(make_item(*item), about), near[:shown], listed)
+            if listed and renderer.layout == "letters":
+                choices = [answers.encode(each.path) for each in listed]
+                yield Question(split, row_id, messages, list(LETTERS[: len(choices)]) if bound else None, choices)
+                continue
             paths = [*(each.path for each in near), *(each.path for each in candidates)]
-            answers = [renderer.answer_format.encode(path) for path in widen_paths(paths, tree, settings.widen)]
-            yield Question(split, row_id, messages, (answers or None) if bound else None)
+            texts = [answers.encode(path) for path in widen_paths(paths, tree, settings.widen)]
+            yield Question(split, row_id, messages, (texts or None) if bound else None)
 
     def _evidence(self, context: Context, rows: pd.DataFrame, levels: Levels) -> "Candidates | FewShotExamples":
         """What the retriever found for some rows."""
@@ -164,8 +184,13 @@ class LanguageModelArm(Arm):
     def training_examples(self, context: Context, sample: pd.DataFrame) -> Iterator[list[Message]]:
         tree = self.known_paths(context)
         renderer = self.renderer(context.settings, tree)
-        for _, example in labelled_items(sample, tree.levels):
-            yield renderer.training_example(example.item, example.path)
+        candidates = None
+        if self.lists_paths(context.settings):
+            found = context.neighbours(sample, TRAINING_PATHS).merge(sample[KEY], on=KEY)
+            candidates = Candidates(context.training, found, tree.levels, usual=False)
+        for row_id, example in labelled_items(sample, tree.levels):
+            listed = candidates.of("train", row_id, context.settings.candidates, 0) if candidates else ()
+            yield renderer.training_example(*example, candidates=renderer.ordered(listed))
 
 
 class Tokens(NamedTuple):
@@ -189,7 +214,9 @@ class LocalModelArm(LanguageModelArm):
 
     contest: ClassVar[Mapping[str, Tokens]]
 
-    def ask(self, context: Context, questions: Sequence[Question], allowed: dict[str, Any] | None) -> list[Completion]:
+    def answers_to(
+        self, context: Context, questions: Sequence[Question], allowed: dict[str, Any] | None
+    ) -> list[Completion]:
         from tillmap.llm.interface.generation import Machine
         from tillmap.llm.interface.inference import KeptEngine, LocalModel, ask_model, plan_generation
 

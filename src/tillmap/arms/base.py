@@ -111,6 +111,10 @@ class Arm(ABC):
         """One question for each of `rows`, in order. Only for arms that ask a language model."""
         raise ParamsError(f"the {self.name} arm asks no language model")
 
+    def teaching(self, context: Context) -> pd.DataFrame:
+        """The rows of the training subset that the training examples are drawn from. Only for tuned arms."""
+        return context.training
+
     def training_examples(self, context: Context, sample: pd.DataFrame) -> Iterator[list[Message]]:
         """One conversation (question and answer) for each labelled row of `sample`, in order. Only for tuned arms."""
         raise ParamsError(f"the {self.name} arm is not tuned")

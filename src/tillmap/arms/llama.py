@@ -1,16 +1,22 @@
-"""The `llama` arm: a language model tuned on labelled rows, asked without examples."""
+"""The `llama` arm: a language model tuned on labelled rows, to write a row's path or to choose it."""
 
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
+
+import pandas as pd
+from pydantic import Field
 
 from tillmap.arms._llm import LocalModelArm, Tokens
 from tillmap.arms.base import Need
 from tillmap.arms.context import TRAINING, Context
-from tillmap.config.blocks import Count, LanguageModel, Policy, Section
+from tillmap.config.blocks import Count, LanguageModel, Layout, Policy, Section
+from tillmap.core.errors import ParamsError
 from tillmap.core.files import read_jsonl
+from tillmap.core.taxonomy import KEY
 from tillmap.llm.interface.prompting import GRADIENTGURUS_LLAMA, Recipe
+from tillmap.retrieval import TRAINING_PATHS
 
 _NOT_OF_THE_RECIPE = {"checkpoint_steps", "merge", "hub_id"}
 
@@ -18,6 +24,8 @@ _NOT_OF_THE_RECIPE = {"checkpoint_steps", "merge", "hub_id"}
 class LlamaSettings(LanguageModel):
     sample_rows: Count
     sample_policy: Policy
+    layout: Layout | None
+    max_share: Annotated[float, Field(gt=0, le=1)]
 
 
 class Llama(LocalModelArm):
@@ -33,6 +41,29 @@ class Llama(LocalModelArm):
 
     def gradientgurus(self, settings: Any) -> tuple[Recipe, str]:
         return GRADIENTGURUS_LLAMA, "json"
+
+    def lists_paths(self, settings: Any) -> bool:
+        return settings.layout is not None
+
+    def teaching(self, context: Context) -> pd.DataFrame:
+        """For a model that learns to choose, the rows whose path is among their candidates, out of fold.
+
+        With `max_share` below 1, only those of them that the free arm is not sure of. Raises ParamsError if no training
+        row has candidates.
+        """
+        settings, training, names = context.settings, context.training, list(context.levels)
+        if not self.lists_paths(settings):
+            return training
+        self.check_settings(settings, context.levels)
+        found = context.neighbours(training, TRAINING_PATHS)
+        if found.empty:
+            raise ParamsError(
+                "llama.layout: a model learns to choose from candidates of training rows, which only the rerank arm "
+                "has, and only where it gains on linear; set `run.rerank: true`, or `llama.layout: null`"
+            )
+        unsure = found.loc[(found["rank"] == 0) & (found["score"] <= settings.max_share), KEY]
+        listed = found[found["rank"] < settings.candidates].merge(unsure, on=KEY)
+        return training.merge(listed[[*KEY, *names]], on=[*KEY, *names])
 
     def train(self, context: Context, training: Any, folder: Path) -> dict[str, Any]:
         """Tune an adapter. A killed training resumes from its last checkpoint.

@@ -15,7 +15,7 @@ from tillmap.arms.linear import Linear
 from tillmap.config.blocks import Section
 from tillmap.core.completions import Completion
 from tillmap.core.errors import InputError
-from tillmap.core.files import OFF
+from tillmap.core.files import OFF, OUT_OF_FOLD, write_table
 from tillmap.core.taxonomy import LabelTree, RankedPaths
 
 if TYPE_CHECKING:
@@ -78,10 +78,14 @@ class Rerank(Arm):
         options = Options(**settings)
         reranker = train(model, subsets["train"], asked, options, context.seed)
         reranker.save(folder)
+        out_of_fold = reranker.out_of_fold
+        if out_of_fold is not None:
+            write_table(out_of_fold, folder / OUT_OF_FOLD)
         return {
             "rows": len(subsets["train"]),
             "reranks": reranker.trees is not None,
             "trees": len(reranker.trees or ()),
+            "out_of_fold": 0 if out_of_fold is None else int((out_of_fold["rank"] == 0).sum()),
             "sharpness": reranker.sharpness,
             "read_brand": reranker.read_brand,
             "trials": list(reranker.trials),

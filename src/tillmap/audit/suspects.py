@@ -16,7 +16,7 @@ from scipy.optimize import brentq
 from scipy.special import expit
 
 from tillmap.audit.evidence import Evidence
-from tillmap.core.taxonomy import LabelPath, Levels, RankedPaths
+from tillmap.core.taxonomy import KEY, LabelPath, Levels, RankedPaths
 from tillmap.evaluation.bootstrap import cluster_codes, mean_interval
 
 Floats = NDArray[np.float64]
@@ -50,8 +50,9 @@ def find_suspects(rows: pd.DataFrame, evidence: Evidence, levels: Levels, share:
 
     Returns: the columns of `rows` named above, `guess_LEVEL` (the most probable path with another label at the most
     suspicious level), `level` (the first level that looks wrong), and `suspicion`: the share of the other label among
-    the two, 0.5 to 1; and `confidence`, the probability that the whole label is right, if it is wrong for `share` of
-    all rows.
+    the two, 0.5 to 1; `confidence`, the probability that the whole label is right, if it is wrong for `share` of all
+    rows; and the shares that the row's own path and that of the guess have: `model_own`, `model_guess`, `votes_own`,
+    `votes_guess`.
     """
     given = levels.paths(rows)
     odds = np.where(_known(given, evidence.fold, levels), _odds(given, evidence.paths, levels), -np.inf)
@@ -66,7 +67,25 @@ def find_suspects(rows: pd.DataFrame, evidence: Evidence, levels: Levels, share:
     shown = levels.columns(guesses).rename(columns={level: GUESS.format(level) for level in levels})
     first = [names[int(np.argmax(odds[row] > 0))] for row in listed]
     table = pd.concat([table, shown], axis=1).assign(level=first, suspicion=suspicion[listed].round(4))
-    return table.assign(confidence=confidence[listed].round(4))
+    table = table.assign(confidence=confidence[listed].round(4))
+    for name, ranked in (("model", evidence.model), ("votes", evidence.votes)):
+        for which, named in (("own", [given[row] for row in listed]), ("guess", guesses)):
+            shares = [dict(ranked[row]).get(path, 0.0) for row, path in zip(listed, named, strict=True)]
+            table[f"{name}_{which}"] = np.round(shares, 4)
+    return table
+
+
+def similar_rows(suspects: pd.DataFrame, rows: pd.DataFrame, evidence: Evidence) -> pd.DataFrame:
+    """The most similar rows of other products of each suspect, as a neighbours table.
+
+    Columns: split and id of the suspect, rank (from 0), neighbour (an id of `rows`) and score, the similarity.
+    """
+    place = pd.MultiIndex.from_frame(rows[KEY]).get_indexer(pd.MultiIndex.from_frame(suspects[KEY]))
+    near, score = evidence.similar[place], evidence.similarity[place]
+    who, rank = np.nonzero(near >= 0)
+    table = suspects[KEY].iloc[who].reset_index(drop=True)
+    neighbour = rows["id"].to_numpy()[near[who, rank]]
+    return table.assign(rank=rank, neighbour=neighbour, score=score[who, rank].round(4))
 
 
 def estimate_share(rows: pd.DataFrame, evidence: Evidence, levels: Levels, *, seed: int) -> Share:

@@ -194,12 +194,14 @@ class QuestionWriter:
         """
         chosen, own = self._settings, self._context.settings
         bound = "retrieved" if chosen.constrain == "candidates" else "off"
-        changes = {"retriever": PATHS, "candidates": chosen.candidates, "constrain": bound, "widen": None}
-        changes |= {"layout": "list"} if chosen.asks == "disagreement" else {}
+        judges, lists = chosen.asks == "disagreement", self.arm.lists_paths(own)
+        changes: dict[str, Any] = {"retriever": PATHS, "constrain": bound, "widen": None}
+        # A model that was tuned to choose is asked about as many candidates as in its training.
+        changes |= {} if lists and self.arm.is_tuned(own) else {"candidates": chosen.candidates}
+        changes |= {"layout": "list"} if judges else {}
         context = replace(self._context, settings=own.model_copy(update=changes))
-        judges = chosen.asks == "disagreement"
-        # A tuned model has seen no candidates in training, so by default it is not shown any.
-        shown = chosen.show_candidates in ({"always"} if self.arm.is_tuned(own) else {"always", "untuned"})
+        # A model that was tuned without candidates is not shown any by default.
+        shown = chosen.show_candidates == "always" or (chosen.show_candidates == "untuned" and lists)
         questions: list[Question] = []
         for new, tree in enumerate(self._inputs.trees):
             some = asked[(asked["split"] == "test") == new]

@@ -113,7 +113,7 @@ class AnswerReader:
             if self._settings.constrain == "candidates":
                 for question in questions:
                     if (question.split == "test") == new:
-                        paths = map(answer_format.decode_open, question.answers or ())
+                        paths = map(answer_format.decode_open, question.choices or question.answers or ())
                         self._allowed[question.split, question.id] = {path for path in paths if path}
         table = pd.concat([table for table in tables if len(table)], ignore_index=True)
         return Round(records, table, dict(self._context.notes))

@@ -8,10 +8,11 @@ import shutil
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from configparser import ConfigParser
 from configparser import Error as ConfigParserError
 from contextlib import suppress
+from math import ceil
 from pathlib import Path
 from queue import Empty, Queue
 from threading import Thread
@@ -31,7 +32,6 @@ from tillmap.core.run_state import state_folder
 
 _PYTHON = (3, 11)
 _MIN_DISK_GIB = 2  # for the data and small models; the environment is installed already
-_BASE_GIB = 16  # of a base from the hub: 8 billion parameters in 16 bit, or in 4 bit and later unpacked
 _MIN_GPU_GIB = 8
 _DRIVER = 580  # the first that runs programs built with CUDA 13, as torch 2.13 is
 _TIMEOUT = 30.0  # seconds for a remote to answer
@@ -88,6 +88,7 @@ def examine(root: Path, fix: bool = False) -> Iterator[Finding]:
         "project": lambda: [_project(root)],
         "params": lambda: [_params(root, params)],
         "data": lambda: (_data(root, read) for read in params),
+        # In the project a base takes its size twice, in the workspace and in DVC's cache.
         "disk": lambda: [_disk("disk", root, 2 * _bases_to_fetch(root, params), "`dvc gc --workspace` frees some")],
         "state": lambda: _state(_bases_to_fetch(root, params)),
         "git": lambda: [_git(root)],
@@ -223,7 +224,7 @@ def _project(root: Path) -> Finding:
     return Finding("project", True, f"{here} may be written")
 
 
-def _state(bases: int) -> Iterator[Finding]:
+def _state(bases: Sequence[str]) -> Iterator[Finding]:
     """Whether resume state is kept where it stays, and has room: a base from a hub is there while it is fetched."""
     state = state_folder()
     elsewhere = "`export TILLMAP_STATE=FOLDER`, with a folder that you may write to"
@@ -236,12 +237,15 @@ def _state(bases: int) -> Iterator[Finding]:
     yield _disk("disk of resume state", state, bases, elsewhere)
 
 
-def _disk(name: str, place: Path, bases: int, remedy: str) -> Finding:
-    """Whether a disk has room for small things and for some bases from a hub."""
-    needed = _MIN_DISK_GIB + bases * _BASE_GIB
+def _disk(name: str, place: Path, bases: Sequence[str], remedy: str) -> Finding:
+    """Whether a disk has room for small things and for some bases from a hub; one that comes twice takes it twice."""
+    from tillmap.llm.limits import room_of
+
+    needed = _MIN_DISK_GIB + ceil(sum(room_of(base).gib for base in bases))
+    rooms = "; ".join(f"{base} {room_of(base).gib:.1f}, {room_of(base).known}" for base in dict.fromkeys(bases))
     there = next(folder for folder in (place.absolute(), *place.absolute().parents) if os.path.lexists(folder))
     free = shutil.disk_usage(there).free / 2**30
-    found = f"{free:.0f} GiB free at {place.absolute()}, {needed} needed"
+    found = f"{free:.0f} GiB free at {place.absolute()}, {needed} needed" + (f" ({rooms})" if rooms else "")
     return Finding(name, free >= needed, found, f"free {needed} GiB there; {remedy}")
 
 
@@ -334,18 +338,17 @@ def _compiler() -> Finding:
     return Finding("compiler", not lacking, f"missing: {', '.join(lacking)}" if lacking else "gcc and Python.h", remedy)
 
 
-def _bases_to_fetch(root: Path, params: list[Params]) -> int:
-    """How many bases will be downloaded from a hub, as far as the params can be read. In the project a base takes its
-    size twice, in the workspace and in DVC's cache.
-    """
+def _bases_to_fetch(root: Path, params: list[Params]) -> list[str]:
+    """The bases that will be downloaded from a hub, one for each arm, as far as the params can be read."""
     from tillmap.llm.checkpoints import is_hub_id
 
     blocks = {arm: read.block(arm) for read in params for arm in ARMS if read.needs(arm)}
-    return sum(
-        is_hub_id(block.base) and not (root / paths.BASE / arm / "config.json").is_file()
+    return [
+        block.base
         for arm, block in blocks.items()
-        if hasattr(block, "base")
-    )
+        if hasattr(block, "base") and is_hub_id(block.base)
+        if not (root / paths.BASE / arm / "config.json").is_file()
+    ]
 
 
 def _remote(root: Path) -> Finding:

@@ -115,13 +115,16 @@ def predict(  # noqa: PLR0917 - the options of a command line
     error names the `dvc pull` that fetches them. A paid arm is not asked if the cost may exceed the budget.
 
     FILE has these columns: the id; the levels, empty where a path ends; code, with a taxonomy file that has codes;
-    confidence (the probability that the whole path is right); repair (how the answer became a label path: none,
-    new_brand, folded, parsed, snapped or vote); in_tree (whether a training row has this path); source (the arm); and
-    status (ok, or empty or error if the arm gave no answer; such a row gets the labels of its neighbours). --explain
-    adds candidates (path and share), neighbours (id, text, path and similarity; they need data/split and data/index)
-    and words (word, and what it adds to the answer's score; of the linear arm).
+    confidence (the probability that the whole path is right); needs_review (whether a person should look at the row,
+    because its confidence is below the one from which answers are promised to keep `review.target_accuracy`); repair
+    (how the answer became a label path: none, new_brand, folded, parsed, snapped or vote); in_tree (whether a training
+    row has this path); source (the arm); and status (ok, or empty or error if the arm gave no answer; such a row gets
+    the labels of its neighbours). --explain adds candidates (path and share), neighbours (id, text, path and
+    similarity; they need data/split and data/index) and words (word, and what it adds to the answer's score; of the
+    linear arm).
 
-    The last line of the output shows how far the rows are from the training rows, and the expected accuracy.
+    The last lines of the output show how many rows need a look, how far the rows are from the training rows, and the
+    expected accuracy.
     """
     from tillmap.catalogue.containers import require_packing
     from tillmap.catalogue.formats import delimiter_of
@@ -157,11 +160,17 @@ def predict(  # noqa: PLR0917 - the options of a command line
         source.list_bad(out)
     printed = is_standard_output(out)  # then no other line may be among the rows
     columns = answer_columns(
-        source.id_name, labeller.tree.levels, codes=bool(labeller.tree.codes), explained=explain is not None
+        source.id_name,
+        labeller.tree.levels,
+        codes=bool(labeller.tree.codes),
+        reviewed=done.reviewed is not None,
+        explained=explain is not None,
     )
     for name, written in columns.items():
         if name != written:
             typer.echo(f"the column {name} has your ids, so the arm's own is called {written}", err=printed)
     failed = f", {done.failed:,} of them by the neighbours' vote, because the arm gave no answer" if done.failed else ""
     typer.echo(f"{done.rows:,} rows labelled by {arm.value}{failed}: {out}", err=printed)
+    if done.review:
+        typer.echo(done.review, err=printed)
     typer.echo(str(done), err=printed)

@@ -13,7 +13,7 @@ Name = Annotated[str, Field(min_length=1)]
 Price = Annotated[float, Field(ge=0)]
 Policy = Literal["stratified", "per_path", "by_retailer", "all"]
 RetrieverName = Literal["lexical", "dense", "hybrid"]
-Layout = Literal["list", "turns"]  # of label paths to choose from
+Layout = Literal["list", "turns", "letters"]  # of label paths to choose from
 Evidence = Literal["paths", "lexical", "dense", "hybrid"]  # of a prompt: label paths to choose from, or similar rows
 
 
@@ -160,6 +160,7 @@ class Questions(Section):
     recipe: Literal["ours", "gradientgurus"]
     retriever: Evidence
     candidates: Annotated[int, Field(ge=1, le=20)]
+    ranking: Literal["order", "scores", "hidden"]
     show_retailer: bool
     show_price: bool
     show_numbers: bool
@@ -196,6 +197,7 @@ class TrainLlama(Section):
     lora_alpha: Count | None
     dtype: Literal["float32", "bfloat16", "float16"] | None
     load_in_4bit: bool | None
+    cpu_dtype: Literal["float32", "bfloat16"]
     checkpoint_steps: Count
     merge: Literal["fp32", "16bit"] | None
     hub_id: Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+$")] | None

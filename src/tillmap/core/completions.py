@@ -1,10 +1,12 @@
 """Questions to language models, and completions: the answers of any arm, as the stages save them."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 Message = dict[str, str]  # `role` and `content`, as in the OpenAI chat format and in chat templates
 Status = Literal["ok", "empty", "error", "off"]
+
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"  # that stand for the paths to choose from
 
 # The counts of a completion that a bill is made of, in the order of `providers.costs.TokenPrices.cost`.
 TOKENS = ("prompt_tokens", "cached_tokens", "completion_tokens", "cache_write_tokens")
@@ -18,12 +20,14 @@ class Question:
         split, id: the row.
         messages: the chat messages to send.
         answers: the only answers allowed; None allows what `Generation` does.
+        choices: what the letters A, B, C and so on stand for, if the model answers with a letter.
     """
 
     split: str
     id: int
     messages: list[Message]
     answers: list[str] | None = None
+    choices: list[str] | None = None
 
     def as_record(self) -> dict[str, Any]:
         return asdict(self)
@@ -65,6 +69,15 @@ class Completion:
 def finished(question: Question, text: str, **counts: Any) -> Completion:
     """The completion of a question that was answered. Its status is `empty` if the text is blank."""
     return Completion(question.split, question.id, text, "ok" if text.strip() else "empty", **counts)
+
+
+def spell_out(completion: Completion, question: Question) -> Completion:
+    """The completion with the answers that its letters stand for. Text that is no letter of the question stays."""
+    if question.choices is None:
+        return completion
+    meant = dict(zip(LETTERS, question.choices, strict=False))
+    ranked = completion.candidates and [[meant.get(text, text), share] for text, share in completion.candidates]
+    return replace(completion, text=meant.get(completion.text.strip(" .)"), completion.text), candidates=ranked)
 
 
 def failed(question: Question, error: str) -> Completion:

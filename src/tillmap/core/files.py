@@ -35,6 +35,7 @@ MAX_JSON_BYTES = 2**30
 MAX_LINE_BYTES = 2**26
 MAX_ROWS = 200_000_000
 
+OUT_OF_FOLD = "out_of_fold.parquet"  # in a model's folder: paths of training rows, by models not trained on them
 OFF = "off.json"  # the file in the folder of an arm that is switched off
 STANDARD = Path("-")  # as an output: standard output
 

@@ -16,6 +16,8 @@ from tillmap.core.taxonomy import KEY
 ROWS = (*KEY, "subset", "description", "retailer", "price")
 INGESTED = tuple(name for name in ROWS if name != "subset")  # before the rows are split
 NEIGHBOURS = (*KEY, "rank", "neighbour", "score")
+SUSPECTS = (*KEY, "description", "retailer", "price", "level", "suspicion", "confidence",
+            "model_own", "model_guess", "votes_own", "votes_guess")  # fmt: skip
 PREDICTIONS = (*KEY, "confidence", "repair", "in_tree", "source", "status")
 
 _COMPLETION = TypeAdapter(Completion)
@@ -28,7 +30,7 @@ def read_rows(path: Path, columns: Sequence[str] | None = None, *, needed: Seque
     Raises InputError if the file is missing or damaged, lacks a column, or has a row twice.
     """
     rows = read_table(path, None if columns is None else list(columns))
-    _require(rows, needed if columns is None else columns, path)
+    _with(needed if columns is None else columns, rows, path)
     key = [name for name in KEY if name in rows]
     if len(key) == len(KEY) and rows.duplicated(key).any():
         raise InputError(f"{path}: a row is there twice; run `dvc repro` to write it again")
@@ -37,16 +39,20 @@ def read_rows(path: Path, columns: Sequence[str] | None = None, *, needed: Seque
 
 def read_neighbours(path: Path) -> pd.DataFrame:
     """A table of neighbours. Raises InputError if it is missing or damaged."""
-    table = read_table(path)
-    _require(table, NEIGHBOURS, path)
-    return table
+    return _with(NEIGHBOURS, read_table(path), path)
 
 
 def read_predictions(path: Path) -> pd.DataFrame:
     """A table of predictions; without rows if the arm is off. Raises InputError if it is missing or damaged."""
-    table = read_table(path)
-    _require(table, PREDICTIONS, path)
-    return table
+    return _with(PREDICTIONS, read_table(path), path)
+
+
+def read_suspects(path: Path, guesses: Sequence[str]) -> pd.DataFrame:
+    """The table of labels that look wrong, with the columns of the likelier path.
+
+    Raises InputError if it is missing or damaged.
+    """
+    return _with([*SUSPECTS, *guesses], read_table(path), path)
 
 
 def read_completions(path: Path) -> Iterator[dict[str, Any]]:
@@ -62,9 +68,10 @@ def read_completions(path: Path) -> Iterator[dict[str, Any]]:
         yield _UNSAID | record
 
 
-def _require(table: pd.DataFrame, columns: Sequence[str], path: Path) -> None:
+def _with(columns: Sequence[str], table: pd.DataFrame, path: Path) -> pd.DataFrame:
     if missing := [name for name in columns if name not in table]:
         raise InputError(f"{path}: no column {', '.join(missing)}; run `dvc repro` to write the table again")
+    return table
 
 
 class _Noted(BaseModel):
@@ -104,6 +111,25 @@ class _Job(_Noted):
     trained_tokens: _Count
     usd: _Amount
     estimated_usd: _Amount
+
+
+class _Wrong(_Noted):
+    share: _Amount
+    low: _Amount
+    high: _Amount
+
+
+class _Audited(_Noted):
+    rows: _Count
+    wrong: _Wrong
+
+
+def read_audited(path: Path) -> dict[str, Any]:
+    """How many rows were audited, and the estimated share of wrong labels.
+
+    Raises InputError if the file is missing or is something else.
+    """
+    return _read_noted(path, _Audited)
 
 
 def read_usage(path: Path) -> dict[str, Any]:

@@ -1,8 +1,9 @@
 """The costs of each arm, and an estimate for answering all test rows."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any
+from typing import Any, Self
 
 import pandas as pd
 
@@ -10,6 +11,35 @@ from tillmap.config.blocks import Costs, Prices
 from tillmap.providers.costs import PriceList, Rates, bill, cents
 
 _TOKENS = ("prompt_tokens", "completion_tokens")
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """What a run took.
+
+    Attributes:
+        costs: the result of `bill_arms`.
+        minutes, devices: those of each arm, see `minutes_of` and `devices_of`.
+        estimate: what all test rows would take, see `estimate_table`.
+    """
+
+    costs: dict[str, dict[str, Any]]
+    minutes: dict[str, float]
+    devices: dict[str, str]
+    estimate: str
+
+    @classmethod
+    def of(
+        cls,
+        usage: Mapping[str, Mapping[str, Any]],
+        training: Mapping[str, Mapping[str, Any] | None],
+        prices: Prices,
+        costs: Costs,
+        test_rows: int,
+    ) -> Self:
+        """The ledger of all arms; the arguments are those of `bill_arms`."""
+        bills = bill_arms(usage, training, prices, costs, test_rows)
+        return cls(bills, minutes_of(usage, training), devices_of(usage, training), estimate_table(bills, usage))
 
 
 def bill_arms(

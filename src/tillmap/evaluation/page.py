@@ -91,6 +91,7 @@ def render(
     costs: Mapping[str, Mapping[str, Any]],
     minutes: Mapping[str, float],
     rows: Mapping[str, Any],
+    labels: Mapping[str, Any] | None,
 ) -> str:
     """The report's HTML.
 
@@ -102,10 +103,11 @@ def render(
         run: the result of `about_run`.
         params: blocks of params.yaml, by name.
         drawings: the charts by name, as `report.draw` returns them.
-        recall: the result of `report.recall_of`.
+        recall: the result of `recall.of_whole_paths`.
         costs: the result of `ledger.bill_arms`.
         minutes: by arm, what training and answering took.
         rows: the result of `rows_shown`.
+        labels: the result of `labels_shown`; None if the audit is off.
     """
     style, script = _static("colours.css") + _static("report.css"), _static("report.js")
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
@@ -122,6 +124,12 @@ def render(
         reference=next(iter(report.scores)),
         levels=[level for level in levels if any(level in score["accuracy"] for score in report.scores.values())],
         targets=[(target, f"at_{100 * target:.0f}") for target in TARGETS],
+        missing=[
+            (arm, at["why"])
+            for arm in arms
+            for at in report.scores[arm]["confidence"].values()
+            if isinstance(at, Mapping) and "why" in at
+        ],
         ways=_ways(report.slices),
         confusions={arm: _confusions(report, arm, levels) for arm in arms},
         recall={str(name): table.to_dict("records") for name, table in recall.groupby("retriever", sort=False)},
@@ -132,6 +140,7 @@ def render(
         params=_flat(params),
         probability=report.probability,
         rows=rows,
+        labels=labels,
     )
 
 

@@ -18,8 +18,9 @@ from tillmap.evaluation.calibration_curves import (
     expected_calibration_error,
 )
 from tillmap.evaluation.comparison import compare_arms
-from tillmap.evaluation.metrics import WHOLE_PATH, mark, recall_table, rounded, score_arm, score_held_back
+from tillmap.evaluation.metrics import WHOLE_PATH, mark, rounded, score_arm, score_held_back
 from tillmap.evaluation.promises import promise
+from tillmap.evaluation.recall import of_whole_paths
 from tillmap.evaluation.slices import catch_all_paths, confusion, costliest_confusions, score_slices, slice_rows
 from tillmap.postprocessing.calibration import Confidence
 
@@ -45,6 +46,10 @@ class Report:
     def as_json(self) -> dict[str, Any]:
         """Scores and comparison, for metrics/scores.json."""
         return {"arms": self.scores, "versus": self.versus.set_index("arm").to_dict("index")}
+
+    def best_first(self, tables: Tables) -> dict[str, pd.DataFrame]:
+        """The tables of arms, that of the most accurate one first."""
+        return {arm: tables[arm] for arm in sorted(tables, key=lambda arm: -self.scores[arm]["item_accuracy"])}
 
     def compact(self) -> dict[str, dict[str, float]]:
         """The figures for `dvc exp show`: item accuracy with its interval, and the accuracy of each level."""
@@ -159,31 +164,6 @@ def _speed(usage: Mapping[str, Any]) -> dict[str, Any]:
     """Rows per second and tokens per row."""
     tokens = {name: usage.get(name, 0) / usage["rows"] for name in ("prompt_tokens", "completion_tokens")}
     return {"rows_per_second": usage["rows_per_second"], **(tokens if any(tokens.values()) else {})}
-
-
-def recall_of(paths: Tables, truth: pd.DataFrame, levels: Levels, *, resamples: int, seed: int) -> pd.DataFrame:
-    """How often each retriever finds the truth: `metrics.recall_table` of its paths table, with its name."""
-    return pd.concat(
-        recall_table(table, truth, levels, resamples=resamples, seed=seed).assign(retriever=name)
-        for name, table in paths.items()
-    )
-
-
-def by_retriever(recall: pd.DataFrame) -> dict[str, dict[str, Any]]:
-    """The recall of each retriever, as numbers for a metrics file: of the whole path, and in `levels` of each label."""
-    found: dict[str, dict[str, Any]] = {}
-    for (name, level), table in recall.groupby(["retriever", "level"], sort=False):
-        at = {f"at_{k}": round(float(share), 6) for k, share in zip(table["k"], table["recall"], strict=True)}
-        if level == WHOLE_PATH:
-            found[str(name)] = at | {"levels": {}}
-        else:
-            found[str(name)]["levels"][str(level)] = at
-    return found
-
-
-def of_whole_paths(recall: pd.DataFrame) -> pd.DataFrame:
-    """The rows of a table of recall that are about whole paths, without the column `level`."""
-    return recall[recall["level"] == WHOLE_PATH].drop(columns="level")
 
 
 def draw(

@@ -94,7 +94,7 @@ def rows_shown(
     wanted, paths, texts = set(keys), Numbered(), Numbered()
     true = levels.paths(chosen)
     found: dict[Key, list[list[Any]]] = {key: [] for key in keys}
-    for split, row_id, neighbour, text, score, path in _nearest(neighbours, training, chosen, levels):
+    for split, row_id, neighbour, text, score, path in nearest_rows(neighbours, training, chosen, levels):
         found[split, row_id].append([neighbour, text, paths(path), round(score, 3)])
     answers: dict[Key, dict[str, Any]] = {key: {} for key in keys}
     for arm, table in predictions.items():
@@ -168,10 +168,10 @@ def _are_in(rows: pd.DataFrame, others: pd.DataFrame) -> list[bool]:
     return flags
 
 
-def _nearest(
+def nearest_rows(
     neighbours: pd.DataFrame, training: pd.DataFrame, chosen: pd.DataFrame, levels: Levels
 ) -> Iterable[tuple[str, int, str, str, float, LabelPath]]:
-    """The nearest training rows of the chosen rows, in order: split, id, and the neighbour's id, text, score, path."""
+    """The nearest training rows of some rows, in order: split, id, and the neighbour's id, text, score, path."""
     near = neighbours[neighbours["rank"] < _NEIGHBOURS].merge(chosen[KEY], on=KEY).sort_values([*KEY, "rank"])
     labels = training.rename(columns={"id": "neighbour"}).drop(columns="split")
     near = near.merge(labels, on="neighbour", how="left").sort_values([*KEY, "rank"])

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -16,6 +17,7 @@ from sklearn.preprocessing import normalize
 from tillmap.core.errors import InputError, ModelError
 from tillmap.core.quantities import read_quantities
 from tillmap.core.text import normalise, without_vowels
+from tillmap.linear.counting import TermCounter
 
 TEXT_BLOCKS = ("grams", "skeletons", "words", "start")
 BLOCKS = (*TEXT_BLOCKS, "price", "retailer", "sizes")
@@ -108,27 +110,21 @@ class Featuriser:
     def transform(self, items: pd.DataFrame) -> csr_matrix:
         """The features (items, terms), float32. A block that knows none of an item's terms is 0."""
         parts = [
-            vectoriser.transform(_read(block, items)) * np.float32(_HOW[block].length)
+            _weigh(self._counters[block].count(_read(block, items)), vectoriser) * np.float32(_HOW[block].length)
             for block, vectoriser in self._vectorisers.items()
         ]
         return hstack(parts, format="csr", dtype=np.float32)
 
-    def read_words(self, items: pd.DataFrame) -> "Words":
-        """The words of items' lines, with the terms in each: what `share_out` needs, and most of the features."""
-        return Words.of(items["description"], self._vectorisers)
+    @cached_property
+    def _counters(self) -> dict[str, TermCounter]:
+        return {
+            block: TermCounter.of(vectoriser.vocabulary_, vectoriser.ngram_range if block in _OF_WORDS else None)
+            for block, vectoriser in self._vectorisers.items()
+        }
 
-    def transform_read(self, items: pd.DataFrame, words: "Words") -> csr_matrix:
-        """The features of items whose words were read, as `transform` gives them, in less time."""
-        parts = []
-        for block, vectoriser in self._vectorisers.items():
-            if block in _OF_WORDS:  # a line has the n-grams of its words
-                counts = words.found(block)
-                counts.data = 1 + np.log(counts.data)
-                part = normalize(counts.multiply(vectoriser.idf_).tocsr(), copy=False)
-            else:
-                part = vectoriser.transform(_read(block, items))
-            parts.append(part * np.float32(_HOW[block].length))
-        return hstack(parts, format="csr", dtype=np.float32)
+    def read_words(self, items: pd.DataFrame) -> "Words":
+        """The words of items' lines, with the terms in each: what `share_out` needs."""
+        return Words.of(items["description"], self._vectorisers)
 
     def share_out(self, words: "Words", values: csr_matrix) -> list[dict[str, float]]:
         """Share values of items' terms (items, terms) out among the words of the lines that the terms were found in.
@@ -199,6 +195,12 @@ def _vectoriser(block: str, ngrams: tuple[int, int], **terms: Any) -> TfidfVecto
     )
 
 
+def _weigh(counts: csr_matrix, vectoriser: TfidfVectorizer) -> csr_matrix:
+    """The TF-IDF weights of counts, as the vectoriser weighs them. Changes `counts`."""
+    counts.data = (1 + np.log(counts.data)) * vectoriser.idf_[counts.indices].astype(np.float32)
+    return normalize(counts, copy=False)
+
+
 @dataclass(frozen=True)
 class Words:
     """The distinct words of each line.
@@ -264,7 +266,7 @@ def _read(block: str, items: pd.DataFrame) -> list[str]:
     text = [normalise(description) for description in items["description"]]
     if block == "start":
         return [_start(line) for line in text]
-    return [without_vowels(line) for line in text] if block == "skeletons" else text
+    return without_vowels("\n".join(text)).split("\n") if block == "skeletons" else text
 
 
 def _start(line: str) -> str:

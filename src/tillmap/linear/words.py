@@ -34,7 +34,7 @@ def word_scores(model: LinearModel, items: pd.DataFrame, paths: Sequence[LabelPa
     weights = np.array(recipe.head_weights[: len(layout.paths)], dtype=np.float32)
     columns = model.columns_of(paths)
     words = model.featuriser.read_words(items)
-    features = model.featuriser.transform_read(items, words)
+    features = model.featuriser.transform(items)
     heads = model.heads
     values = np.zeros(len(features.data), dtype=np.float32)
     _compiled_values(

@@ -7,7 +7,9 @@ per weight and token: forward, and back to the activations. Gradient checkpointi
 makes it 6.
 """
 
+import re
 from dataclasses import dataclass
+from typing import NamedTuple
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,28 @@ CARDS = {
     "l4": Card("NVIDIA L4", 121e12, 300e9, 24),
     "t4": Card("NVIDIA T4", 65e12, 320e9, 16),
 }
+
+
+class Room(NamedTuple):
+    """The GiB of a base's weights in 16 bit, and where this is known from."""
+
+    gib: float
+    known: str
+
+
+_PARAMETERS = re.compile(r"(?:(\d+)x)?(\d+(?:\.\d+)?)([bm])(?![a-z0-9])")  # 4b, 0.6b, 135m, 8x7b; not 4bit
+_UNKNOWN = 8e9  # parameters
+
+
+def room_of(name: str) -> Room:
+    """The room that a base from a hub takes, by the parameters that its name has: 7.5 GiB for Qwen/Qwen3-4B.
+
+    A base in 4 bit counts as one in 16, for it is unpacked to be merged.
+    """
+    found = _PARAMETERS.findall(name.rpartition("/")[2].lower())
+    sizes = [int(experts or 1) * float(size) * (1e9 if unit == "b" else 1e6) for experts, size, unit in found]
+    known = "by the parameters in its name" if sizes else "as 8 billion parameters, for its name does not say"
+    return Room(2 * max(sizes, default=_UNKNOWN) / 2**30, known)
 
 
 def answering_seconds(

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from tillmap.core.taxonomy import LabelTree, Levels
+from tillmap.core.taxonomy import KEY, LabelPath, LabelTree, Levels
 from tillmap.linear.model import LinearModel
 from tillmap.linear.recipes import rows_right
 from tillmap.rerank.evidence import Evidence
@@ -75,6 +75,9 @@ class Examples:
         linear: (rows,), whether the linear model that was trained without a row gets it right.
         half: (rows,), 0 or 1, the half of the folds that a row is in.
         names: of the features.
+        paths: (candidates,).
+        keys: split and id of the rows.
+        levels: of the paths.
     """
 
     described: Floats
@@ -83,6 +86,9 @@ class Examples:
     linear: NDArray[np.bool_]
     half: Ints
     names: list[str]
+    paths: list[LabelPath]
+    keys: pd.DataFrame
+    levels: Levels
 
     def named(self, feature: str) -> Floats:
         """One feature of all candidates."""
@@ -115,14 +121,18 @@ def collect(model: LinearModel, training: pd.DataFrame, asked: pd.DataFrame, opt
     """The candidates that training rows have out of fold. See `training.train`."""
     levels = model.tree.levels
     read = options.read_brand is not False and options.unseen_paths
-    parts = []
+    parts, paths, keys = [], list[LabelPath](), list[pd.DataFrame]()
     for outside, inside, half in _parts(training, levels, asked, options, seed):
         tree = LabelTree.from_rows(outside, levels, declared=model.tree if model.tree.definitions else None)
         evidence = Evidence.of(LinearModel.fit(outside, tree, model.recipe, seed), outside)
         log.info("rerank: %d rows out of fold", len(inside))
-        parts.append((*_of_fold(evidence, inside, options.candidates, read), half))
+        *found, named = _of_fold(evidence, inside, options.candidates, read)
+        parts.append((*found, half))
+        paths += named
+        keys.append(inside[KEY])
     described, right, sizes, linear, half = (np.concatenate(part) for part in zip(*parts, strict=True))
-    return Examples(described, right, np.concatenate([[0], np.cumsum(sizes)]), linear, half, evidence.features)
+    starts = np.concatenate([[0], np.cumsum(sizes)])
+    return Examples(described, right, starts, linear, half, evidence.features, paths, pd.concat(keys), levels)
 
 
 def _parts(
@@ -151,13 +161,15 @@ def _parts(
 
 def _of_fold(
     evidence: Evidence, rows: pd.DataFrame, limit: int, read: bool
-) -> tuple[Floats, NDArray[np.bool_], Ints, NDArray[np.bool_]]:
-    """Features and rightness of candidates, candidates of each row, and whether the linear model gets it right."""
+) -> tuple[Floats, NDArray[np.bool_], Ints, NDArray[np.bool_], list[LabelPath]]:
+    """Features and rightness of candidates, how many a row has, whether the linear model gets it right; the paths."""
     paths, lines = evidence.model.tree.levels.paths(rows), rows["description"].tolist()
-    parts, done = [], 0
+    parts, named, done = [], list[LabelPath](), 0
     for found, described in evidence.chunks(rows, limit, read=read):
         end = done + len(found.starts) - 1
-        parts.append((described, evidence.right(found, paths[done:end], lines[done:end]), np.diff(found.starts)))
+        sizes = np.diff(found.starts)
+        parts.append((described, evidence.right(found, paths[done:end], lines[done:end]), sizes))
+        named += map(evidence.path, found.chain.tolist(), found.brand.tolist(), np.repeat(lines[done:end], sizes))
         done = end
     described, right, sizes = (np.concatenate(part) for part in zip(*parts, strict=True))
-    return described, right, sizes, rows_right(evidence.model, rows)
+    return described, right, sizes, rows_right(evidence.model, rows), named

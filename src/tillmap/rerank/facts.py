@@ -77,6 +77,7 @@ class Facts(NamedTuple):
         chain_of, brand_of, price_of, log_price_of: (rows,), of each training row; a price counts in cents, -1 unknown.
         chains, brands: (chains,) and (brands,), the number of rows of each.
         leaf, parent: (chains,), the number of each chain's last label, and of what comes before it.
+        pair_of: (rows,), the position of each training row's pair.
         pairs: rows by pair; the key of a pair is chain * len(brands) + brand.
         pair_chain, pair_brand: (pairs,).
         parent_brands: rows by parent * len(brands) + brand.
@@ -94,6 +95,7 @@ class Facts(NamedTuple):
     brands: Floats
     leaf: NDArray[np.int32]
     parent: NDArray[np.int32]
+    pair_of: Ints
     pairs: Tally
     pair_chain: NDArray[np.int32]
     pair_brand: NDArray[np.int32]
@@ -118,7 +120,8 @@ class Spellings(NamedTuple):
         letters, ends: the brands' letters without spaces, in the order of their numbers.
         consonants, consonant_ends: the same without vowels.
         sorted_letters, sorted_consonants: the brands' numbers, sorted by letters and by consonants.
-        word_letters ... word_consonant_ends: the distinct words of chains' labels.
+        words: the numbers of the distinct words of chains' labels: 0, 1, 2 and so on. The words are sorted.
+        word_letters ... word_consonant_ends: these words.
         leaf_starts, leaf_words: chain c's last label has the words leaf_words[leaf_starts[c]:leaf_starts[c + 1]].
         parent_starts, parent_words: the same for the label before it.
     """
@@ -130,6 +133,7 @@ class Spellings(NamedTuple):
     consonant_ends: Ints
     sorted_letters: NDArray[np.int32]
     sorted_consonants: NDArray[np.int32]
+    words: NDArray[np.int32]
     word_letters: NDArray[np.int32]
     word_ends: Ints
     word_consonants: NDArray[np.int32]
@@ -195,6 +199,7 @@ def gather(
         np.bincount(brand_of, minlength=size).astype(np.float32),
         leaf,
         parent,
+        place.astype(np.int64),
         pairs,
         (pairs.keys // size).astype(np.int32),
         (pairs.keys % size).astype(np.int32),
@@ -233,6 +238,7 @@ def spell(names: Names) -> Spellings:
             sorted(range(len(joined)), key=lambda brand: _written(text.consonants, text.consonant_ends, brand)),
             dtype=np.int32,
         ),
+        np.arange(len(words), dtype=np.int32),
         *by_word.arrays()[1:],
         starts[: len(chains) + 1],
         flat,

@@ -63,40 +63,58 @@ def describe(
     out = np.zeros((len(candidates.chain), size), np.float32)
     words = np.zeros(len(spellings.word_ends) - 1, np.float32)
     best, spread = np.empty(len(scale.ends) - 1, np.float32), np.empty(len(scale.ends) - 1, np.float32)
+    pairs = len(facts.pair_chain)
+    votes = np.zeros((pairs + 2 * len(facts.chains) + len(facts.brands) + 1, 3), np.float32)
+    usual = _usual(facts.chain_prices)
     for row in range(len(scores)):
         first, after = candidates.starts[row], candidates.starts[row + 1]
         if first == after:
             continue
         chains, brands = candidates.chain[first:after], candidates.brand[first:after]
+        chain_first, brand_first = _firsts(chains), _firsts(brands)
+        pair = np.array([is_pair(facts, chains[place], brands[place]) for place in range(len(chains))])
         rows = out[first:after]
-        at = _totals(chains, brands, candidates.total[first:after], rows, 0)
+        at = _totals(chain_first, brand_first, candidates.total[first:after], rows, 0)
         _spread(scores[row], scale, best, spread)
         at = _scores(scores[row], scale, best, spread, chains, brands, rows, at)
-        at = _votes(near, row, facts, cents[row], logs[row], chains, brands, rows, at)
-        at = _votes(rest, row, facts, cents[row], logs[row], chains, brands, rows, at)
-        at = _spelling(row, lines, spellings, facts, brands, rows, at)
-        at = _label_words(row, lines, spellings, words, chains, rows, at)
-        at = _stems(row, lines, facts, chains, brands, rows, at)
-        at = _counts(facts, chains, brands, rows, at)
-        at = _prices(facts, cents[row], logs[row], chains, brands, rows, at)
+        at = _votes(near, row, facts, cents[row], logs[row], chains, brands, pair, votes, rows, at)
+        at = _votes(rest, row, facts, cents[row], logs[row], chains, brands, pair, votes, rows, at)
+        at = _spelling(row, lines, spellings, facts, brands, brand_first, rows, at)
+        at = _label_words(row, lines, spellings, words, chains, chain_first, rows, at)
+        at = _stems(row, lines, facts, facts.chain_stems, facts.chains, chains, chain_first, rows, at)
+        at = _stems(row, lines, facts, facts.brand_stems, facts.brands, brands, brand_first, rows, at)
+        at = _counts(facts, chains, brands, pair, rows, at)
+        at = _prices(facts, usual, cents[row], logs[row], chains, brands, pair, chain_first, brand_first, rows, at)
         rows[:, at] = lines[0][row + 1] - lines[0][row]
     return out
 
 
 @compiled
-def _totals(chains: Any, brands: Any, totals: Any, out: Any, at: int) -> int:
+def _firsts(labels: Any) -> Any:
+    """The position of the first candidate with the same chain or brand as each. Such candidates share features."""
+    firsts = np.empty(len(labels), np.int64)
+    for place in range(len(labels)):
+        first = 0
+        while labels[first] != labels[place]:
+            first += 1
+        firsts[place] = first
+    return firsts
+
+
+@compiled
+def _totals(chain_first: Any, brand_first: Any, totals: Any, out: Any, at: int) -> int:
     """The linear total and its rank, and the share of the candidates with the same chain and brand."""
     share = np.exp(SHARPNESS * (totals - totals[0]))
     share /= share.sum()
-    for place in range(len(chains)):
+    for place in range(len(totals)):
         out[place, at] = totals[place]
         out[place, at + 1] = place
-        for other in range(len(chains)):
-            if chains[other] == chains[place]:
-                out[place, at + 2] += share[other]
-            if brands[other] == brands[place]:
-                out[place, at + 3] += share[other]
+        out[chain_first[place], at + 2] += share[place]
+        out[brand_first[place], at + 3] += share[place]
         out[place, at + 4] = totals[0] - totals[place]
+    for place in range(len(totals)):
+        out[place, at + 2] = out[chain_first[place], at + 2]
+        out[place, at + 3] = out[brand_first[place], at + 3]
     return at + 5
 
 
@@ -130,9 +148,25 @@ def _scores(scores: Any, scale: Any, best: Any, spread: Any, chains: Any, brands
 
 
 @compiled
-def _votes(near: Any, row: int, facts: Any, cents: int, log: float, chains: Any, brands: Any, out: Any, at: int) -> int:
-    """For path, chain, brand and last label: the nearest line that has it, and its share of the votes (by price)."""
+def _votes(
+    near: Any, row: int, facts: Any, cents: int, log: float, chains: Any, brands: Any, pair: Any, votes: Any, out: Any,
+    at: int,
+) -> int:  # fmt: skip
+    """For path, chain, brand and last label: the nearest line that has it, and its share of the votes (by price).
+
+    Votes are counted in `votes` (labels, 3): the labels are the known pairs, the chains, the brands, the last labels,
+    and one for pairs that are not known. Only those of candidates are set to 0 before, so only these count.
+    """
     places, similar = near[0][row], near[1][row]
+    size, other = len(facts.pair_chain), len(facts.chains)
+    keys = np.empty((len(chains), 4), np.int64)
+    for place in range(len(chains)):
+        keys[place, 0] = pair[place] if pair[place] >= 0 else len(votes) - 1
+        keys[place, 1] = size + chains[place]
+        keys[place, 2] = size + 2 * other + brands[place]
+        keys[place, 3] = size + other + facts.leaf[chains[place]]
+        for kind in range(4):
+            votes[keys[place, kind]] = 0
     total = total_by_price = np.float32(0)
     for number in range(len(places)):
         line = places[number]
@@ -145,32 +179,22 @@ def _votes(near: Any, row: int, facts: Any, cents: int, log: float, chains: Any,
         by_price = vote * closeness
         total += vote
         total_by_price += by_price
-        chain, brand = facts.chain_of[line], facts.brand_of[line]
-        leaf = facts.leaf[chain]
-        for place in range(len(chains)):
-            same_chain, same_brand = chains[place] == chain, brands[place] == brand
-            if same_chain and same_brand:
-                out[place, at] = max(out[place, at], similar[number])
-                out[place, at + 1] += vote
-                out[place, at + 2] += by_price
-            if same_chain:
-                out[place, at + 3] = max(out[place, at + 3], similar[number])
-                out[place, at + 4] += vote
-                out[place, at + 5] += by_price
-            if same_brand:
-                out[place, at + 6] = max(out[place, at + 6], similar[number])
-                out[place, at + 7] += vote
-                out[place, at + 8] += by_price
-            if same_chain or facts.leaf[chains[place]] == leaf:
-                out[place, at + 9] = max(out[place, at + 9], similar[number])
-                out[place, at + 10] += vote
-                out[place, at + 11] += by_price
+        chain = facts.chain_of[line]
+        for key in (
+            facts.pair_of[line], size + chain, size + 2 * other + facts.brand_of[line],
+            size + other + facts.leaf[chain],
+        ):  # fmt: skip
+            votes[key, 0] = max(votes[key, 0], similar[number])
+            votes[key, 1] += vote
+            votes[key, 2] += by_price
     for place in range(len(chains)):
         for kind in range(4):
+            key = keys[place, kind]
+            out[place, at + 3 * kind] = votes[key, 0]
             if total > 0:
-                out[place, at + 3 * kind + 1] /= total
+                out[place, at + 3 * kind + 1] = votes[key, 1] / total
             if total_by_price > 0:
-                out[place, at + 3 * kind + 2] /= total_by_price
+                out[place, at + 3 * kind + 2] = votes[key, 2] / total_by_price
     return at + 12
 
 
@@ -243,17 +267,14 @@ def _shared(
 
 
 @compiled
-def _spelling(row: int, lines: Any, spellings: Any, facts: Any, brands: Any, out: Any, at: int) -> int:
-    """How each brand's letters appear in the line. Candidates with the same brand have the same features."""
+def _spelling(row: int, lines: Any, spellings: Any, facts: Any, brands: Any, firsts: Any, out: Any, at: int) -> int:
+    """How each brand's letters appear in the line."""
     starts, letters, ends, consonants, consonant_ends = lines
     first, after = starts[row], starts[row + 1]
     for place in range(len(brands)):
         brand = brands[place]
-        seen = 0
-        while brands[seen] != brand:
-            seen += 1
-        if seen < place:
-            out[place, at : at + 18] = out[seen, at : at + 18]
+        if firsts[place] < place:
+            out[place, at : at + 18] = out[firsts[place], at : at + 18]
             continue
         if brand >= spellings.named:
             _read(row, lines, spellings, facts, brand - spellings.named + 1, out[place], at)
@@ -305,28 +326,28 @@ def _read(row: int, lines: Any, spellings: Any, facts: Any, words: int, out: Any
 
 
 @compiled
-def _label_words(row: int, lines: Any, spellings: Any, words: Any, chains: Any, out: Any, at: int) -> int:
+def _label_words(row: int, lines: Any, spellings: Any, words: Any, chains: Any, firsts: Any, out: Any, at: int) -> int:
     """How well the line's words abbreviate those of the chain's last label, and of the one above it."""
     starts, letters, ends, consonants, consonant_ends = lines
-    first, after = starts[row], min(starts[row + 1], starts[row] + _WORDS)
-    for number in range(len(words)):
-        best = np.float32(0)
-        begin, end = spellings.word_ends[number], spellings.word_ends[number + 1]
-        bare, bare_end = spellings.word_consonant_ends[number], spellings.word_consonant_ends[number + 1]
-        for word in range(first, after):
-            if letters[ends[word]] != spellings.word_letters[begin]:
-                continue
-            size, bare_size = ends[word + 1] - ends[word], consonant_ends[word + 1] - consonant_ends[word]
+    words[:] = 0
+    for word in range(starts[row], min(starts[row + 1], starts[row] + _WORDS)):
+        size, bare_size = ends[word + 1] - ends[word], consonant_ends[word + 1] - consonant_ends[word]
+        low, high = prefix_range(letters, ends[word], 1, spellings.word_letters, spellings.word_ends, spellings.words)
+        for number in range(low, high):
+            begin, end = spellings.word_ends[number], spellings.word_ends[number + 1]
+            bare, bare_end = spellings.word_consonant_ends[number], spellings.word_consonant_ends[number + 1]
             shared = common(letters, ends[word], ends[word + 1], spellings.word_letters, begin, end)
             if shared >= 3 or shared == size:
-                best = max(best, shared / max(size, 3))
+                words[number] = max(words[number], shared / max(size, 3))
             shared = common(
                 consonants, consonant_ends[word], consonant_ends[word + 1], spellings.word_consonants, bare, bare_end
             )
             if shared >= 3 or (shared == bare_size and shared == bare_end - bare):
-                best = max(best, np.float32(0.9) * shared / max(bare_size, 3))
-        words[number] = best
+                words[number] = max(words[number], np.float32(0.9) * shared / max(bare_size, 3))
     for place in range(len(chains)):
+        if firsts[place] < place:
+            out[place, at : at + 4] = out[firsts[place], at : at + 4]
+            continue
         chain = chains[place]
         total, count = np.float32(0), 0
         for entry in range(spellings.leaf_starts[chain], spellings.leaf_starts[chain + 1]):
@@ -342,36 +363,50 @@ def _label_words(row: int, lines: Any, spellings: Any, words: Any, chains: Any, 
 
 
 @compiled
-def _stems(row: int, lines: Any, facts: Any, chains: Any, brands: Any, out: Any, at: int) -> int:
-    """The log odds of the line's stems given the chain and the brand: their sum, the best, and the first word's."""
+def _stems(
+    row: int, lines: Any, facts: Any, of_owner: Any, sizes: Any, owners: Any, firsts: Any, out: Any, at: int
+) -> int:
+    """The log odds of the line's stems given the chain or the brand: their sum, the best, and the first word's.
+
+    Args:
+        row, lines, facts: as in `describe`.
+        of_owner: how often each stem is with each chain or brand.
+        sizes: the number of rows of each.
+        owners, firsts: the candidates' chains or brands, see `_firsts`.
+        out, at: where to write.
+    """
     starts, consonants, ends = lines[0], lines[3], lines[4]
-    size, rows = len(facts.stems.keys), np.float32(len(facts.chain_of))
+    stems, rows = facts.stems, np.float32(len(facts.chain_of))
+    size = len(stems.keys)
     for number in range(min(starts[row + 1] - starts[row], _WORDS)):
         word = starts[row] + number
-        place_of = position(facts.stems.keys, stem(consonants, ends[word], ends[word + 1]))
+        place_of = position(stems.keys, stem(consonants, ends[word], ends[word + 1]))
         if place_of < 0:
             continue
-        share = facts.stems.counts[place_of] / rows
-        for place in range(len(chains)):
-            for kind in range(2):
-                owner = np.int64(chains[place]) if kind == 0 else np.int64(brands[place])
-                seen = tallied(facts.chain_stems if kind == 0 else facts.brand_stems, owner * size + place_of)
-                own = facts.chains[owner] if kind == 0 else facts.brands[owner]
-                odds = np.log((seen / share + _SHRINK) / (own + _SHRINK))
-                out[place, at + 3 * kind] += odds
-                out[place, at + 3 * kind + 1] = max(out[place, at + 3 * kind + 1], odds)
-                if number == 0:
-                    out[place, at + 3 * kind + 2] = odds
-    return at + 6
+        share = stems.counts[place_of] / rows
+        for place in range(len(owners)):
+            if firsts[place] < place:
+                continue
+            owner = np.int64(owners[place])
+            seen = tallied(of_owner, owner * size + place_of)
+            odds = np.log((seen / share + _SHRINK) / (sizes[owner] + _SHRINK))
+            out[place, at] += odds
+            out[place, at + 1] = max(out[place, at + 1], odds)
+            if number == 0:
+                out[place, at + 2] = odds
+    for place in range(len(owners)):
+        if firsts[place] < place:
+            out[place, at : at + 3] = out[firsts[place], at : at + 3]
+    return at + 3
 
 
 @compiled
-def _counts(facts: Any, chains: Any, brands: Any, out: Any, at: int) -> int:
+def _counts(facts: Any, chains: Any, brands: Any, pairs: Any, out: Any, at: int) -> int:
     """Logs of the numbers of rows, and how often chain and brand go together."""
     size = len(facts.brands)
     for place in range(len(chains)):
         chain, brand = chains[place], brands[place]
-        pair = is_pair(facts, chain, brand)
+        pair = pairs[place]
         together = facts.pairs.counts[pair] if pair >= 0 else np.float32(0)
         of_chain, of_brand = facts.chains[chain], facts.brands[brand]
         with_parent = tallied(facts.parent_brands, np.int64(facts.parent[chain]) * size + brand)
@@ -394,36 +429,52 @@ def _fit(log: float, known: float, mean: float, squares: float, general: float, 
 
 
 @compiled
-def _prices(facts: Any, cents: int, log: float, chains: Any, brands: Any, out: Any, at: int) -> int:
+def _usual(prices: Any) -> Any:
+    """The mean and the variance of all log prices."""
+    known = max(prices.known.sum(), np.float32(1))
+    mean = (prices.known * prices.mean).sum() / known
+    return mean, (prices.squares.sum() + (prices.known * (prices.mean - mean) ** 2).sum()) / known
+
+
+@compiled
+def _prices(
+    facts: Any, usual: Any, cents: int, log: float, chains: Any, brands: Any, pairs: Any, chain_first: Any,
+    brand_first: Any, out: Any, at: int,
+) -> int:  # fmt: skip
     """How the price fits the prices of path, chain and brand, and how many rows of each have exactly this price."""
     if cents < 0:
         return at + 8
-    every = facts.chain_prices
-    known = max(every.known.sum(), np.float32(1))
-    general = (every.known * every.mean).sum() / known
-    variance = (every.squares.sum() + (every.known * (every.mean - general) ** 2).sum()) / known
+    general, variance = usual
     exact, size = position(facts.prices.keys, cents), len(facts.prices.keys)
     for place in range(len(chains)):
-        chain, brand = chains[place], brands[place]
-        pair = is_pair(facts, chain, brand)
+        chain, brand, pair = chains[place], brands[place], pairs[place]
         prices = facts.chain_prices
-        mean = (prices.known[chain] * prices.mean[chain] + _SHRINK * general) / (prices.known[chain] + _SHRINK)
-        width = (prices.squares[chain] + _SHRINK * variance) / (prices.known[chain] + _SHRINK)
-        of_chain = _fit(log, prices.known[chain], prices.mean[chain], prices.squares[chain], general, variance)
-        out[place, at + 2] = of_chain
-        out[place, at] = of_chain
+        if chain_first[place] < place:
+            out[place, at + 2 : at + 4] = out[chain_first[place], at + 2 : at + 4]
+        else:
+            out[place, at + 2] = _fit(
+                log, prices.known[chain], prices.mean[chain], prices.squares[chain], general, variance
+            )
+            if exact >= 0:
+                out[place, at + 3] = tallied(facts.chain_exact, np.int64(chain) * size + exact)
+        out[place, at] = out[place, at + 2]
         if pair >= 0:
+            mean = (prices.known[chain] * prices.mean[chain] + _SHRINK * general) / (prices.known[chain] + _SHRINK)
+            width = (prices.squares[chain] + _SHRINK * variance) / (prices.known[chain] + _SHRINK)
             prices = facts.pair_prices
             out[place, at] = _fit(log, prices.known[pair], prices.mean[pair], prices.squares[pair], mean, width)
-        prices = facts.brand_prices
-        out[place, at + 4] = _fit(
-            log, prices.known[brand], prices.mean[brand], prices.squares[brand], general, variance
-        )
-        if exact >= 0:
-            if pair >= 0:
+            if exact >= 0:
                 out[place, at + 1] = tallied(facts.pair_exact, np.int64(pair) * size + exact)
-            out[place, at + 3] = tallied(facts.chain_exact, np.int64(chain) * size + exact)
-            out[place, at + 5] = tallied(facts.brand_exact, np.int64(brand) * size + exact)
+        prices = facts.brand_prices
+        if brand_first[place] < place:
+            out[place, at + 4 : at + 6] = out[brand_first[place], at + 4 : at + 6]
+        else:
+            out[place, at + 4] = _fit(
+                log, prices.known[brand], prices.mean[brand], prices.squares[brand], general, variance
+            )
+            if exact >= 0:
+                out[place, at + 5] = tallied(facts.brand_exact, np.int64(brand) * size + exact)
+        if exact >= 0:
             out[place, at + 6] = np.log1p(facts.prices.counts[exact])
         out[place, at + 7] = 1
     return at + 8

@@ -1,7 +1,7 @@
 """The reranker: orders the candidates of a line, or leaves the answer to the linear model."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -16,8 +16,9 @@ from tillmap.rerank.evidence import Evidence
 from tillmap.rerank.lines import Floats, Ints
 from tillmap.rerank.trees import Trees
 
-_FORMAT = 2
+_FORMAT = 3
 _ABOUT, _TREES, _SURE = "reranker.json", "trees.txt", "sure.txt"
+RANKED = 10  # candidates of a row that are named
 SHARES = 4  # of the first candidates, by which the first one's share is corrected
 _MOST = 0.999  # the share of a first candidate, at most
 
@@ -34,6 +35,8 @@ class Reranker:
         sharpness: the shares of the candidates are the softmax of their scores times this.
         sure: score how likely a row's first candidate is right, as log odds, by `sure_features`; None: its share says.
         trials: how the reranker was chosen.
+        out_of_fold: the first candidates of the training rows that it was chosen on, by models that were not trained on
+            them: split, id, rank (from 0), the levels, and score, a candidate's share. Not saved with it.
     """
 
     trees: Trees | None
@@ -43,8 +46,9 @@ class Reranker:
     sharpness: float = 1.0
     sure: Trees | None = None
     trials: tuple[dict[str, Any], ...] = ()
+    out_of_fold: pd.DataFrame | None = field(default=None, compare=False)
 
-    def rank(self, evidence: Evidence, items: pd.DataFrame, k: int = 10) -> Iterator[list[tuple[LabelPath, float]]]:
+    def rank(self, evidence: Evidence, items: pd.DataFrame, k: int = RANKED) -> Iterator[list[tuple[LabelPath, float]]]:
         """The k best candidates of each item (description, retailer and price) with their shares, best first.
 
         The share of the first is how likely it is right. What the shares lack to 1 is for paths that are no candidates.
@@ -58,13 +62,17 @@ class Reranker:
             scores = self.trees.score(described)
             if not self.unseen_paths:
                 scores[described[:, evidence.features.index("known")] == 0] = -np.inf
-            places, shares = best(scores, found.starts, self.sharpness, max(k, SHARES))
-            shares = self._corrected(described, places, shares)
+            places, shares = self.first(described, scores, found.starts, k)
             table = zip(found.chain[places].tolist(), found.brand[places].tolist(), shares.tolist(), strict=True)
             for count, row in zip(np.minimum(np.diff(found.starts), k).tolist(), table, strict=True):
                 line = next(lines)
                 named = zip(*(values[:count] for values in row), strict=True)
                 yield [(evidence.path(chain, brand, line), share) for chain, brand, share in named]
+
+    def first(self, described: Floats, scores: Floats, starts: Ints, k: int = RANKED) -> tuple[Ints, Floats]:
+        """The places of each row's k best candidates (rows, at least k) and their shares, by scores. See `best`."""
+        places, shares = best(scores, starts, self.sharpness, max(k, SHARES))
+        return places, self._corrected(described, places, shares)
 
     def _corrected(self, described: Floats, places: Ints, shares: Floats) -> Floats:
         """The shares (rows, k), with the first one as likely as it is right, and the others in proportion."""
@@ -121,18 +129,22 @@ class Reranker:
 
 
 def sure_names(features: tuple[str, ...]) -> tuple[str, ...]:
-    """The names of `sure_features`: those of the candidate's features, and its share and the next ones'."""
-    return (*features, *(f"share_{place + 1}" for place in range(SHARES)))
+    """The names of `sure_features`."""
+    leads = (f"{name}_lead" for name in features)
+    return (*features, *leads, *(f"share_{place + 1}" for place in range(SHARES)))
 
 
 def sure_features(described: Floats, places: Ints, shares: Floats) -> Floats:
     """What says whether the first candidate of each row is right (rows, features).
 
+    These are its features, how much each is above the second candidate's, and the shares of the first candidates.
+
     Args:
         described: the features of all candidates.
         places, shares: as `best` gives them, for at least `SHARES` candidates.
     """
-    return np.ascontiguousarray(np.column_stack([described[places[:, 0]], shares[:, :SHARES]]), dtype=np.float32)
+    first, second = described[places[:, 0]], described[places[:, 1]]
+    return np.ascontiguousarray(np.column_stack([first, first - second, shares[:, :SHARES]]), dtype=np.float32)
 
 
 @compiled

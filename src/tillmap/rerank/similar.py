@@ -15,6 +15,8 @@ _INITIAL = 1.5  # weight of n-grams at the start of a word: tills shorten words 
 # N-grams in more lines than this are left out. They cost the most time and say the least.
 _MAX_SHARE = 0.05
 _MIN_CAP, _MAX_CAP = 200, 4000
+_GROUPS = 512  # of lines: the best scores of the groups tell how good a line must be to be among the best
+_BLOCK = 64  # lines that are compared with that at once
 
 
 @dataclass(frozen=True)
@@ -84,8 +86,7 @@ def _count(starts: Any, letters: Any, ends: Any, consonants: Any, consonant_ends
     """The buckets of each line (line starts, buckets, counts), each bucket once a line, ascending."""
     rows = len(starts) - 1
     most = 3 * (len(letters) + len(consonants) + 4 * len(ends)) + 16
-    out = np.empty(most, np.int64)
-    counts = np.empty(most, np.int32)
+    out, counts = np.empty((2, most), np.int32)
     row_starts = np.zeros(rows + 1, np.int64)
     size = 0
     for row in range(rows):
@@ -126,9 +127,13 @@ def _search(
     row_starts: Any, buckets: Any, weights: Any, starts: Any, lines: Any, line_weights: Any, size: int,
     places: Any, scores: Any,
 ) -> None:  # fmt: skip
-    """Fill `places` and `scores` with the best of each row, sorted by insertion."""
-    total = np.zeros(size, np.float32)
-    last = places.shape[1] - 1
+    """Fill `places` and `scores` with the best of each row, sorted by insertion.
+
+    If k groups of lines each have a line that scores at least x, so do the k best lines. So only few are sorted.
+    """
+    total = np.zeros((size // _GROUPS + 1) * _GROUPS, np.float32)
+    peaks = np.empty(_GROUPS, np.float32)
+    k = places.shape[1]
     for row in range(len(row_starts) - 1):
         total[:] = 0
         for place in range(row_starts[row], row_starts[row + 1]):
@@ -137,11 +142,23 @@ def _search(
                 bucket = buckets[place]
                 for entry in range(starts[bucket], starts[bucket + 1]):
                     total[lines[entry]] += weight * line_weights[entry]
-        for line in range(size):
-            score = total[line]
-            if score > scores[row, last]:
-                at = last
-                while at > 0 and score > scores[row, at - 1]:
-                    scores[row, at], places[row, at] = scores[row, at - 1], places[row, at - 1]
-                    at -= 1
-                scores[row, at], places[row, at] = score, line
+        peaks[:] = 0
+        for begin in range(0, len(total), _GROUPS):
+            some = total[begin : begin + _GROUPS]
+            for group in range(_GROUPS):
+                peaks[group] = max(peaks[group], some[group])
+        least = np.partition(peaks, _GROUPS - k)[_GROUPS - k] if k <= _GROUPS else np.float32(0)
+        for begin in range(0, len(total), _BLOCK):
+            found = False
+            for score in total[begin : begin + _BLOCK]:
+                found |= (score >= least) & (score > 0)
+            if not found:
+                continue
+            for line in range(begin, begin + _BLOCK):
+                score = total[line]
+                if score >= least and score > scores[row, k - 1]:
+                    at = k - 1
+                    while at > 0 and score > scores[row, at - 1]:
+                        scores[row, at], places[row, at] = scores[row, at - 1], places[row, at - 1]
+                        at -= 1
+                    scores[row, at], places[row, at] = score, line

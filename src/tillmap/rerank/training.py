@@ -39,7 +39,7 @@ _SURE = {
     "num_threads": 1,
     "verbose": -1,
 }
-_SURE_TREES = 200
+_SURE_TREES = 300
 _SURE_ROWS = 2000  # with fewer the softmax shares stay as they are
 
 
@@ -52,7 +52,7 @@ def train(model: LinearModel, training: pd.DataFrame, asked: pd.DataFrame, optio
 
     Args:
         model: the linear model of the training rows. Its recipe is trained again, on parts of them.
-        training: description, retailer, price and the levels.
+        training: split, id, description, retailer, price and the levels.
         asked: description of rows like those to be answered.
         options: what the user sets.
         seed: for the folds and the training.
@@ -98,7 +98,18 @@ def choose(untrained: Reranker, examples: Examples, options: Options, leaves: in
     scores = scores if reads else np.where(barred, -np.inf, scores)
     sharpness = _sharpness(scores, right, examples)
     sure = _fit_sure(scores, right, examples, sharpness, seed)
-    return replace(chosen, trees=halves[0].first(count), read_brand=reads, sharpness=sharpness, sure=sure)
+    chosen = replace(chosen, trees=halves[0].first(count), read_brand=reads, sharpness=sharpness, sure=sure)
+    return replace(chosen, out_of_fold=_ranked(chosen, examples, scores))
+
+
+def _ranked(reranker: Reranker, examples: Examples, scores: Floats) -> pd.DataFrame:
+    """The best candidates of the rows out of fold, by scores of trees that were not trained on them."""
+    places, shares = reranker.first(examples.described, scores, examples.starts)
+    some = np.arange(places.shape[1]) < np.diff(examples.starts)[:, None]
+    row, rank = np.nonzero(some)
+    labels = examples.levels.columns(examples.paths[place] for place in places[some])
+    keys = examples.keys.iloc[row].reset_index(drop=True)
+    return pd.concat([keys, labels], axis=1).assign(rank=rank, score=shares[some])
 
 
 def _cross(examples: Examples, halves: Sequence[Trees], unseen_paths: bool) -> Floats:

@@ -13,35 +13,35 @@ from tillmap.core.errors import ModelError, first_line
 from tillmap.rerank.lines import Floats, Ints
 
 _MAX_CHARACTERS = 2**26
-_MAX_LEAVES = 2**15
-_BLOCK = 64  # rows that are scored together: they and a tree fit into the cache
+_MAX_LEAVES = 32  # of a tree: a leaf is a bit of a number
+_BLOCK = 64  # rows that are scored together
 _NUMERIC = (0, 2)  # decision types: a number without a rule for missing values; bit 1 only says where these would go
+_ALL = np.uint32(2**32 - 1)
+_BITS = 0x077CB531  # times a power of two, its upper five bits are another number for each (a de Bruijn sequence)
 
 
 @dataclass(frozen=True)
 class Trees:
     """The sum of regression trees.
 
-    A node asks whether a feature is at most its threshold, and goes to its first child if so, else to its second. A
-    leaf is a node whose children are itself. The nodes of a tree are stored one after the other, the root first.
+    A split asks whether a feature is at most its threshold, and goes to its left side if so, else to its right one.
 
     Attributes:
         text: the model in LightGBM's text format.
         features: the names of the features.
-        starts: (trees + 1,), where the nodes of each tree start.
-        depths: (trees,), the steps from the root to the lowest leaf.
-        feature, threshold: (nodes,).
-        children: (2 * nodes,), the two children of each node.
-        values: (nodes,), those of the leaves.
+        starts: (trees + 1,), where the splits of each tree start.
+        feature, threshold: (splits,).
+        right: (splits,), the leaves that are left if a row goes right, as bits. The leaves of a tree count from the
+            left, from the lowest bit on.
+        values: (trees, 32), those of the leaves, at the places that `slot` gives.
     """
 
     text: str
     features: tuple[str, ...]
     starts: Ints
-    depths: Ints
     feature: NDArray[np.int32]
     threshold: Floats
-    children: NDArray[np.int32]
+    right: NDArray[np.uint32]
     values: NDArray[np.float64]
 
     @classmethod
@@ -69,10 +69,8 @@ class Trees:
         if not trees:
             raise ValueError("no trees")
         starts = np.cumsum([0, *(len(tree.feature) for tree in trees)], dtype=np.int64)
-        depths = np.array([tree.depth for tree in trees], dtype=np.int64)
-        feature, threshold, children, values = (np.concatenate(part) for part in list(zip(*trees, strict=True))[1:])
-        children += np.repeat(starts[:-1], 2 * np.diff(starts)).astype(np.int32)
-        return cls(text, features, starts, depths, feature, threshold, children, values)
+        feature, threshold, right = (np.concatenate(part) for part in list(zip(*trees, strict=True))[:3])
+        return cls(text, features, starts, feature, threshold, right, np.stack([tree.values for tree in trees]))
 
     @classmethod
     def load(cls, path: Path) -> Self:
@@ -87,7 +85,7 @@ class Trees:
             raise ModelError(f"{path}: {error}") from None
 
     def __len__(self) -> int:
-        return len(self.depths)
+        return len(self.values)
 
     def first(self, count: int) -> "Trees":
         """The first trees alone."""
@@ -97,17 +95,16 @@ class Trees:
     def score(self, rows: Floats) -> Floats:
         """The sum of the trees' values for each row of features (rows, features), float32."""
         out = np.zeros(len(rows), dtype=np.float64)
-        _score(rows, self.starts, self.depths, self.feature, self.threshold, self.children, self.values, out)
+        _score(rows, self.starts, self.feature, self.threshold, self.right, self.values, out)
         return out.astype(np.float32)
 
 
 class _Tree(NamedTuple):
-    """The arrays of one tree, see `Trees`. Children count from the tree's first node."""
+    """The arrays of one tree, see `Trees`."""
 
-    depth: int
     feature: NDArray[np.int32]
     threshold: Floats
-    children: NDArray[np.int32]
+    right: NDArray[np.uint32]
     values: NDArray[np.float64]
 
 
@@ -123,7 +120,7 @@ def _tree(fields: dict[str, str], features: int) -> _Tree:
     values = _numbers(fields["leaf_value"], count, np.float64)
     splits = count - 1
     if not splits:
-        return _Tree(0, np.zeros(1, np.int32), np.zeros(1, np.float32), np.zeros(2, np.int32), values)
+        return _Tree(np.zeros(0, np.int32), np.zeros(0, np.float32), np.zeros(0, np.uint32), _in_slots(values))
     feature = _numbers(fields["split_feature"], splits, np.int32)
     threshold = _at_most(_numbers(fields["threshold"], splits, np.float64))
     sides = np.stack([_numbers(fields[side], splits, np.int32) for side in ("left_child", "right_child")], axis=1)
@@ -137,16 +134,23 @@ def _tree(fields: dict[str, str], features: int) -> _Tree:
         raise ValueError("children that are no tree")
     if (children <= np.arange(splits)[:, None]).any():
         raise ValueError("a node before its parent")
-    depth = np.zeros(splits + count, dtype=np.int64)
+    leaves = np.array([0] * splits + [1] * count)  # below each node
+    for node in range(splits - 1, -1, -1):
+        leaves[node] = leaves[children[node]].sum()
+    first = np.zeros(splits + count, dtype=np.int64)  # leaf below each node, counted from the left
+    right = np.zeros(splits, dtype=np.uint32)
     for node in range(splits):
-        depth[children[node]] = depth[node] + 1
-    return _Tree(
-        int(depth.max()),
-        np.concatenate([feature, np.zeros(count, np.int32)]),
-        np.concatenate([threshold, np.zeros(count, np.float32)]),
-        np.concatenate([children.ravel(), np.repeat(np.arange(splits, splits + count), 2)]).astype(np.int32),
-        np.concatenate([np.zeros(splits), values]),
-    )
+        left, other = children[node]
+        first[left], first[other] = first[node], first[node] + leaves[left]
+        right[node] = 2**32 - 1 - ((2 ** int(leaves[left]) - 1) << int(first[left]))
+    return _Tree(feature, threshold, right, _in_slots(values[np.argsort(first[splits:])]))
+
+
+def _in_slots(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The values of leaves, from the left, at the places of their bits."""
+    placed = np.zeros(_MAX_LEAVES)
+    placed[[slot(np.uint32(2**leaf)) for leaf in range(len(values))]] = values
+    return placed
 
 
 def _numbers(text: str, count: int, kind: type) -> NDArray[Any]:
@@ -164,23 +168,32 @@ def _at_most(thresholds: NDArray[np.float64]) -> Floats:
 
 
 @compiled
-def _score(
-    rows: Any, starts: Any, depths: Any, feature: Any, threshold: Any, children: Any, values: Any, out: Any
-) -> None:
+def slot(bits: Any) -> Any:
+    """A place from 0 to 31 for the lowest bit that is set."""
+    lowest = np.int64(bits) & -np.int64(bits)
+    return ((lowest * _BITS) & 0xFFFFFFFF) >> 27
+
+
+@compiled
+def _score(rows: Any, starts: Any, feature: Any, threshold: Any, right: Any, values: Any, out: Any) -> None:
     """Add the value of each tree to `out`.
 
-    All rows of a block go one step at a time. A processor takes several such steps at once, for they don't wait for
-    each other, and looks the child up by the outcome of the comparison instead of guessing a branch.
+    No row walks down a tree. All splits are asked about a block of rows, which a processor does for many rows at once,
+    and each drops the leaves that a row cannot reach. The lowest one that is left is the row's (QuickScorer, Lucchese
+    et al. 2015).
     """
-    node = np.empty(_BLOCK, np.int32)
+    columns = np.zeros((rows.shape[1], _BLOCK), np.float32)
+    left = np.empty(_BLOCK, np.uint32)
     for begin in range(0, len(rows), _BLOCK):
         size = min(_BLOCK, len(rows) - begin)
-        for tree in range(len(depths)):
-            node[:] = starts[tree]
-            for _ in range(depths[tree]):
-                for row in range(size):
-                    at = node[row]
-                    right = rows[begin + row, feature[at]] > threshold[at]
-                    node[row] = children[2 * at + right]
+        for row in range(size):
+            for place in range(rows.shape[1]):
+                columns[place, row] = rows[begin + row, place]
+        for tree in range(len(values)):
+            left[:] = _ALL
+            for split in range(starts[tree], starts[tree + 1]):
+                asked, limit, kept = columns[feature[split]], threshold[split], right[split]
+                for row in range(_BLOCK):
+                    left[row] &= kept if asked[row] > limit else _ALL
             for row in range(size):
-                out[begin + row] += values[node[row]]
+                out[begin + row] += values[tree, slot(left[row])]

@@ -2,3 +2,4 @@
 
 RETRIEVERS = ("lexical", "dense", "hybrid")
 PATHS = "paths"  # not a retriever of rows: the paths that a free arm ranks first, see `paths.candidate_paths`
+TRAINING_PATHS = "training_paths"  # the same of training rows, by models that were not trained on them

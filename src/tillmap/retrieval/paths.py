@@ -91,7 +91,7 @@ def candidate_paths(
 ) -> pd.DataFrame:
     """The paths to choose a query's answer from: those that an arm ranks, then those of the query's neighbours.
 
-    At most `MAX_CANDIDATES` a query. `score` is the share of a ranked path, and the similarity of a neighbour's.
+    At most `MAX_CANDIDATES` a query. `score` is the share of a ranked path, and 0 for a path that only neighbours have.
 
     Args:
         ranked: the paths of each query, best first, with their shares; empty for the neighbours' alone.
@@ -103,7 +103,7 @@ def candidate_paths(
     """
     tables = (
         paths_of_ranking(ranked, levels, MAX_CANDIDATES, rows, queries),
-        paths_of_neighbours(neighbours, training, levels),
+        paths_of_neighbours(neighbours, training, levels).assign(score=np.float32(0)),
     )
     table = pd.concat([each.assign(_table=number) for number, each in enumerate(tables) if len(each)])
     table["_query"] = pd.MultiIndex.from_frame(queries[KEY]).get_indexer(pd.MultiIndex.from_frame(table[KEY]))

@@ -1,21 +1,39 @@
-// The list of rows. Lines, labels and answers may hold anything, so they only ever become text (textContent).
+// The lists of rows and of suspicious labels. Lines, labels and answers may hold anything, so they only ever become text (textContent).
 "use strict";
 
 const $ = (id) => document.getElementById(id);
-const data = JSON.parse($("data").textContent);
+const { rows: data, labels: audit } = JSON.parse($("data").textContent);
 const SEPARATOR = " › ";
 const AT_ONCE = 50;
 const PERSON = { changed: "a person changed it", confirmed: "a person confirmed it", added: "a person gave it" };
-let found = []; // the rows that pass the filters, in order
-let shown = 0;
 
 const plain = (text) => text.toLowerCase().normalize("NFKD").replace(/\p{M}/gu, "");
-const labels = (number) => data.paths[number].filter(Boolean);
+const counted = (value) => value.toLocaleString("en");
 const percent = (share) => `${(100 * share).toFixed(1)}%`;
 
-for (const row of data.rows) {
-  const numbers = [row.truth, ...Object.values(row.answers).map((answer) => answer.path)].filter((n) => n !== null);
-  row.words = plain([row.id, row.text, row.retailer, ...numbers.flatMap(labels)].join("\n"));
+// A list that shows some entries, and more on demand. Gives a function that shows other rows.
+function listOf(list, button, entry) {
+  let found = [];
+  const more = () => {
+    const shown = list.childElementCount;
+    list.append(...found.slice(shown, shown + AT_ONCE).map(entry));
+    button.hidden = list.childElementCount >= found.length;
+  };
+  button.addEventListener("click", more);
+  return (rows) => {
+    found = rows;
+    list.replaceChildren();
+    more();
+  };
+}
+
+// Which rows have all words of a search field, in the line or in a label.
+function matcher(rows, paths, numbers) {
+  for (const row of rows) {
+    const labels = numbers(row).filter((number) => number !== null).flatMap((number) => paths[number].filter(Boolean));
+    row.words = plain([row.id, row.text, row.retailer, ...labels].join("\n"));
+  }
+  return (row, query) => plain(query).split(/\s+/).filter(Boolean).every((word) => row.words.includes(word));
 }
 
 // --- Elements ---
@@ -28,10 +46,10 @@ function element(tag, name, ...inside) {
 }
 
 // A path, with the labels marked that are wrong.
-function path(number, right) {
+function pathOf(labels, right) {
   const made = element("span", "path");
   made.dir = "auto";
-  data.paths[number].forEach((label, level) => {
+  labels.forEach((label, level) => {
     const wrong = right && !right[level];
     if (!label && !wrong) return;
     if (made.childNodes.length) made.append(SEPARATOR);
@@ -40,6 +58,8 @@ function path(number, right) {
   if (!made.childNodes.length) made.append("(none)");
   return made;
 }
+
+const path = (number, right) => pathOf(data.paths[number], right);
 
 function line(text) {
   const made = element("span", "line", text);
@@ -57,29 +77,33 @@ function entry(row) {
   const head = element("button", "head", line(row.text), path(answer.path, answer.right));
   head.append(element("span", "sure", percent(answer.confidence)));
   if (answer.right && !isRight(answer)) head.append(element("span", "truth", "right: ", path(row.truth)));
+  return opening(made, head, () => everything(row));
+}
+
+// An entry whose head is a button that shows the rest.
+function opening(made, head, rest) {
   head.type = "button";
   head.setAttribute("aria-expanded", "false");
   head.addEventListener("click", () => {
     const open = head.getAttribute("aria-expanded") === "true";
     head.setAttribute("aria-expanded", String(!open));
     if (open) made.lastChild.remove();
-    else made.append(everything(row));
+    else made.append(rest());
   });
   made.append(head);
   return made;
 }
 
+const factsOf = ({ id, split, retailer, price }) =>
+  [id && `id ${id}`, split, retailer, price !== null && `price ${price}`].filter(Boolean).join(", ");
+
 function everything(row) {
   const made = element("div", "more");
-  const facts = [row.id && `id ${row.id}`, row.split, row.retailer, row.price !== null && `price ${row.price}`];
-  const truth = element("p", "full", element("span", "muted", facts.filter(Boolean).join(", ")));
+  const truth = element("p", "full", element("span", "muted", factsOf(row)));
   truth.append(element("br"), "truth: ", row.truth === null ? "not known" : path(row.truth));
   if (row.corrected) truth.append(element("span", "muted", ` (${PERSON[row.corrected]})`));
   made.append(truth, answersOf(row));
-  made.append(part("Nearest training rows, by spelling", row.near, ([id, text, number, score]) => [
-    element("span", "", line(text), element("br"), path(number), element("span", "muted", ` (id ${id})`)),
-    score.toFixed(2),
-  ]));
+  made.append(nearest("Nearest training rows, by spelling", row.near, data.paths));
   for (const [arm, answer] of Object.entries(row.answers)) {
     if (answer.candidates?.length) {
       made.append(part(`Candidates of ${arm}`, answer.candidates, ([named, share]) => [
@@ -102,8 +126,14 @@ function answersOf(row) {
   }
   const names = ["arm", "answer", "confidence", "repair"].map((name) => element("th", "", name));
   const table = element("table", "", element("thead", "", element("tr", "", ...names)), body);
-  return element("div", "full table", table);
+  return element("div", "full table answers", table);
 }
+
+const nearest = (title, near, paths) =>
+  part(title, near, ([id, text, number, score]) => [
+    element("span", "", line(text), element("br"), pathOf(paths[number]), element("span", "muted", ` (id ${id})`)),
+    score.toFixed(2),
+  ]);
 
 function part(title, items, cells) {
   const made = element("div", "", element("h3", "", title));
@@ -126,13 +156,14 @@ function conversation(arm, answer) {
   return made;
 }
 
-// --- The list ---
+// --- The list of rows ---
+
+const hasWords = matcher(data.rows, data.paths, (row) => [row.truth, ...Object.values(row.answers).map((each) => each.path)]);
+const showRows = listOf($("list"), $("more"), entry);
 
 function passes(row) {
   const answer = row.answers[$("arm").value];
-  if (!answer) return false;
-  const words = plain($("search").value).split(/\s+/).filter(Boolean);
-  if (!words.every((word) => row.words.includes(word))) return false;
+  if (!answer || !hasWords(row, $("search").value)) return false;
   if ($("repair").value && answer.repair !== $("repair").value) return false;
   if ($("set").value !== "all" && row.scored !== ($("set").value === "scored")) return false;
   const [result, level] = $("result").value.split(" ");
@@ -151,25 +182,52 @@ function search() {
   // The wrong rows first, the surest on top; then the least sure.
   const order = ({ answers: { [arm]: answer } }) =>
     answer.right && !isRight(answer) ? -1 - answer.confidence : answer.confidence;
-  found = data.rows.filter(passes).sort((one, other) => order(one) - order(other));
+  const found = data.rows.filter(passes).sort((one, other) => order(one) - order(other));
   const asked = data.rows.filter((row) => row.answers[arm]).length;
-  const rest = asked < data.rows.length ? ` ${arm} was asked about ${asked.toLocaleString("en")} of them.` : "";
-  $("count").textContent = `${found.length.toLocaleString("en")} of ${data.rows.length.toLocaleString("en")} rows.${rest}`;
-  shown = 0;
-  $("list").replaceChildren();
-  more();
-}
-
-function more() {
-  const next = found.slice(shown, shown + AT_ONCE);
-  $("list").append(...next.map(entry));
-  shown += next.length;
-  $("more").hidden = shown >= found.length;
+  const rest = asked < data.rows.length ? ` ${arm} was asked about ${counted(asked)} of them.` : "";
+  $("count").textContent = `${counted(found.length)} of ${counted(data.rows.length)} rows.${rest}`;
+  showRows(found);
 }
 
 const repairs = new Set(data.rows.flatMap((row) => Object.values(row.answers).map(({ repair }) => repair)));
 for (const kind of [...repairs].sort()) $("repair").append(new Option(kind));
 for (const name of ["search", "arm", "result", "repair", "set"]) $(name).addEventListener("input", search);
 $("filters").addEventListener("submit", (event) => event.preventDefault());
-$("more").addEventListener("click", more);
 search();
+
+// --- The list of suspicious labels ---
+
+function suspect(row) {
+  const given = audit.paths[row.given];
+  const guess = audit.paths[row.guess];
+  const head = element("button", "head", line(row.text), pathOf(given, given.map((label, level) => label === guess[level])));
+  head.append(element("span", "sure", percent(row.confidence)), element("span", "truth", "perhaps: ", pathOf(guess)));
+  return opening(element("li", ""), head, () => evidence(row));
+}
+
+function evidence(row) {
+  const says = [["the model, trained without it", row.model], ["similar lines of other products", row.votes]];
+  const body = element("tbody");
+  for (const [who, [own, guess]] of says) {
+    body.append(element("tr", "", element("th", "", who), element("td", "n", percent(own)), element("td", "n", percent(guess))));
+  }
+  const [who, own, guess] = ["", "this label", "the other"].map((name) => element("th", name && "n", name));
+  const table = element("table", "", element("thead", "", element("tr", "", who, own, guess)), body);
+  const made = element("div", "more", element("p", "full muted", `${factsOf(row)}; looks wrong from ${row.level} on`));
+  made.append(element("div", "table", table), nearest("Most similar lines of other products", row.near, audit.paths));
+  return made;
+}
+
+if (audit?.rows.length) {
+  const hasWords = matcher(audit.rows, audit.paths, (row) => [row.given, row.guess]);
+  const showLabels = listOf($("label-list"), $("label-more"), suspect);
+  const search = () => {
+    const [query, level] = [$("label-search").value, $("label-level").value];
+    const found = audit.rows.filter((row) => hasWords(row, query) && (!level || row.level === level));
+    $("label-count").textContent = `${counted(found.length)} of ${counted(audit.rows.length)} labels.`;
+    showLabels(found);
+  };
+  for (const name of ["label-search", "label-level"]) $(name).addEventListener("input", search);
+  $("label-filters").addEventListener("submit", (event) => event.preventDefault());
+  search();
+}

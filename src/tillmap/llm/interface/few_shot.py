@@ -70,10 +70,10 @@ class Candidates:
         usually = {chain: median(each) for chain, each in prices.items()}
         self._of: dict[Key, list[Candidate]] = {}
         table = candidates.sort_values("rank", kind="stable")
-        columns = (table["split"], table["id"], levels.paths(table), table["neighbour"])
-        for split, row_id, path, row in zip(*columns, strict=True):
+        columns = (table["split"], table["id"], levels.paths(table), table["neighbour"], table["score"].tolist())
+        for split, row_id, path, row, share in zip(*columns, strict=True):
             item = known[row].item if row in known else None
-            found = Candidate(path, item, usually.get(levels.chain_of(path)))
+            found = Candidate(path, item, usually.get(levels.chain_of(path)), share)
             self._of.setdefault((split, row_id), []).append(found)
 
     def of(self, split: str, row_id: int, count: int, examples: int) -> list[Candidate]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from textwrap import shorten
 from typing import Literal, NamedTuple
 
-from tillmap.core.completions import Message
+from tillmap.core.completions import LETTERS, Message
 from tillmap.core.quantities import without_quantities
 from tillmap.core.taxonomy import Chain, LabelPath, Levels, trim
 from tillmap.llm.interface.answer_formats import AnswerFormat
@@ -33,11 +33,15 @@ class Example(NamedTuple):
 
 
 class Candidate(NamedTuple):
-    """A path to choose from, with a labelled row that has it and what such products usually cost, where known."""
+    """A path to choose from, with a labelled row that has it and what such products usually cost, where known.
+
+    `share` is its probability, as the free arm that proposes it sees it.
+    """
 
     path: LabelPath
     item: Item | None = None
     usual: float | None = None
+    share: float | None = None
 
 
 @dataclass(frozen=True)
@@ -81,6 +85,7 @@ GRADIENTGURUS_RAG = Recipe(
 GRADIENTGURUS_LLAMA = Recipe(system="", item_format="json", examples="turns", show_retailer=True, show_price=True)
 
 _LIKELY = "Likely answers, the likeliest first:"
+_UNORDERED = "Likely answers:"
 _ABOUT = "What was found about the product:"
 _MEANING = "What belongs to some labels:"
 _MAX_DEFINITION = 200  # characters
@@ -102,13 +107,23 @@ class Renderer:
             then those of the examples, both from the first on.
         layout: how candidates are shown. `list` lists them before the item. `turns` makes an example of each that has a
             row, the most likely last. The others may be answered and are not shown: a small model would prefer what is
-            listed after the examples. If no candidate has a row, all are listed.
+            listed after the examples. If no candidate has a row, all are listed. `letters` lists them with letters, and
+            the answer is a letter.
+        ranking: `order` shows candidates as they are ranked, `scores` with their shares, too, and `hidden` sorted by
+            their labels.
     """
 
     recipe: Recipe
     answer_format: AnswerFormat
     definitions: int = 0
-    layout: Literal["list", "turns"] = "list"
+    layout: Literal["list", "turns", "letters"] = "list"
+    ranking: Literal["order", "scores", "hidden"] = "order"
+
+    def ordered(self, candidates: Sequence[Candidate]) -> list[Candidate]:
+        """The candidates, the most likely first, in the order in which they are shown."""
+        if self.ranking == "hidden":
+            return sorted(candidates, key=lambda each: self.answer_format.encode(each.path))
+        return list(candidates)
 
     def question(
         self, item: Item, examples: Sequence[Example] = (), candidates: Sequence[Candidate] = ()
@@ -116,8 +131,8 @@ class Renderer:
         """The messages that ask for the labels of an item.
 
         `examples` are sorted by similarity, the most similar first. They are shown in reverse order, because a model
-        relies most on what it read last. `candidates`, the most likely first, are shown as `layout` says. Before a list
-        of them comes the item's description from outside, if there is one.
+        relies most on what it read last. `candidates`, as `ordered` gives them, are shown as `layout` says. Before a
+        list of them comes the item's description from outside, if there is one.
         """
         turns = [Example(each.item, each.path) for each in candidates if each.item] if self.layout == "turns" else []
         if turns:
@@ -127,7 +142,7 @@ class Renderer:
         shown = [(self._item(example.item), self.answer_format.encode(example.path)) for example in reversed(examples)]
         listed = self._defined([*(each.path for each in candidates), *(each.path for each in examples)])
         listed += [_ABOUT, item.about, ""] if item.about else []
-        listed += [_LIKELY, *map(self.candidate, candidates), ""] if candidates else []
+        listed += self._listed(candidates)
         if self.recipe.examples == "turns":
             end = self.recipe.item_end
             for line, answer in shown:
@@ -136,15 +151,34 @@ class Renderer:
         context = [*(f"{line} -> {answer}" for line, answer in shown), *listed]
         return [*messages, {"role": "user", "content": "\n".join([*context, f"{self._item(item)} ->"])}]
 
+    def answer_text(self, path: LabelPath, candidates: Sequence[Candidate]) -> str:
+        """The answer to a question with these candidates."""
+        if self.layout != "letters" or not candidates:
+            return self.answer_format.encode(path)
+        return LETTERS[[each.path for each in candidates].index(path)]
+
+    def _listed(self, candidates: Sequence[Candidate]) -> list[str]:
+        """The lines that list some candidates, if there are any."""
+        if not candidates:
+            return []
+        lines = map(self.candidate, candidates)
+        if self.layout == "letters":
+            lines = map(". ".join, zip(LETTERS, lines, strict=False))
+        return [_UNORDERED if self.ranking == "hidden" else _LIKELY, *lines, ""]
+
     def candidate(self, candidate: Candidate) -> str:
-        """A candidate in a list: `green tea | tetley (such as "ttly grn tea 100"; usually 2.99)`."""
-        known = [] if candidate.item is None else [f'such as "{self._item(candidate.item)}"']
+        """A candidate in a list: `green tea | tetley (0.62; such as "ttly grn tea 100"; usually 2.99)`."""
+        known = [] if candidate.share is None or self.ranking != "scores" else [f"{candidate.share:.2f}"]
+        known += [] if candidate.item is None else [f'such as "{self._item(candidate.item)}"']
         known += [] if candidate.usual is None else [f"usually {candidate.usual:.2f}"]
         return self.answer_format.encode(candidate.path) + (f" ({'; '.join(known)})" if known else "")
 
-    def training_example(self, item: Item, path: LabelPath, examples: Sequence[Example] = ()) -> list[Message]:
+    def training_example(
+        self, item: Item, path: LabelPath, examples: Sequence[Example] = (), candidates: Sequence[Candidate] = ()
+    ) -> list[Message]:
         """The same question and its answer, for tuning a model."""
-        return [*self.question(item, examples), {"role": "assistant", "content": self.answer_format.encode(path)}]
+        answer = self.answer_text(path, candidates)
+        return [*self.question(item, examples, candidates), {"role": "assistant", "content": answer}]
 
     def _defined(self, paths: Sequence[LabelPath]) -> list[str]:
         """The lines that define the labels of some paths, as far as definitions are known."""
