@@ -1,6 +1,7 @@
 """Reads what stages hand to each other, and checks that it is what they wrote."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,6 +21,7 @@ SUSPECTS = (*KEY, "description", "retailer", "price", "level", "suspicion", "con
 PREDICTIONS = (*KEY, "confidence", "repair", "in_tree", "source", "status")
 
 _COMPLETION = TypeAdapter(Completion)
+_UNSAID = {each.name: each.default for each in fields(Completion) if each.default is not MISSING}
 
 
 def read_rows(path: Path, columns: Sequence[str] | None = None, *, needed: Sequence[str] = ROWS) -> pd.DataFrame:
@@ -63,7 +65,7 @@ def read_completions(path: Path) -> Iterator[dict[str, Any]]:
                 float(share)
         except (ValidationError, KeyError, TypeError, ValueError):
             raise InputError(f"{path}:{number}: not an answer; run `dvc repro infer` to write the file again") from None
-        yield record
+        yield _UNSAID | record
 
 
 def _with(columns: Sequence[str], table: pd.DataFrame, path: Path) -> pd.DataFrame:
