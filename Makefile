@@ -48,12 +48,12 @@ share-demo: setup
 # Pulls what the stages from postprocess on need, and runs only these. For a machine without models and GPU. Example:
 # make rescore SET="postprocess.min_similarity=0.4 evaluate.resamples=500"
 rescore: setup
-	dvc pull stratify retrieve candidates prompts infer postprocess cascade
+	dvc pull stratify retrieve candidates prompts infer postprocess cascade audit
 	dvc pull $(patsubst %,data/usage/train_%.json,linear rerank llama openai)
 	TILLMAP_ONLY="postprocess evaluate" dvc exp run --allow-missing $(addprefix --set-param ,$(SET)) evaluate
 
 # Compares experiments: the params that differ, and the scores of the arms
-SHOWN_ELSEWHERE := (catalogue|ingest|stratify|index|retrieve|candidates|prompts|base_model|train_linear|train_rerank|train_llama|train_openai|infer|postprocess|audit|evaluate|scores|costs)\.
+SHOWN_ELSEWHERE := (catalogue|ingest|stratify|index|retrieve|candidates|lookup|prompts|base_model|train_linear|train_rerank|train_llama|train_openai|infer|postprocess|audit|evaluate|scores|costs)\.
 OF_MERGED := cascade\.(trial\.|calls|llm_seconds|usd|estimated|(prompt|cached|completion)_tokens|rows|seconds|peak|threshold|coverage|expected|to_|max_usd|llm).*
 FILES := data/|metrics/|models/|plots
 compare: setup
@@ -67,8 +67,8 @@ MISSING := $(if $(SSHD),,openssh-server) $(if $(BROWSER),,chromium)
 servers:
 	$(if $(strip $(MISSING)),apt-get update -qq && apt-get install -y -qq --no-install-recommends $(MISSING))
 
-# Breaks every stage and command: 200 kills, full and slow disks, too little memory, a clock that jumps. For hours; as root
-# on a disk in memory. `make faults FAULTS="--kills 20 --no-models"` is a small one, FAULTS=--help lists the options.
+# Breaks every stage and command: 200 kills, full and slow disks, too little memory, a clock that jumps. As root, on a disk
+# in memory. `make faults FAULTS="--kills 20 --no-models"` is a small one, FAULTS=--help lists the options.
 faults: setup
 	$(BIN)/python tests/faults/fault_campaign.py $(FAULTS)
 

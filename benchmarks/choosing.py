@@ -18,6 +18,7 @@ the product of the model's probability and the free arm's. An interrupted traini
 """
 
 import argparse
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from multiprocessing import get_context
@@ -47,7 +48,7 @@ from tillmap.retrieval.vote import vote, votes_by_key
 from tillmap.splitting.samples import sample_for_training
 
 SHOWN = ("prompt_tokens", "cached_tokens", "completion_tokens")
-TOLD = ("examples", "tokens", "tokens_per_second", "padding_share", "train_seconds", "first_loss", "last_loss")
+TOLD = ("examples", "tokens", "tokens_per_second", "padding_share", "train_seconds", "processor_seconds", "last_loss")
 SEED = 3407  # of the first training
 DOUBTED = ("linear", "rerank")  # with --unsure, the arms that may be in doubt
 
@@ -76,7 +77,7 @@ def answer(
     return predict(records, repairer, votes, arm), records, took
 
 
-def tune(params: Any, arm: str, settings: Any, seed: int, folder: Path) -> dict[str, Any]:
+def tune(training: Any, arm: str, settings: Any, seed: int, folder: Path) -> dict[str, Any]:
     """Tune the arm's model into a folder, in a process of its own: Unsloth changes the libraries that answer, too."""
     context = replace(open_context(arm, settings, seed), prompts=folder.with_suffix(".prompts"))
     sample = sample_for_training(
@@ -84,7 +85,9 @@ def tune(params: Any, arm: str, settings: Any, seed: int, folder: Path) -> dict[
     )
     examples = ARMS[arm].training_examples(context, sample)
     write_jsonl(({"messages": each} for each in examples), folder.with_suffix(".prompts") / TRAINING)
-    return ARMS[arm].train(context, getattr(params, f"train_{arm}"), folder)
+    began = time.process_time()
+    took = ARMS[arm].train(context, training, folder)
+    return took | {"processor_seconds": round(time.process_time() - began, 1)}
 
 
 def tuned_marks(
@@ -96,7 +99,7 @@ def tuned_marks(
         for each in (folder, folder.with_suffix(".prompts")):
             each.mkdir()
         with get_context("spawn").Pool(1) as pool:
-            told = pool.apply(tune, (params, arm, settings, seed, folder))
+            told = pool.apply(tune, (getattr(params, f"train_{arm}"), arm, settings, seed, folder))
         print(f"  seed {seed}: " + ", ".join(f"{name} {told[name]}" for name in TOLD), flush=True)
         predictions, records, took = answer(params, arm, settings, rows, folder)
     print("  asked: " + ", ".join(f"{name} {value:.1f}" for name, value in took.items()), flush=True)

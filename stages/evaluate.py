@@ -10,13 +10,13 @@ from tillmap.cli.stages import Metrics, run_stage
 from tillmap.config import paths
 from tillmap.config.params import Params
 from tillmap.core.errors import ParamsError
-from tillmap.core.files import OFF, new_folder, read_json, read_table, write_json
-from tillmap.core.stored import read_neighbours, read_rows
+from tillmap.core.files import OFF, new_folder, read_table, write_json
+from tillmap.core.stored import read_audited, read_neighbours, read_rows, read_suspects
 from tillmap.core.taxonomy import LabelTree
 from tillmap.evaluation.labels_shown import labels_shown
 from tillmap.evaluation.ledger import Ledger
 from tillmap.evaluation.report import choose_truth
-from tillmap.evaluation.review import review_arms
+from tillmap.evaluation.review import guesses, review_arms
 from tillmap.evaluation.run import Run, show
 from tillmap.retrieval import PATHS, RETRIEVERS
 from tillmap.splitting.subsets import draw_pilot
@@ -75,8 +75,8 @@ def suspicious_labels(run: Run) -> dict[str, Any] | None:
     """What `audit` found, for the page; None if it is off."""
     if (paths.AUDIT / OFF).is_file():
         return None
-    suspects, similar = read_table(paths.SUSPECTS), read_neighbours(paths.SIMILAR)
-    return labels_shown(suspects, similar, read_json(paths.SHARE), run.rows, run.levels)
+    suspects = read_suspects(paths.SUSPECTS, guesses(run.levels))
+    return labels_shown(suspects, read_neighbours(paths.SIMILAR), read_audited(paths.SHARE), run.rows, run.levels)
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ ANSWERS = pd.DataFrame(
         "kind": pd.Series(["tea", None], dtype="str"),
         "code": pd.Series(["01.2", ""], dtype="str"),
         "confidence": [0.5, 0.25],
+        "needs_review": [False, True],
         "repair": "none",
         "in_tree": True,
         "source": "linear",
@@ -34,7 +35,7 @@ def written(path, format_, id_name="sku", numbers=False, codes=True):
     return path
 
 
-REST = ["confidence", "repair", "in_tree", "source", "status"]
+REST = ["confidence", "needs_review", "repair", "in_tree", "source", "status"]
 
 
 def test_the_columns_are_the_levels_and_the_code(tmp_path):
@@ -68,12 +69,14 @@ def test_ids_may_be_called_as_one_of_our_columns(tmp_path, name, format_):
         "parquet": lambda: pd.read_parquet(path),
     }[format_]()
     assert table[name].tolist() == ["A-1", "7", "8"]
-    assert f"answer_{name}" in table.columns and len(set(table.columns)) == 9
+    assert f"answer_{name}" in table.columns and len(set(table.columns)) == 10
 
 
 def test_the_contests_columns():
     names = answer_columns("indoml_id", CONTEST, codes=False)
     assert list(names) == list(names.values()) == [*CONTEST, *REST]
+    off = answer_columns("indoml_id", CONTEST, codes=False, reviewed=False)
+    assert list(off) == [name for name in names if name != "needs_review"]
 
 
 def test_explanations_are_objects_json_text_or_structs(tmp_path):

@@ -195,7 +195,20 @@ def test_an_arms_own_confidence_is_kept_unless_the_fit_is_better(pull: float, ke
     calibrated, model = calibrate(table.assign(confidence=0.5), signals, rows, CONTEST, keep_own=True)
     assert (model.kind == "own") == kept
     if kept:
-        np.testing.assert_allclose(calibrated["confidence"], 1 / (1 + np.exp(-odds)))
+        np.testing.assert_allclose(calibrated["confidence"], 1 / (1 + np.exp(-odds)), atol=0.02)
+
+
+def test_an_arms_own_confidence_moves_the_more_the_more_rows_say_so() -> None:
+    """All answers have even odds, and three of four are right: the log odds should move by log 3 = 1.0986."""
+    moves = []
+    for rows in (8, 80, 800, 80_000):
+        right = np.arange(rows) % 4 != 0
+        model = Confidence.own(pd.DataFrame({"own": np.zeros(rows)}), right)
+        # At its best the sum of the rows' slopes is that of the prior: rows * (3/4 - chance) = move / 0.1 ** 2.
+        chance = 1 / (1 + np.exp(-model.intercept))
+        assert rows * (0.75 - chance) == pytest.approx(model.intercept * 100, rel=1e-3)
+        moves.append(model.intercept)
+    assert moves == sorted(moves) and moves[0] < 0.05 and moves[-1] == pytest.approx(log(3), abs=0.02)
 
 
 def test_no_row_has_a_say_in_its_own_confidence() -> None:

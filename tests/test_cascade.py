@@ -234,6 +234,24 @@ def of_accuracy(service, shop, accuracy):
     service.answer = answer
 
 
+def test_a_model_may_answer_with_a_letter(service, tmp_path):
+    shop = Shop(tmp_path / "shop", service.base_url)
+    shop.set_params({"openai": {"layout": "letters"}})
+    of_accuracy(service, shop, 0.9)
+    in_words = service.answer
+
+    def letter(body):
+        text, lines = in_words(body), body["messages"][-1]["content"].splitlines()
+        return next(line[0] for line in lines if f"{line[1:]} (".startswith(f". {text} ("))
+
+    service.answer = letter
+    found = shop.run()
+    assert found["trial"]["routes"]
+    lines = (shop.folder / "data/cascade/completions.jsonl").read_text().splitlines()
+    assert {len(json.loads(line)["text"].split(" | ")) for line in lines} == {2}
+    assert shop.right(shop.table("data/cascade/predictions.parquet")).mean() > shop.right(shop.linear).mean() + 0.1
+
+
 def test_a_model_that_gains_answers_the_routed_rows_and_no_other(service, tmp_path):
     shop = Shop(tmp_path / "shop", service.base_url)
     of_accuracy(service, shop, 0.9)

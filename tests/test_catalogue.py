@@ -94,7 +94,14 @@ def test_blank_lines_between_rows_are_each_set_aside_once(tmp_path):
 
 BAD_FEATURES = {
     "not JSON": ('{"indoml_id": 1,', r"not JSON \(.+ at column \d+\)"),
-    "NaN is not JSON": ('{"indoml_id": 1, "price": NaN}', r"not JSON \(.+ at column 27\)"),
+    "a name twice": ('{"indoml_id": 1, "indoml_id": 2}', "`indoml_id` is there twice, expected each name once"),
+    "NaN for a text": ('{"indoml_id": 1, "description": NaN}', "`description` is NaN, expected text"),
+    "an endless price": (
+        '{"indoml_id": 1, "description": "x", "retailer": "y", "price": -Infinity}',
+        "`price` is -Inf",
+    ),
+    "NaN in what is not JSON": ('{"indoml_id": 1, "price": NaN', r"not JSON \(.+ at column 27\)"),
+    "NaN and half a character": (r'{"indoml_id": 1, "description": "\ud800", "price": NaN}', r"not JSON \(.+\)"),
     "half a character": (r'{"indoml_id": 1, "description": "\ud800"}', r"not JSON \(.+\)"),
     "a list": ("[1, 2]", r"expected a JSON object, found \[1,2\]"),
     "a number": ("12", "expected a JSON object, found 12"),

@@ -24,8 +24,9 @@ from stages import postprocess
 from tillmap.arms import schema
 from tillmap.config import paths
 from tillmap.config.params import read_params
-from tillmap.core.files import write_json, write_jsonl, write_text
+from tillmap.core.files import write_json, write_jsonl, write_table, write_text
 from tillmap.core.taxonomy import CONTEST
+from tillmap.evaluation.promises import promise
 from tillmap.splitting.subsets import rows_to_answer
 
 DRIFT = r"drift: \d+\.\d% of the rows are from retailers and \d+\.\d% have words that training never showed; "
@@ -51,6 +52,15 @@ def tillmap(trained, tmp_path, monkeypatch, capsys):
     return call
 
 
+@pytest.fixture
+def copied(tillmap, trained, tmp_path, monkeypatch):
+    """A copy of the trained project that a test may change; commands run in it."""
+    folder = tmp_path / "project"
+    shutil.copytree(trained[0], folder)
+    monkeypatch.chdir(folder)
+    return folder
+
+
 @pytest.fixture(scope="session")
 def features(trained):
     return trained[0] / "data/demo/test.features"
@@ -71,6 +81,48 @@ def test_new_rows_are_labelled_as_the_pipeline_labels_them(tillmap, trained, fea
     )
     assert [row["confidence"] for row in got] == pytest.approx(pipeline["confidence"].tolist(), abs=1e-6)
     assert {(row["repair"], row["in_tree"], row["source"], row["status"]) for row in got} == {("none", True, arm, "ok")}
+
+
+@pytest.mark.parametrize("source", ["own", "all"])
+def test_rows_below_the_promised_threshold_need_a_review(tillmap, copied, features, source):
+    column = {"own": "alone", "all": "together"}[source]
+    held_out = copied / "models/confidence/linear/held_out.parquet"
+    known = pd.concat([pd.read_parquet(held_out)] * 20, ignore_index=True)
+    known["product"] = range(len(known))
+    write_table(known, held_out)
+    target = round(float(known["right"].mean()) + 0.03, 2)  # the surest rows reach it, not all
+    set_params(copied, {"review": {"target_accuracy": target}})
+    out = copied / "out.parquet"
+    code, said = tillmap("predict", features, "--arm", "linear", "--out", out, "--confidence", source)
+    found = promise(known[column], known["right"], target, 0.9, new_rows=TEST, product=known["product"])
+    got = pd.read_parquet(out)
+    assert code == 0 and not found.why
+    assert got["needs_review"].tolist() == (got["confidence"] < round(found.value, 6)).tolist()
+    assert 0 < got["needs_review"].sum() < TEST
+    assert f"needs review: {got['needs_review'].sum()} of {TEST} rows, those with a confidence below" in said
+    assert f"at least {target:.0%} are right, with a probability of 90%" in said
+
+
+def test_with_too_few_rows_to_promise_every_row_needs_a_review(tillmap, copied, features, caplog):
+    held_out, out = copied / "models/confidence/linear/held_out.parquet", copied / "out.jsonl"
+
+    def predict():
+        code, said = tillmap("predict", features, "--arm", "linear", "--out", out)
+        assert code == 0
+        return said, read_lines(out)
+
+    write_table(pd.read_parquet(held_out).head(9), held_out)
+    said, rows = predict()
+    assert "needs review: all rows, because no confidence keeps an accuracy of 0.9" in said
+    assert all(row["needs_review"] is True for row in rows)
+    held_out.unlink()
+    said, rows = predict()
+    assert "needs review: all rows, because no accuracy is promised" in said
+    assert "held_out.parquet is missing, so no accuracy is promised; `dvc repro postprocess`" in caplog.text
+    assert all(row["needs_review"] is True for row in rows)
+    set_params(copied, {"review": {"target_accuracy": None}})
+    said, rows = predict()
+    assert "needs review" not in said and "needs_review" not in rows[0]
 
 
 def test_every_format_in_and_out_says_the_same(tillmap, features, tmp_path):
@@ -147,7 +199,7 @@ def test_nothing_of_the_pipeline_is_touched(tillmap, trained, features, tmp_path
     assert tillmap("predict", features, "--arm", "nearest", "--out", tmp_path / "out.csv")[0] == 0
     assert look() == before
     code, said = tillmap("predict", features, "--arm", "linear", "--out", "data/predictions/mine.parquet")
-    assert (code, "data/ belongs to the pipeline" in said) == (1, True)
+    assert (code, "data belongs to the pipeline" in said) == (1, True)
 
 
 def test_linear_needs_its_own_files_alone_and_the_missing_are_named(tillmap, trained, features, tmp_path, monkeypatch):

@@ -7,7 +7,7 @@ import pytest
 from project import Project
 
 sys.path.insert(0, str(Path(__file__).parent / "faults"))
-from fault_campaign import Campaign, plan
+from fault_campaign import Campaign, give_servers, plan
 from parts import Part, World, commands_of, stages_of
 from served import Repro, Review
 
@@ -28,6 +28,7 @@ def broken(project, tmp_path):
         campaign = Campaign("tests")
         chosen = [part for part in parts if part.name in names]
         assert len(chosen) == len(names)
+        give_servers(chosen)
         campaign.run(plan(chosen, kinds, kills * len(chosen), 1))
         return campaign
 
@@ -60,6 +61,7 @@ def test_the_campaign_catches_a_program_that_does_all_of_it_wrong(tmp_path):
     project.folder.mkdir()
     (project.folder / "half.py").write_text(HALF)
     part = Part(World(project, tmp_path), "wrong", [sys.executable, "-m", "half"], ["labelled/out"])
+    give_servers([part])
     campaign = Campaign("tests")
     campaign.run(plan([part], ["kill"], 12, 1))
     found = "\n".join(what for *_, what in campaign.wrong)

@@ -6,6 +6,7 @@ import pickle
 import shutil
 import struct
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -25,6 +26,7 @@ from tillmap.core.errors import TillmapError
 from tillmap.core.run_state import AnswerLog, read_answers
 from tillmap.core.taxonomy import LabelTree
 from tillmap.linear.model import LinearModel
+from tillmap.llm.chat import load_tokenizer
 from tillmap.llm.checkpoints import check_adapter, check_checkpoint, fetch_checkpoint
 from tillmap.retrieval.base import read_tensors
 from tillmap.retrieval.dense import DenseRetriever
@@ -251,6 +253,38 @@ def test_an_adapter_that_is_a_pickle(tmp_path):
     refused(check_adapter, tmp_path, match=r"lacks adapter_model\.safetensors")
 
 
+def test_a_tokenizer_that_makes_its_library_panic(tmp_path):
+    """A panic of Rust is no Exception."""
+    merges = {"merges": [["a", "b"]], "continuing_subword_prefix": "##"}
+    model = {"type": "BPE", "vocab": {"a": 0, "b": 1, "ab": 2}, **merges}
+    (tmp_path / "tokenizer.json").write_text(json.dumps({"version": "1.0", "added_tokens": [], "model": model}))
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "PreTrainedTokenizerFast"}))
+    refused(load_tokenizer, tmp_path, match="the tokenizer cannot be loaded")
+
+
+BAD_VECTORS = {
+    "no vectors": {"vectors": None},
+    "fewer vectors than texts": {"vectors": np.zeros((2, 4), np.float32)},
+    "vectors without an end": {"vectors": np.full((20, 4), np.nan, np.float32)},
+    "vectors of another type": {"vectors": np.zeros((20, 4), np.float64)},
+    "vectors of no length": {"vectors": np.zeros((20, 0), np.float32)},
+    "too few centroids": {"centroids": np.zeros(15, np.float32)},
+    "centroids of vectors that have none": {
+        "vectors": np.ones((20, 6), np.float32),
+        "centroids": np.zeros(96, np.float32),
+    },
+    "rows in no order": {"rows": np.arange(20)[::-1].copy()},
+}
+
+
+@pytest.mark.parametrize("changes", BAD_VECTORS.values(), ids=BAD_VECTORS)
+def test_vectors_of_an_index(tmp_path, changes):
+    sound = {"rows": np.arange(20), "starts": np.arange(21), "sizes": np.array([True])}
+    arrays = {**sound, "vectors": np.ones((20, 4), np.float32), **changes}
+    save_file({name: array for name, array in arrays.items() if array is not None}, tmp_path / "dense.safetensors")
+    refused(DenseRetriever.load, tmp_path, SimpleNamespace(dimension=4))
+
+
 def test_models_of_ours_from_other_files(tmp_path):
     for name in ("recipe.json", "terms.parquet", "paths.parquet", "weights.safetensors"):
         (tmp_path / name).write_bytes(PICKLE)
@@ -258,8 +292,7 @@ def test_models_of_ours_from_other_files(tmp_path):
     (tmp_path / "recipe.json").write_text(json.dumps({"format": 1, "recipe": {"evil": 1}, "trials": []}))
     refused(LinearModel.load, tmp_path)
     refused(LabelTree.from_table, pd.DataFrame({"id": [1]}))
-    for name in ("dense.faiss", "dense.safetensors"):
-        (tmp_path / name).write_bytes(PICKLE)
+    (tmp_path / "dense.safetensors").write_bytes(PICKLE)
     refused(DenseRetriever.load, tmp_path, None)
 
 
@@ -270,7 +303,7 @@ BAD_LINES = {
     "longer than a line may be": json.dumps(LINE | {"description": "x" * 2**21}).encode(),
     "half a surrogate": b'{"indoml_id": 1, "description": "\\ud800", "retailer": "shop", "price": 1}',
     "an id beyond 64 bits": json.dumps(LINE | {"indoml_id": 2**70}).encode(),
-    "a price that is none": b'{"indoml_id": 1, "description": "milk", "retailer": "shop", "price": NaN}',
+    "a price that is endless": b'{"indoml_id": 1, "description": "milk", "retailer": "shop", "price": Infinity}',
     "a price beyond all": b'{"indoml_id": 1, "description": "milk", "retailer": "shop", "price": 1e999}',
     "a description that is an object": json.dumps(LINE | {"description": {"$ref": "file:///etc/passwd"}}).encode(),
     "a description nested too deep to be shown": b'{"indoml_id": 1, "description": ' + b"[" * 1000 + b"]" * 1000 + b"}",

@@ -198,6 +198,7 @@ OTHERS = {
     "an xz file": b"\xfd7zXZ\0\0\4",
     "utf-16-le": (CSV.decode().encode("utf-16-le"), "looks like utf-16-le"),
     "utf-16-be": (CSV.decode().encode("utf-16-be"), "looks like utf-16-be"),
+    "packed twice": (gzip.compress(bz2.compress(CSV)), "this is packed twice; unpack it first"),
     "a cut zip": (zipped(rows=CSV)[:-9], "damaged .zip file"),
     "a cut bz2": (bz2.compress(CSV)[:-9], "damaged .bz2 file"),
 }
@@ -321,3 +322,42 @@ def test_prices_that_say_that_there_is_none(tmp_path, nothing):
 
 def test_a_receipt_s_repeated_id_says_how_to_do_without(tmp_path):
     refused(write(tmp_path, "rows.csv", b"indoml_id,description\n1,milk\n1,milk\n"), 'or no ids, .*: --id ""')
+
+
+def test_json_as_python_writes_it_has_nan_for_no_price(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    rows = [{"indoml_id": number, "description": "NaN tea", "price": float("nan")} for number in range(2)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    [batch] = open_feed(path, data()).batches(10)
+    assert batch["key"].tolist() == [0, 1] and batch["price"].isna().all()
+    path.write_text(json.dumps(rows))
+    assert open_feed(path, data()).check().rows == 2
+
+
+@pytest.mark.parametrize("text", ['"a\\": b"', '{"a": {"b": 1}}', '["x: y", {"a": 1}, {"a": 2}]'])
+def test_a_name_within_a_value_is_not_there_twice(tmp_path, text):
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"indoml_id": 1, "description": "tea", "a": ' + text + "}\n")
+    assert open_feed(path, data()).check().rows == 1
+
+
+@pytest.mark.parametrize("name", ["rows.xlsx", "rows.ods"])
+def test_a_spreadsheet_says_to_save_it_as_csv(tmp_path, name):
+    with pytest.raises(InputError, match="spreadsheet is neither read nor written; use CSV"):
+        open_feed(tmp_path / name, data())
+
+
+def test_a_folder_whose_name_says_no_format(tmp_path):
+    with pytest.raises(InputError, match=r"this is a folder whose name does not say the format .* --format"):
+        open_feed(tmp_path, data())
+
+
+def test_a_line_break_between_quotes_is_told_once(tmp_path, caplog):
+    caplog.set_level("INFO")
+    path = tmp_path / "rows.csv"
+    path.write_text('indoml_id,description\n0,oil\n1,"milk\n2,tea"\n3,"a\nb"\n')
+    feed = open_feed(path, data())
+    assert feed.check().rows == 3
+    list(feed.batches(5))
+    told = [record.getMessage() for record in caplog.records if "line break" in record.getMessage()]
+    assert len(told) == 1 and ":3: this row has 2 lines" in told[0]

@@ -279,7 +279,7 @@ def test_a_clone_with_some_of_the_arms_is_rescored_whole_or_not_at_all(project, 
     again = ("exp", "run", "--allow-missing", "--set-param", "evaluate.resamples=150", "evaluate")
     assert "data/split" in copy.dvc(*again, ok=False), "nothing was pulled"
     free = ("infer@nearest", "infer@linear", "infer@rerank")
-    copy.dvc("pull", "stratify", "retrieve", "candidates", *free, "infer@llama", "postprocess", "cascade")
+    copy.dvc("pull", "stratify", "retrieve", "candidates", *free, "infer@llama", "postprocess", "cascade", "audit")
     output = copy.dvc(*again, ok=False)
     assert "data/completions/rag.jsonl: file not found" in output
     assert "`dvc pull data/completions/rag.jsonl`" in output

@@ -509,8 +509,8 @@ def test_the_arm_needs_the_linear_model(context, tmp_path):
     ("name", "content"),
     [
         ("reranker.json", "[]"),
-        ("reranker.json", '{"format": 2}'),
-        ("reranker.json", '{"format": 2, "candidates": 1e9, "sharpness": 1}'),
+        ("reranker.json", '{"format": 3}'),
+        ("reranker.json", '{"format": 3, "candidates": 1e9, "sharpness": 1}'),
         ("trees.txt", "tree\n"),
     ],
 )  # fmt: skip

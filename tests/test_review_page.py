@@ -323,6 +323,21 @@ def test_a_labelled_file_and_the_lines_beside_it(tmp_path):
         sources.from_file(RowFile(file), lines_of(short), LEVELS)
 
 
+def test_rows_that_pass_the_promised_threshold_are_not_shown(tmp_path):
+    file = write_project(tmp_path) / "labelled.jsonl"
+    labelled = pd.read_json(file, lines=True).assign(needs_review=[False, True, True, True, False, False, False])
+    for name in ("l.csv", "l.parquet", "l.jsonl"):
+        match name.split(".")[1]:
+            case "csv":
+                labelled.to_csv(tmp_path / name, index=False)
+            case "parquet":
+                labelled.to_parquet(tmp_path / name)
+            case "jsonl":
+                labelled.to_json(tmp_path / name, orient="records", lines=True)
+        queue = sources.from_file(RowFile(tmp_path / name), lines_of(tmp_path / name), LEVELS)
+        assert {str(row.id) for item in queue.items for row in item} == {"1", "2", "3"} and queue.total == 7
+
+
 def test_paths_may_end_early_and_columns_have_other_names(tmp_path):
     levels = Levels(("division", "class"))
     record = {"sku": "007", "title": "BREAD", "division": "Food", "class": None, "confidence": 0.5}
@@ -394,9 +409,10 @@ def test_what_predict_wrote_can_be_reviewed(trained, tmp_path, monkeypatch):
     labeller = open_arm("linear", read_params(paths.PARAMS, schema()))
     for name in ("labelled.csv", "labelled.parquet"):
         out = tmp_path / name
-        label_feed(labeller, lines_of(feed), out, format_of(out))
+        reviewed = label_feed(labeller, lines_of(feed), out, format_of(out)).reviewed
         queue = sources.from_file(RowFile(out), lines_of(feed), CONTEST)
         assert queue.total == (table["split"] == "test").sum() and queue.source == "linear"
+        assert sum(map(len, queue.items)) == reviewed > 0
         texts = table[table["split"] == "test"].set_index("id")["description"]
         assert all(texts[row.id if type(row.id) is int else int(row.id)] == row.text for (row, *_) in queue.items)
 

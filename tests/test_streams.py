@@ -1,5 +1,6 @@
 """`tillmap predict` and `submit` with pipes, devices, links and full disks: each row once, and nothing is destroyed."""
 
+import bz2
 import csv
 import gzip
 import io
@@ -13,6 +14,7 @@ from functools import partial
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from project import ROOT
@@ -179,6 +181,21 @@ def test_every_format_goes_through_a_pipe(tillmap, feed, tmp_path, ending):
     assert got == [(tmp_path / f"out.{ending}").read_bytes()]
 
 
+@pytest.mark.parametrize("ending", ["csv.gz", "jsonl.zst", "csv.bz2", "parquet.gz"])
+def test_an_output_is_packed_as_its_name_says(tillmap, feed, tmp_path, ending):
+    plain, packed = tmp_path / f"out.{ending.partition('.')[0]}", tmp_path / f"out.{ending}"
+    for out in (plain, packed, packed):
+        code, _, said = tillmap("predict", feed, "--arm", "linear", "--out", out)
+        assert code == 0, said
+    if ending.endswith("zst"):
+        unpacked = pa.CompressedInputStream(str(packed), "zstd").read()
+    else:
+        unpacked = {"gz": gzip, "bz2": bz2}[ending[-3:].lstrip(".")].decompress(packed.read_bytes())
+    assert unpacked == plain.read_bytes()
+    code, _, said = tillmap("predict", feed, "--arm", "linear", "--out", tmp_path / "out.csv.zip")
+    assert (code, "a zip is read but not written" in said) == (1, True)
+
+
 def test_a_place_that_cannot_be_written_is_told_before_the_work(tillmap, feed, tmp_path, monkeypatch):
     def worked(*_):
         raise AssertionError("the work began")
@@ -210,8 +227,20 @@ def test_the_file_to_label_is_not_overwritten(tillmap, feed, tmp_path):
     other.symlink_to(feed)
     for place in (feed, other):
         code, _, said = tillmap("predict", feed, "--arm", "linear", "--out", place)
-        assert (code, "this is the file to label" in said) == (1, True)
+        assert (code, "this is the input; write to another file" in said) == (1, True)
     assert feed.read_bytes() == ROWS
+
+
+@pytest.mark.parametrize("name", ["params.yaml", "dvc.lock", "src/x.csv", "models/linear"])
+def test_the_project_itself_is_not_overwritten(tillmap, project, feed, name):
+    before = (project / "params.yaml").read_bytes()
+    for command in (("predict", feed, "--arm", "linear", "--out-format", "csv"), ("submit", feed, "--name", "a")):
+        code, _, said = tillmap(*command, "--out", name)
+        assert (code, f"{name.partition('/')[0]} belongs to the pipeline" in said or "this is a folder" in said) == (
+            1,
+            True,
+        )
+    assert (project / "params.yaml").read_bytes() == before
 
 
 @pytest.mark.parametrize("name", ["group", "brand", "source", "status", "confidence", "in_tree"])

@@ -13,7 +13,6 @@ Every fault has a random seed of its own, made of `--seed`, the part, the kind a
 
 import argparse
 import fnmatch
-import json
 import os
 import random
 import subprocess
@@ -35,7 +34,7 @@ import memory
 from parts import World, commands_of, stages_of
 from runs import shimmed
 from served import Repro, Review
-from warm import Server, learning
+from warm import Server
 
 from small_project import small_project, small_project_again
 
@@ -72,7 +71,6 @@ class Whole(NamedTuple):
     seconds: float
     work: float  # seconds of a processor
     operations: int  # changes to the tree of files
-    peak_kib: int  # of the address space
     size: int  # bytes of the outputs
     largest: int
 
@@ -83,23 +81,16 @@ class Fault(NamedTuple):
     number: int
 
 
-def whole_of(part, warm):
-    """Run a part without a fault: as its user does; if `warm`, also as a fork of a server, which the part keeps."""
+def whole_of(part):
+    """Run a part without a fault: with a server twice, so that it has imported all."""
     with tempfile.NamedTemporaryFile() as noted, tempfile.NamedTemporaryFile() as counted:
-        counts = {"FAULT_COUNT": counted.name}
-        started, part.command = part.command, learning(part.command, noted.name)
-        run = first = _run_whole(part, faults=None if warm else counts)
-        part.command = started
-        prints = part.prints()
-        if warm:
-            modules = json.loads(Path(noted.name).read_text())
-            part.server = Server(modules, part.world.env | shimmed() | {"TMPDIR": tempfile.gettempdir()})
-            assert part.server.threads == 1, f"a server with {part.server.threads} threads cannot fork"
-            run = _run_whole(part, faults=counts)
-            assert prints == part.prints(), "other bytes as a fork"
+        if part.server:
+            _run_whole(part, note=noted.name)
+            part.server.load(noted.name)
+        run = _run_whole(part, faults={"FAULT_COUNT": counted.name})
         operations = Path(counted.name).stat().st_size
     sizes = [file.stat().st_size for file in part.all_files()]
-    return Whole(prints, part.world.files(), run.seconds, run.work, operations, first.peak, sum(sizes), max(sizes))
+    return Whole(part.prints(), part.world.files(), run.seconds, run.work, operations, sum(sizes), max(sizes))
 
 
 def _run_whole(part, **how):
@@ -132,8 +123,8 @@ def compare(part, whole):
 class Campaign:
     """Breaks parts, and keeps the tally."""
 
-    def __init__(self, seed, say=print, warm=True):
-        self.seed, self.say, self.warm = seed, say, warm
+    def __init__(self, seed, say=print):
+        self.seed, self.say = seed, say
         self.tally = defaultdict(Counter)  # by (part, kind): outcomes
         self.wrong = []
 
@@ -142,7 +133,7 @@ class Campaign:
         began, done = time.monotonic(), 0
         for part, grouped in groupby(faults, lambda fault: fault.part):
             own = list(grouped)
-            whole = self._try(part, "no fault", partial(whole_of, part, self.warm))
+            whole = self._try(part, "no fault", partial(whole_of, part))
             broken = [fault for fault in own if fault.kind not in NOT_BROKEN]
             groups = [broken[at : at + IN_A_ROW] for at in range(0, len(broken), IN_A_ROW)]
             for group in groups + [[fault] for fault in own if fault.kind in NOT_BROKEN]:
@@ -151,8 +142,6 @@ class Campaign:
                     self._break(part, group, whole)
                     left = (time.monotonic() - began) / done * (len(faults) - done) / 60
                     self.say(f"[{done}/{len(faults)}, {left:.0f} min left]")
-            if part.server:
-                part.server.close()
 
     def _break(self, part, group, whole):
         """Put a part through some faults in a row, then run it to its end."""
@@ -214,6 +203,16 @@ def all_parts(world, models):
     return [*stages_of(world), *commands_of(world, arms, FEED_ROWS), Review(world, next(iter(arms))), Repro(world)]
 
 
+def give_servers(parts):
+    """Let parts be forked: all by one server, but for what imports Unsloth, which changes other libraries."""
+    servers = {}
+    for part in parts:
+        key = part.name == "train_llama"
+        if key not in servers:
+            servers[key] = Server(part.world.env | shimmed() | {"TMPDIR": tempfile.gettempdir()})
+        part.server = servers[key]
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=200, help="`kill -9` in all, spread over the parts [200]")
@@ -250,7 +249,9 @@ def main():
             for part in all_parts(world, not chosen.no_models)
             if any(fnmatch.fnmatch(part.name, pattern) for pattern in chosen.parts)
         ]
-        campaign = Campaign(chosen.seed, lambda line: print(line, flush=True), warm=not chosen.cold)
+        if not chosen.cold:
+            give_servers(parts)
+        campaign = Campaign(chosen.seed, lambda line: print(line, flush=True))
         try:
             campaign.run(plan(parts, chosen.faults, chosen.kills, chosen.others))
         finally:

@@ -10,7 +10,6 @@ from pathlib import Path
 
 from dvc.repo import Repo
 from runs import Run, python
-from warm import learning
 
 from openai_server import KEY
 
@@ -56,7 +55,7 @@ class Part:
     """A stage, which DVC runs after it has removed its outputs."""
 
     group = False  # whether a kill hits its children, too
-    server = None  # forks its runs, which begin with everything imported
+    server = None  # forks its runs: see warm.py
 
     def __init__(self, world, name, command, outs):
         self.world, self.name, self.command = world, name, command
@@ -65,11 +64,7 @@ class Part:
 
     def start(self, **how):
         """Begin a run. The keywords are those of `Run`."""
-        return Run(self.command, self.folder, self.world.env, server=self.server, **how)
-
-    def start_cold(self, file):
-        """Begin a run that imports all by itself, and notes in a file what that is."""
-        return Run(learning(self.command, file), self.folder, self.world.env)
+        return Run(self.command, self.folder, self.world.env, **{"server": self.server} | how)
 
     def ready(self):
         """What happens before each run, after a broken one, too."""

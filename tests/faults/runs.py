@@ -40,8 +40,11 @@ def _as_nice_as_this(pid):
 class Run:
     """A started program with all that it starts."""
 
-    def __init__(self, command, folder, env, *, limits=(), faults=None, server=None):
-        """`limits` are of prlimit, `faults` variables of shim.c. A `warm.Server` forks it, if there are no limits."""
+    def __init__(self, command, folder, env, *, limits=(), faults=None, server=None, note=None):
+        """`limits` are of prlimit, `faults` variables of shim.c. `server` and `note` are as in `warm.Server.start`.
+
+        Without a server, or with limits, the command is started as usual.
+        """
         self._mark = f"FAULT_RUN={uuid.uuid4()}"
         name, _, value = self._mark.partition("=")
         env = env | {name: value}
@@ -50,7 +53,7 @@ class Run:
         # A pipe, not a file, which would be under the limits and on the disks of the run
         self._pipe, said = os.pipe()
         if server and not limits:
-            self.child = server.start(command, folder, env, said)
+            self.child = server.start(command, folder, env, said, note)
         else:
             limited = ["prlimit", *limits] if limits else []
             self.child = subprocess.Popen(

@@ -29,7 +29,8 @@ sys.path[:0] = [str(HERE), str(HERE.parent), str(HERE.parents[1]), str(HERE.pare
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TQDM_DISABLE", "1")
 
-from kinds import KINDS, Kind, refused  # noqa: E402
+from kind import Kind, refused  # noqa: E402
+from kinds import KINDS  # noqa: E402
 from mutate import damaged  # noqa: E402
 
 from tillmap.core.errors import TillmapError  # noqa: E402
@@ -147,7 +148,9 @@ def read_one(kind: Kind, folder: Path, place: str, content: bytes) -> str | None
             kind.run()
     except TillmapError:
         return ""
-    except (Exception, HangError, CodeError, RecursionError) as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # a panic of a library in Rust is no Exception
         own = [frame for frame in traceback.extract_tb(error.__traceback__) if "/tillmap/" in frame.filename]
         where = f"{Path(own[-1].filename).name}:{own[-1].name}" if own else "?"
         said = str(error).splitlines()[0][:100] if str(error) else ""

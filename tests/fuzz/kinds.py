@@ -1,4 +1,4 @@
-"""What is damaged, and what then reads it: one `Kind` for each kind of input and artifact.
+"""What is damaged, and what then reads it: one `Kind` for each kind of input and artifact. More are in `model_kinds`.
 
 A target runs in a copy of a small trained project. It may raise a TillmapError, and nothing else.
 """
@@ -8,9 +8,8 @@ import gzip
 import io
 import json
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,6 +18,8 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+from kind import BY_ENDING, IN, Files, Kind, refusing
+from model_kinds import MODEL_KINDS
 from safetensors.numpy import save
 
 from stages import stratify
@@ -34,7 +35,6 @@ from tillmap.config import paths
 from tillmap.config.params import read_params
 from tillmap.config.profiles import apply_profiles
 from tillmap.core.completions import Question
-from tillmap.core.errors import TillmapError
 from tillmap.core.files import read_table
 from tillmap.core.run_state import AnswerLog, read_answers
 from tillmap.core.stored import read_completions, read_job, read_neighbours, read_rows
@@ -61,32 +61,6 @@ from tillmap.serving.labeller import open_arm
 from tillmap.serving.submission import read_answers as read_submitted
 from tillmap.serving.submission import write_submission
 
-Files = Mapping[str, bytes]
-IN = "in"  # the folder in the project where inputs are put
-
-
-@dataclass(frozen=True)
-class Kind:
-    """A kind of file.
-
-    Attributes:
-        files: gives the files by their place in the project; called in a trained project. A copy of one is damaged.
-        run: reads them.
-        structure: of the files, see `mutate.DAMAGE`; by the ending of a name where they differ.
-        pack: packs a damaged file; half of the time the packed bytes are damaged instead.
-    """
-
-    files: Callable[[], Files]
-    run: Callable[[], object]
-    structure: str | Mapping[str, str] = "bytes"
-    pack: Callable[[bytes], bytes] | None = None
-
-    def structure_of(self, name: str) -> str:
-        if isinstance(self.structure, str):
-            return self.structure
-        return next((kind for ending, kind in self.structure.items() if name.endswith(ending)), "bytes")
-
-
 ROWS = [
     {"indoml_id": 1, "description": "cptn obbhmpt 800 g", "retailer": "bellstall", "price": 1.53},
     {"indoml_id": 2, "description": "CRÈME fraîche, 5%", "retailer": None, "price": "1,99 €"},
@@ -102,17 +76,6 @@ BATCH = pd.DataFrame(
         "price": [1.5, np.nan, -2.0],
     }
 ).astype({"key": object})
-
-
-refused: list[TillmapError] = []  # what targets were told that read several times
-
-
-@contextmanager
-def refusing() -> Iterator[None]:
-    try:
-        yield
-    except TillmapError as error:
-        refused.append(error)
 
 
 @cache
@@ -501,15 +464,6 @@ def _read_checkpoint() -> None:
     check_adapter(Path(IN, "adapter"))
 
 
-BY_ENDING = {
-    ".json": "json",
-    ".jsonl": "jsonl",
-    ".parquet": "parquet",
-    ".safetensors": "safetensors",
-    ".txt": "text",
-    ".csv": "csv",
-}
-
 KINDS: dict[str, Kind] = {
     "csv": Kind(_input("rows.csv", _csv), _feed("rows.csv"), "csv"),
     "jsonl": Kind(_input("rows.jsonl", lambda: LINES), _feed("rows.jsonl"), "jsonl"),
@@ -560,4 +514,5 @@ KINDS: dict[str, Kind] = {
     "http": Kind(_http, _read_http, "json"),
     "lookups": Kind(_cache, _read_cache, "jsonl"),
     "checkpoint": Kind(_checkpoint, _read_checkpoint, BY_ENDING),
+    **MODEL_KINDS,
 }

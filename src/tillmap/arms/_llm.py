@@ -66,11 +66,11 @@ class LanguageModelArm(Arm):
 
         `allowed` is the result of `Arm.allowed`. Raises ModelError, ParamsError, ProviderError or ResourceError.
         """
-        completions = self.complete(context, questions, allowed)
+        completions = self.answers_to(context, questions, allowed)
         return [spell_out(*each) for each in zip(completions, questions, strict=True)]
 
     @abstractmethod
-    def complete(
+    def answers_to(
         self, context: Context, questions: Sequence[Question], allowed: dict[str, Any] | None
     ) -> list[Completion]:
         """As `ask`, with answers as the model gives them."""
@@ -214,7 +214,7 @@ class LocalModelArm(LanguageModelArm):
 
     contest: ClassVar[Mapping[str, Tokens]]
 
-    def complete(
+    def answers_to(
         self, context: Context, questions: Sequence[Question], allowed: dict[str, Any] | None
     ) -> list[Completion]:
         from tillmap.llm.interface.generation import Machine

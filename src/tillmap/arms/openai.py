@@ -59,7 +59,7 @@ class OpenAI(LanguageModelArm):
         """The text that ends an answer: a newline, or for GradientGurus' tuned model a bar, which no label has."""
         return ("|",) if self.is_tuned(settings) and settings.recipe == "gradientgurus" else ("\n",)
 
-    def complete(
+    def answers_to(
         self, context: Context, questions: Sequence[Question], allowed: dict[str, Any] | None
     ) -> list[Completion]:
         from tillmap.llm.interface.inference import plan_generation

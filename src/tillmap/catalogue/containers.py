@@ -1,7 +1,9 @@
 """Opens a user's file as plain bytes: packed files are unpacked on the way, other kinds of files are named."""
 
+import bz2
 import errno
 import gzip
+import os
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -80,6 +82,34 @@ def opened(path: Path, shown: str, remedy: str) -> Iterator[BufferedReader]:
             ) from None
 
 
+@contextmanager
+def packing(file: IO[bytes], path: Path) -> Iterator[IO[bytes]]:
+    """Give a file to write to, which is packed into an open one as the ending of `path` says. That one stays open.
+
+    The same bytes give the same file.
+    """
+    ending = path.suffix.lower()
+    if ending == ".gz":
+        with gzip.GzipFile("", "wb", fileobj=file, mtime=0) as packed:
+            yield cast(IO[bytes], packed)
+    elif ending == ".bz2":
+        with bz2.BZ2File(file, "wb") as packed:
+            yield packed
+    elif ending == ".zst":
+        # Arrow closes what it has written to.
+        with os.fdopen(os.dup(file.fileno()), "wb") as own, pa.CompressedOutputStream(own, "zstd") as packed:
+            yield cast(IO[bytes], packed)
+        file.seek(0, os.SEEK_END)
+    else:
+        yield file
+
+
+def require_packing(path: Path) -> None:
+    """Raise InputError if a file with such an ending cannot be written packed."""
+    if path.suffix.lower() == ".zip":
+        raise InputError(f"{path}: a zip is read but not written; name a file that ends in .gz, .bz2 or .zst")
+
+
 def is_parquet(file: BufferedReader) -> bool:
     """Whether an open file starts as a Parquet table does."""
     return file.peek(len(_PARQUET)).startswith(_PARQUET)
@@ -114,6 +144,8 @@ def _only_member(file: BufferedReader, shown: str, stack: ExitStack) -> IO[bytes
 def _refuse_others(file: BufferedReader, shown: str) -> None:
     start = file.peek(_TAR.stop)
     text = start.removeprefix(b"\xef\xbb\xbf").lstrip()[:20].lower()
+    if start.startswith(tuple(_PACKINGS)):
+        raise InputError(f"{shown}: this is packed twice; {_UNPACK}")
     for mark, (what, remedy) in _OTHERS.items():
         if start.startswith(mark) or (mark.startswith(b"<") and text.startswith(mark)):
             raise InputError(f"{shown}: this is {what}; {remedy}")

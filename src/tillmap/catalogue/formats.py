@@ -9,7 +9,7 @@ import json
 import logging
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from io import BufferedReader
@@ -36,11 +36,14 @@ _ENDINGS: Mapping[str, Format] = {
     ".predict": "jsonl", ".csv": "csv", ".tsv": "csv", ".parquet": "parquet", ".pq": "parquet",
 }  # fmt: skip
 ENDINGS = tuple(_ENDINGS)
+_SPREADSHEETS = (".xlsx", ".xlsm", ".xlsb", ".xls", ".ods", ".numbers")
+_NAME_END = re.compile(rb'"\s*:')  # of a name in JSON; some texts have it, too
 _NAMES = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 _SAMPLE_LINES = 200  # of a CSV, to recognise its delimiter
 _MAX_ROW_LINES = 100  # of a CSV row, whose quoted fields may have line breaks
 _SAMPLE_BYTES = 2**20
 _DELIMITER = re.compile(r'\t|[^\w\s"]')
+_BEYOND_JSON = re.compile(rb"\b(?:NaN|Infinity)\b")
 _LOOK = 2**13  # bytes that tell how a JSON file is laid out
 _SEP = re.compile(rb"sep=([,;|\t])\s*", re.IGNORECASE)
 
@@ -63,9 +66,18 @@ class Row(NamedTuple):
 
 def format_of(path: Path) -> Format:
     """The format that the ending of a file's name says. Raises InputError for an unknown ending."""
+    ending = path.suffix.lower()
+    if ending in _SPREADSHEETS:
+        raise InputError(
+            f"{path}: a spreadsheet is neither read nor written; use CSV UTF-8, which it can save and open"
+        )
     try:
-        return _ENDINGS[path.suffix.lower()]
+        return _ENDINGS[ending]
     except KeyError:
+        if path.is_dir():
+            raise InputError(
+                f"{path}: this is a folder whose name does not say the format of its files; name it with --format"
+            ) from None
         raise InputError(
             f"{path}: unknown file format, expected a name that ends in .jsonl, .csv or .parquet; rename the file, or "
             "name its format with --format (input) or --out-format (output)"
@@ -207,7 +219,14 @@ class RowFile:
             if not header:
                 return
             columns = _choose_columns(self.shown, header, needed, optional)
+            broken = False
             for taken, fields in _csv_records(chain(sample, lines), delimiter):
+                if len(taken) > 1 and not broken:
+                    broken = True
+                    _say(
+                        f"{self.shown}:{taken[0][0]}: this row has {len(taken)} lines: a line break between quotes; "
+                        "if it should not, look for a stray quote"
+                    )
                 yield Row(
                     taken[0][0],
                     partial(_csv_record, header, columns, fields, delimiter, self.encoding),
@@ -301,9 +320,27 @@ def parse_line(line: bytes, encoding: str = "utf-8") -> dict[str, Any]:
         raise BadRowError("a blank line between rows")
     if len(line) > MAX_LINE_BYTES:
         raise BadRowError(_too_long())
+    record = _parsed(line, encoding)
+    if not isinstance(record, dict):
+        raise BadRowError(f"expected a JSON object, found {show(record)}")
+    if is_utf8_in(encoding, line.decode()):
+        raise BadRowError(f"UTF-8, not {encoding}, expected one encoding in the whole file")
+    return record
+
+
+def _parsed(line: bytes, encoding: str) -> Any:
+    """The JSON value on a line. NaN and Infinity, which JSON lacks, are read as Python writes them."""
     try:
-        record = orjson.loads(line)
+        value = orjson.loads(line)
+        if isinstance(value, dict) and len(_NAME_END.findall(line)) > len(value):  # maybe a name twice
+            json.loads(line, object_pairs_hook=_once)
+        return value
     except orjson.JSONDecodeError as error:
+        if _BEYOND_JSON.search(line):
+            with suppress(ValueError, RecursionError):
+                value = json.loads(line, object_pairs_hook=_once)
+                json.dumps(value, ensure_ascii=False).encode()  # half a surrogate is no text
+                return value
         # orjson also refuses text that is not UTF-8, but does not say which byte it is.
         try:
             line.decode()
@@ -312,10 +349,15 @@ def parse_line(line: bytes, encoding: str = "utf-8") -> dict[str, Any]:
                 f"not {spelled(encoding)} (byte 0x{line[wrong.start]:02x} at column {wrong.start + 1})"
             ) from None
         raise BadRowError(f"not JSON ({error.msg} at column {error.pos + 1})") from None
-    if not isinstance(record, dict):
-        raise BadRowError(f"expected a JSON object, found {show(record)}")
-    if is_utf8_in(encoding, line.decode()):
-        raise BadRowError(f"UTF-8, not {encoding}, expected one encoding in the whole file")
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object. Raises BadRowError if a name is in it twice: readers would differ in which value they take."""
+    record = dict(pairs)
+    if len(record) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise BadRowError(f"`{show(twice)[1:-1]}` is there twice, expected each name once")
     return record
 
 

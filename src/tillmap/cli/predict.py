@@ -7,10 +7,10 @@ from typing import Annotated, Literal
 import typer
 
 from tillmap.arms import ARMS, schema
+from tillmap.cli.outputs import require_outside
 from tillmap.config import paths
 from tillmap.config.params import read_params
-from tillmap.core.errors import InputError
-from tillmap.core.files import STANDARD, is_standard_output, is_stream, require_writable
+from tillmap.core.files import is_standard_output, is_stream, require_writable
 from tillmap.core.inputs import steady
 
 Trained = StrEnum("Trained", {arm: arm for arm in ARMS})  # type: ignore[misc]
@@ -22,7 +22,11 @@ def predict(  # noqa: PLR0917 - the options of a command line
     feed: Annotated[Path, typer.Argument(metavar="INPUT", help="The rows to label: a file, or - for standard input.")],
     arm: Annotated[Trained, typer.Option(help="The trained arm to use.")],
     out: Annotated[
-        Path, typer.Option(metavar="FILE", help="The file to write the labelled rows to, or - for standard output.")
+        Path,
+        typer.Option(
+            metavar="FILE",
+            help="The file to write the labelled rows to, packed if it ends in .gz, .bz2 or .zst; - for stdout.",
+        ),
     ],
     format_: Annotated[
         Format | None,
@@ -111,23 +115,28 @@ def predict(  # noqa: PLR0917 - the options of a command line
     error names the `dvc pull` that fetches them. A paid arm is not asked if the cost may exceed the budget.
 
     FILE has these columns: the id; the levels, empty where a path ends; code, with a taxonomy file that has codes;
-    confidence (the probability that the whole path is right); repair (how the answer became a label path: none,
-    new_brand, folded, parsed, snapped or vote); in_tree (whether a training row has this path); source (the arm); and
-    status (ok, or empty or error if the arm gave no answer; such a row gets the labels of its neighbours). --explain
-    adds candidates (path and share), neighbours (id, text, path and similarity; they need data/split and data/index)
-    and words (word, and what it adds to the answer's score; of the linear arm).
+    confidence (the probability that the whole path is right); needs_review (whether a person should look at the row,
+    because its confidence is below the one from which answers are promised to keep `review.target_accuracy`); repair
+    (how the answer became a label path: none, new_brand, folded, parsed, snapped or vote); in_tree (whether a training
+    row has this path); source (the arm); and status (ok, or empty or error if the arm gave no answer; such a row gets
+    the labels of its neighbours). --explain adds candidates (path and share), neighbours (id, text, path and
+    similarity; they need data/split and data/index) and words (word, and what it adds to the answer's score; of the
+    linear arm).
 
-    The last line of the output shows how far the rows are from the training rows, and the expected accuracy.
+    The last lines of the output show how many rows need a look, how far the rows are from the training rows, and the
+    expected accuracy.
     """
+    from tillmap.catalogue.containers import require_packing
     from tillmap.catalogue.formats import delimiter_of
     from tillmap.serving.batch import label_feed
     from tillmap.serving.feed import open_feed
     from tillmap.serving.formats import answer_columns, format_or_lines
     from tillmap.serving.labeller import open_arm
 
-    target = out_format or format_or_lines(out, is_stream(out))
     require_writable(out)
-    _require_outside(out, feed)
+    target = out_format or format_or_lines(out, is_stream(out))
+    require_packing(out)
+    require_outside(out, feed)
     params = read_params(paths.PARAMS, schema())
     if budget is not None:
         params = params.model_copy(update={"provider": params.provider.model_copy(update={"budget_usd": budget})})
@@ -151,23 +160,17 @@ def predict(  # noqa: PLR0917 - the options of a command line
         source.list_bad(out)
     printed = is_standard_output(out)  # then no other line may be among the rows
     columns = answer_columns(
-        source.id_name, labeller.tree.levels, codes=bool(labeller.tree.codes), explained=explain is not None
+        source.id_name,
+        labeller.tree.levels,
+        codes=bool(labeller.tree.codes),
+        reviewed=done.reviewed is not None,
+        explained=explain is not None,
     )
     for name, written in columns.items():
         if name != written:
             typer.echo(f"the column {name} has your ids, so the arm's own is called {written}", err=printed)
     failed = f", {done.failed:,} of them by the neighbours' vote, because the arm gave no answer" if done.failed else ""
     typer.echo(f"{done.rows:,} rows labelled by {arm.value}{failed}: {out}", err=printed)
+    if done.review:
+        typer.echo(done.review, err=printed)
     typer.echo(str(done), err=printed)
-
-
-def _require_outside(out: Path, feed: Path) -> None:
-    """Raise InputError if the output would overwrite the input, or a file that a stage writes."""
-    if is_stream(out):
-        return
-    place, here = out.resolve(), Path().resolve()
-    own = [name for name in ("data", "models", "metrics", "plots", "report") if place.is_relative_to(here / name)]
-    if own:
-        raise InputError(f"{out}: {own[0]}/ belongs to the pipeline; write to another folder")
-    if feed != STANDARD and place.exists() and feed.exists() and place.samefile(feed):
-        raise InputError(f"{out}: this is the file to label; write to another file")

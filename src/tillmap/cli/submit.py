@@ -8,6 +8,7 @@ import pandas as pd
 import typer
 
 from tillmap.arms import ARMS, schema
+from tillmap.cli.outputs import require_outside
 from tillmap.config import paths
 from tillmap.config.blocks import CASCADE, COMBINED
 from tillmap.config.params import read_params
@@ -62,6 +63,7 @@ def submit(  # noqa: PLR0917 - the options of a command line
     if (predictions is None) == (arm is None):
         raise typer.BadParameter("expected either a PREDICTIONS file or --arm")
     require_writable(out)
+    require_outside(out, predictions, test)
     data = read_params(paths.PARAMS, schema(), ["data"]).data
     rows, tree = read_rows(paths.ROWS), LabelTree.from_table(read_table(paths.TREE))
     tree = LabelTree.from_rows(rows[rows["split"] == "train"], tree.levels, declared=tree)

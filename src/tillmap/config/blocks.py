@@ -197,6 +197,7 @@ class TrainLlama(Section):
     lora_alpha: Count | None
     dtype: Literal["float32", "bfloat16", "float16"] | None
     load_in_4bit: bool | None
+    cpu_dtype: Literal["float32", "bfloat16"]
     checkpoint_steps: Count
     merge: Literal["fp32", "16bit"] | None
     hub_id: Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+$")] | None

@@ -1,6 +1,11 @@
 """Errors that the user can fix. The message says where the problem is, what was expected and what to do."""
 
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 MAX_LINE_CHARACTERS = 200
+OF_THE_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EPIPE}  # such errors of writing
 
 
 class TillmapError(Exception):
@@ -45,3 +50,21 @@ def cause(error: BaseException) -> str:
     details = getattr(error, "errors", None)  # of pydantic's ValidationError, which vLLM's configs raise
     said = "; ".join(str(each["msg"]) for each in details()) if callable(details) else first_line(error)
     return said[:MAX_LINE_CHARACTERS]
+
+
+@contextmanager
+def model_errors(what: str, remedy: str) -> Iterator[None]:
+    """Raise ModelError, `what` (why); `remedy`, for whatever a library raises that reads or runs a foreign model.
+
+    Libraries trust the files of a model. Of a damaged one they raise what their code happens to end in. Errors of the
+    disk and of memory are none of the model, and stay what they are.
+    """
+    try:
+        yield
+    except (TillmapError, MemoryError):
+        raise
+    except BaseException as error:
+        panic = type(error).__name__ == "PanicException"  # of a library in Rust; it is no Exception
+        if not (panic or isinstance(error, Exception)) or (isinstance(error, OSError) and error.errno in OF_THE_DISK):
+            raise
+        raise ModelError(f"{what} ({cause(error)}); {remedy}") from error

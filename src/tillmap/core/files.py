@@ -25,7 +25,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import TypeAdapter
 
-from tillmap.core.errors import InputError, LostRowsError, ModelError, ResourceError, first_line
+from tillmap.core.errors import OF_THE_DISK, InputError, LostRowsError, ModelError, ResourceError, first_line
 from tillmap.core.machine import may_write
 
 T = TypeVar("T")
@@ -51,7 +51,6 @@ _MAX_LINKS = 40  # as in Linux
 # What is said of a file that cannot be exchanged for a new one, though it may be written: its owner would change, or it
 # is mounted by itself, as a container's files often are.
 _NOT_EXCHANGED = {errno.EPERM, errno.EACCES, errno.EINVAL, errno.EBUSY, errno.EXDEV}
-OF_THE_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EPIPE}  # such errors of writing
 
 
 def _how_to_get(path: Path) -> str:

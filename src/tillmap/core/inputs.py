@@ -13,8 +13,8 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO, NamedTuple
 
-from tillmap.core.errors import InputError, TillmapError
-from tillmap.core.files import OF_THE_DISK, STANDARD, descriptor_of, is_stream
+from tillmap.core.errors import OF_THE_DISK, InputError, TillmapError
+from tillmap.core.files import STANDARD, descriptor_of, is_stream
 
 
 class Input(NamedTuple):

@@ -15,6 +15,8 @@ from tillmap.core.taxonomy import KEY
 ROWS = (*KEY, "subset", "description", "retailer", "price")
 INGESTED = tuple(name for name in ROWS if name != "subset")  # before the rows are split
 NEIGHBOURS = (*KEY, "rank", "neighbour", "score")
+SUSPECTS = (*KEY, "description", "retailer", "price", "level", "suspicion", "confidence",
+            "model_own", "model_guess", "votes_own", "votes_guess")  # fmt: skip
 PREDICTIONS = (*KEY, "confidence", "repair", "in_tree", "source", "status")
 
 _COMPLETION = TypeAdapter(Completion)
@@ -43,6 +45,14 @@ def read_predictions(path: Path) -> pd.DataFrame:
     return _with(PREDICTIONS, read_table(path), path)
 
 
+def read_suspects(path: Path, guesses: Sequence[str]) -> pd.DataFrame:
+    """The table of labels that look wrong, with the columns of the likelier path.
+
+    Raises InputError if it is missing or damaged.
+    """
+    return _with([*SUSPECTS, *guesses], read_table(path), path)
+
+
 def read_completions(path: Path) -> Iterator[dict[str, Any]]:
     """The records of completions, one at a time. Raises InputError, with the line's number, for anything else."""
     for number, record in enumerate(read_jsonl(path), 1):
@@ -68,14 +78,15 @@ class _Noted(BaseModel):
     model_config = ConfigDict(extra="allow", strict=True, allow_inf_nan=False)
 
 
-_Count = Annotated[int, Field(ge=0)]
+_Count = Annotated[int, Field(ge=0, le=2**53)]
 _Amount = Annotated[float, Field(ge=0)]
+_MIN_RATE = 1e-9  # rows in a second; below, the hours that rows take are no number any more
 
 
 class _Usage(_Noted):
-    rows: Annotated[int, Field(ge=1)]
+    rows: Annotated[int, Field(ge=1, le=2**53)]
     test_rows: _Count
-    rows_per_second: Annotated[float, Field(gt=0)]
+    rows_per_second: Annotated[float, Field(ge=_MIN_RATE)]
     prompt_tokens: _Count = 0
     cached_tokens: _Count = 0
     completion_tokens: _Count = 0
@@ -98,6 +109,25 @@ class _Job(_Noted):
     trained_tokens: _Count
     usd: _Amount
     estimated_usd: _Amount
+
+
+class _Wrong(_Noted):
+    share: _Amount
+    low: _Amount
+    high: _Amount
+
+
+class _Audited(_Noted):
+    rows: _Count
+    wrong: _Wrong
+
+
+def read_audited(path: Path) -> dict[str, Any]:
+    """How many rows were audited, and the estimated share of wrong labels.
+
+    Raises InputError if the file is missing or is something else.
+    """
+    return _read_noted(path, _Audited)
 
 
 def read_usage(path: Path) -> dict[str, Any]:

@@ -21,7 +21,8 @@ RESERVED = frozenset(
     {*KEY, "key", "given_id", "subset", "product", "description", "retailer", "price", "rows", "code", "definition",
      "confidence", "repair", "in_tree", "source", "status", "arm", "right", "rank", "score", "share", "margin",
      "evidence", "candidates", "neighbours", "words", "answered", "similar", "teaches", "neighbour", "path", "low",
-     "high", "path_depth", "path_frequency", "refund", "brand_shown", "catch_all", "corrected"}
+     "high", "path_depth", "path_frequency", "refund", "brand_shown", "catch_all", "corrected",
+     "needs_review", "level", "suspicion", "model_own", "model_guess", "votes_own", "votes_guess"}
 )  # fmt: skip
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 
 from tillmap.core.taxonomy import KEY, Key, Levels
-from tillmap.evaluation.review import GUESS
+from tillmap.evaluation.review import guesses
 from tillmap.evaluation.rows_shown import Numbered, nearest_rows
 
 SUSPECTS = 200  # shown, at most
@@ -39,7 +39,7 @@ def labels_shown(
     near: dict[Key, list[list[Any]]] = {key: [] for key in shown[KEY].itertuples(index=False, name=None)}
     for split, row_id, neighbour, text, score, path in nearest_rows(similar, labelled, shown, levels):
         near[split, row_id].append([neighbour, text, paths(path), round(score, 3)])
-    named = shown[[GUESS.format(level) for level in levels]].set_axis(list(levels), axis=1)
+    named = shown[guesses(levels)].set_axis(list(levels), axis=1)
     ids = shown[KEY].merge(labelled, on=KEY, how="left").get("given_id", shown["id"])
     records = zip(
         ids, levels.paths(shown), levels.paths(named), near.values(), shown.to_dict("records"), strict=True

@@ -124,6 +124,12 @@ def render(
         reference=next(iter(report.scores)),
         levels=[level for level in levels if any(level in score["accuracy"] for score in report.scores.values())],
         targets=[(target, f"at_{100 * target:.0f}") for target in TARGETS],
+        missing=[
+            (arm, at["why"])
+            for arm in arms
+            for at in report.scores[arm]["confidence"].values()
+            if isinstance(at, Mapping) and "why" in at
+        ],
         ways=_ways(report.slices),
         confusions={arm: _confusions(report, arm, levels) for arm in arms},
         recall={str(name): table.to_dict("records") for name, table in recall.groupby("retriever", sort=False)},

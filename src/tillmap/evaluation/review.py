@@ -20,6 +20,11 @@ _EPS = 1e-3
 logger = logging.getLogger(__name__)
 
 
+def guesses(levels: Levels) -> list[str]:
+    """The names of the columns with the path that is proposed for a row."""
+    return [GUESS.format(level) for level in levels]
+
+
 def level_confidences(
     predictions: pd.DataFrame, free: Mapping[str, CandidateScores], rows: pd.DataFrame, levels: Levels
 ) -> pd.DataFrame:
@@ -143,9 +148,10 @@ def needs_review(held: pd.DataFrame, predictions: pd.DataFrame, rows: pd.DataFra
     Columns: split, id, description, retailer, price, the levels (null if held back), `guess_LEVEL` (the prediction for
     each level), `confidence`, `similar` (rows of the same product in the table) and `teaches`.
     """
-    guesses = {level: GUESS.format(level) for level in levels}
-    table = held.merge(predictions[[*KEY, *levels, "confidence"]].rename(columns=guesses), on=KEY)
-    table = table[table["answered"] < table[list(guesses.values())].notna().sum(axis=1)]
+    proposed = guesses(levels)
+    renamed = dict(zip(levels, proposed, strict=True))
+    table = held.merge(predictions[[*KEY, *levels, "confidence"]].rename(columns=renamed), on=KEY)
+    table = table[table["answered"] < table[proposed].notna().sum(axis=1)]
     table = table.merge(
         rows.loc[rows["subset"] == "test", [*KEY, "description", "retailer", "price", "product"]], on=KEY
     )
@@ -155,7 +161,7 @@ def needs_review(held: pd.DataFrame, predictions: pd.DataFrame, rows: pd.DataFra
     similar = same["product"].transform("size")
     table["similar"] = similar
     table["teaches"] = doubt.groupby(table["product"]).transform("sum").where(same.cumcount() == 0, doubt / similar)
-    shown = [*KEY, "description", "retailer", "price", *levels, *guesses.values()]
+    shown = [*KEY, "description", "retailer", "price", *levels, *proposed]
     ordered = table.sort_values("teaches", ascending=False, kind="stable", ignore_index=True)
     return ordered[[*shown, "confidence", "similar", "teaches"]].round({"confidence": 4, "teaches": 4})
 

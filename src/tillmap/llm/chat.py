@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from tillmap.core.completions import Message
-from tillmap.core.errors import ModelError, first_line
+from tillmap.core.errors import ModelError, model_errors
 
 _DATE = "26 Jul 2024"  # which Llama 3.1 takes without one
 _PROBE: list[Message] = [{"role": "system", "content": "Label."}, {"role": "user", "content": "oat milk 1 l"}]
@@ -29,26 +29,23 @@ def load_tokenizer(folder: Path) -> Any:
     """The tokenizer of a checkpoint's files; no code is run. Raises ModelError if it cannot be loaded."""
     from transformers import AutoTokenizer
 
-    try:
+    with model_errors(f"{folder}: the tokenizer cannot be loaded", "use another base"):
         return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    except Exception as error:  # the library in Rust raises this very class
-        raise ModelError(f"{folder}: the tokenizer cannot be loaded ({first_line(error)}); use another base") from error
 
 
 def check_chat(folder: Path) -> None:
-    """Raise ModelError unless a checkpoint's tokenizer has a chat template that takes a system and a user message."""
-    from jinja2.exceptions import TemplateError
+    """Raise ModelError unless a checkpoint's tokenizer has a chat template that takes a system and a user message.
 
+    It must name the token that ends an answer, too.
+    """
     tokenizer = load_tokenizer(folder)
     if not tokenizer.chat_template:
         raise ModelError(
             f"{folder}: the tokenizer has no chat template; use the model's variant for instructions (Instruct, chat)"
         )
-    try:
+    if tokenizer.eos_token_id is None:
+        raise ModelError(f"{folder}: the tokenizer names no token that ends an answer (eos_token); use another base")
+    with model_errors(f"{folder}: the chat template takes no system and user message", "use another base"):
         text = chat_text(tokenizer, _PROBE, ask=True)
-    except (TemplateError, TypeError, ValueError, KeyError) as error:
-        raise ModelError(
-            f"{folder}: the chat template takes no system and user message ({first_line(error)}); use another base"
-        ) from error
     if _PROBE[-1]["content"] not in text:
         raise ModelError(f"{folder}: the chat template leaves out what the user says; use another base")

@@ -10,7 +10,7 @@ from unittest.mock import patch
 
 import numpy as np
 
-from tillmap.core.errors import ModelError, ResourceError, cause, first_line
+from tillmap.core.errors import ModelError, ResourceError, first_line, model_errors
 from tillmap.llm.chat import load_tokenizer
 
 _PART = re.compile(r"-\d{5}-of-\d{5}\.gguf")
@@ -58,12 +58,12 @@ def convert_gguf(file: Path, folder: Path) -> None:
     from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
     from transformers.utils.quantization_config import GgufConfig
 
-    with _read_once():
+    with _read_once(), model_errors(f"{file}: not a model for text that can be read", "fetch it again"):
         reader = _read(file)
         _require_memory(file, reader)
         tokenizer = gguf_tokenizer(file)
         kind = _field(reader, "general.architecture")
-        try:
+        with model_errors(f"{file}: transformers cannot read this model of kind {kind!r}", "fetch it again"):
             config = AutoConfig.from_pretrained(file.parent, gguf_file=file.name)
             if width := _field(reader, f"{kind}.attention.key_length"):
                 config.head_dim = width
@@ -71,12 +71,6 @@ def convert_gguf(file: Path, folder: Path) -> None:
                 file.parent, config=config, gguf_file=file.name, quantization_config=GgufConfig(dequantize=True),
                 dtype=torch.float32, output_loading_info=True,
             )  # fmt: skip
-        except (OSError, ValueError, KeyError, RuntimeError, ImportError, TypeError, AttributeError) as error:
-            if isinstance(error, OSError) and error.errno:  # of the disk, not of the model
-                raise
-            raise ModelError(
-                f"{file}: transformers cannot read this model of kind {kind!r} ({cause(error)})"
-            ) from error
         lacking = sorted(found["missing_keys"]) + sorted(map(str, found["mismatched_keys"]))
         if lacking:
             raise ModelError(

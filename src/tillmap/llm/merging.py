@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from tillmap.core.errors import ModelError, cause
+from tillmap.core.errors import model_errors
 
 MERGED_DTYPES = {"fp32": "float32", "16bit": "bfloat16"}  # by the values of train_llama.merge
 
@@ -25,7 +25,7 @@ def merge_adapter(base: Path, adapter: Path, folder: Path, dtype: str) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     wanted = None if dtype == "auto" else getattr(torch, dtype)
-    try:
+    with model_errors(f"{adapter} cannot be merged into {base}", "train it on this base"):
         model = AutoModelForCausalLM.from_pretrained(
             base, dtype=wanted or "auto", use_safetensors=True, device_map="cpu"
         )
@@ -36,7 +36,3 @@ def merge_adapter(base: Path, adapter: Path, folder: Path, dtype: str) -> None:
         # transformers would pack 4-bit weights again, which it cannot: they are written as they are.
         merged.save_pretrained(folder, save_original_format=not packed)
         AutoTokenizer.from_pretrained(base).save_pretrained(folder)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:  # NotImplementedError is a RuntimeError
-        if isinstance(error, OSError) and error.errno:  # of the disk, not of the model
-            raise
-        raise ModelError(f"{adapter} cannot be merged into {base} ({cause(error)})") from error

@@ -30,6 +30,8 @@ _EPS = 1e-3  # shares are clipped to [EPS, 1 - EPS], because the log odds of 0 a
 _MIN_SCALE = 1e-3  # a signal with a smaller standard deviation counts as constant
 _MIN_LOGPROB = -20.0
 _C = 0.1  # LogisticRegression's inverse penalty: the best likelihood on held-out rows of real receipts
+_MOVE = 0.1  # of an arm's own log odds: 2.5 points of a confidence of a half
+_STEPS = 20
 _Z = 1.96  # standard errors on either side of a 95% interval
 _DIGITS = 6
 _FORMAT = 1
@@ -109,8 +111,8 @@ def calibrate(
         signals: the result of `make_signals` for it.
         rows: a rows table with split, id, subset, the levels and, optionally, product.
         levels: the names of the levels.
-        keep_own: keep the arm's own confidences, which were fitted on more rows, unless the cross-fitted ones have a
-            better log loss, at 5%.
+        keep_own: keep the arm's own confidences (see `Confidence.own`), which were fitted on more rows, unless the
+            cross-fitted ones have a better log loss, at 5%.
 
     Raises InputError if no row of the `calibration` subset was answered.
     """
@@ -193,7 +195,7 @@ class Confidence:
 
     Attributes:
         kind: `full` uses all signals, `few` the first ones, as many as the rows allow, and `constant` none: there were
-            too few rows, or all answers were right, or all wrong. `own` is the arm's own confidence as it is.
+            too few rows, or all answers were right, or all wrong. `own` is the arm's own confidence, a bit moved.
         rows: how many rows it was fitted on.
         error: their mean squared error (Brier score), in sample.
         free: the free arms that the signals were made with.
@@ -256,8 +258,21 @@ class Confidence:
 
     @classmethod
     def own(cls, signals: pd.DataFrame, right: npt.NDArray[np.bool_]) -> Self:
-        """The arm's own confidence. `right` tells of each row of signals whether its answer was right."""
-        model = cls("own", len(right), 0.0, 0.0, ("own",), (0.0,), (1.0,), (1.0,))
+        """The arm's own confidence, with its log odds moved as far as the rows make likely.
+
+        Before any row is seen, the move is normal around 0 with the deviation `_MOVE`. An arm learns its confidence from
+        answers of models of fewer rows than its last one, which is a bit better, so it is a bit too modest.
+
+        Args:
+            signals: the rows' signals.
+            right: whether each answer was right (rows,).
+        """
+        odds, move = signals["own"].to_numpy(np.float64), 0.0
+        for _ in range(_STEPS):  # Newton's method
+            chance = 1 / (1 + np.exp(-(odds + move)))
+            slope = float((right - chance).sum()) - move / _MOVE**2
+            move += slope / (float((chance * (1 - chance)).sum()) + 1 / _MOVE**2)
+        model = cls("own", len(right), 0.0, round(move, _DIGITS), ("own",), (0.0,), (1.0,), (1.0,))
         return replace(model, error=float(np.mean((right - model.of(signals)) ** 2)))
 
     def of(self, signals: pd.DataFrame) -> Floats:

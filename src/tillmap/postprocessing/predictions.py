@@ -12,8 +12,8 @@ import pandas as pd
 
 from tillmap.arms.rules import AnswerRules
 from tillmap.config.blocks import Embedding, Postprocess
-from tillmap.core.files import OFF, write_json
-from tillmap.core.taxonomy import KEY, Key, LabelPath, LabelTree, Levels, RankedPaths
+from tillmap.core.files import OFF, write_json, write_table
+from tillmap.core.taxonomy import KEY, Key, LabelPath, LabelTree, Levels, RankedPaths, right_labels
 from tillmap.llm.interface.answer_formats import make_answer_format
 from tillmap.postprocessing.calibration import CandidateScores, calibrate, make_signals
 from tillmap.postprocessing.repair import Repairer
@@ -22,6 +22,7 @@ from tillmap.retrieval.embedding import Embedder
 Completions = Sequence[Mapping[str, Any]]
 # The two models of an arm's confidences: from its own answers alone, or together with those of the free arms.
 ALONE, TOGETHER = "alone", "together"
+HELD_OUT = "held_out.parquet"  # next to them: what they say of the calibration rows, and whether that is right
 
 logger = logging.getLogger(__name__)
 
@@ -112,7 +113,9 @@ def calibrate_arm(
     """Calibrate an arm's confidences, and save two models of them in a folder, which is made.
 
     `together` uses the answers of the free arms, too, and gives the confidences returned here. `alone` uses the arm's
-    own answers only, so `tillmap predict` can use it where the files of the free arms are missing.
+    own answers only, so `tillmap predict` can use it where the files of the free arms are missing. A table has the
+    cross-fitted confidences of both for the answered calibration rows (`alone`, `together`), `right`, and the number of
+    the row's `product`: thresholds for new rows are chosen on it.
 
     Args:
         arm: the arm's name.
@@ -136,10 +139,17 @@ def calibrate_arm(
         write_json({"off": True}, folder / OFF)
         return predictions
     result = predictions
+    asked = predictions[KEY].reset_index(drop=True).reset_index(names="place")
+    place = asked.merge(rows[rows["subset"] == "calibration"], on=KEY)
+    known = place["place"].to_numpy()
+    right = right_labels(predictions.iloc[known], place, training.levels).all(axis=1)
+    table = pd.DataFrame({"right": right, "product": pd.factorize(place.get("product", place["place"]))[0]})
     for name, scores in ((ALONE, {}), (TOGETHER, others)):
         signals = make_signals(completions, predictions, rows, scores, training)
         result, model = calibrate(predictions, signals, rows, training.levels, keep_own=keep_own)
         replace(model, free=tuple(scores)).save(folder / f"{name}.json")
+        table[name] = result["confidence"].to_numpy()[known]
+    write_table(table, folder / HELD_OUT)
     return result
 
 

@@ -16,7 +16,7 @@ from tillmap.rerank.evidence import Evidence
 from tillmap.rerank.lines import Floats, Ints
 from tillmap.rerank.trees import Trees
 
-_FORMAT = 2
+_FORMAT = 3
 _ABOUT, _TREES, _SURE = "reranker.json", "trees.txt", "sure.txt"
 RANKED = 10  # candidates of a row that are named
 SHARES = 4  # of the first candidates, by which the first one's share is corrected
@@ -129,18 +129,22 @@ class Reranker:
 
 
 def sure_names(features: tuple[str, ...]) -> tuple[str, ...]:
-    """The names of `sure_features`: those of the candidate's features, and its share and the next ones'."""
-    return (*features, *(f"share_{place + 1}" for place in range(SHARES)))
+    """The names of `sure_features`."""
+    leads = (f"{name}_lead" for name in features)
+    return (*features, *leads, *(f"share_{place + 1}" for place in range(SHARES)))
 
 
 def sure_features(described: Floats, places: Ints, shares: Floats) -> Floats:
     """What says whether the first candidate of each row is right (rows, features).
 
+    These are its features, how much each is above the second candidate's, and the shares of the first candidates.
+
     Args:
         described: the features of all candidates.
         places, shares: as `best` gives them, for at least `SHARES` candidates.
     """
-    return np.ascontiguousarray(np.column_stack([described[places[:, 0]], shares[:, :SHARES]]), dtype=np.float32)
+    first, second = described[places[:, 0]], described[places[:, 1]]
+    return np.ascontiguousarray(np.column_stack([first, first - second, shares[:, :SHARES]]), dtype=np.float32)
 
 
 @compiled

@@ -43,7 +43,7 @@ _SURE = {
     "num_threads": 1,
     "verbose": -1,
 }
-_SURE_TREES = 200
+_SURE_TREES = 300
 _SURE_ROWS = 2000  # with fewer the softmax shares stay as they are
 
 

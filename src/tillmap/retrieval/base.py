@@ -124,6 +124,8 @@ class Texts:
             require_starts(starts, len(rows))
             if not len(rows) or rows.dtype != np.int64 or (np.diff(starts) < 1).any() or sizes.shape != (1,):
                 raise ValueError
+            if (np.diff(rows[starts[:-1]]) <= 0).any():
+                raise ValueError
         except (ValueError, TypeError):
             raise InputError(f"the rows of an index are damaged; delete data/index and {HOW_TO_GET}") from None
         return cls(rows, starts.astype(np.int64), bool(sizes[0]))

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from safetensors import SafetensorError
 
-from tillmap.core.errors import ModelError, first_line
+from tillmap.core.errors import ModelError, model_errors
 from tillmap.core.machine import use_threads
 from tillmap.core.text import normalise
 from tillmap.retrieval.base import Floats
@@ -38,7 +37,10 @@ class CrossScorer:
         from sentence_transformers import CrossEncoder
 
         use_threads()
-        try:
+        with model_errors(
+            f"{self.folder}: not a cross-encoder with safetensors weights",
+            "download it again, or give another one in `retrieval.cross_encoder`",
+        ):
             model = CrossEncoder(
                 str(self.folder),
                 device=self._device,
@@ -47,11 +49,6 @@ class CrossScorer:
                 model_kwargs={"use_safetensors": True},
             )
             labels = int(model.config.num_labels)
-        except (OSError, ValueError, KeyError, SafetensorError) as error:
-            raise ModelError(
-                f"{self.folder}: not a cross-encoder with safetensors weights ({first_line(error)}); download it "
-                "again, or give another one in `retrieval.cross_encoder`"
-            ) from error
         if labels != 1:
             raise ModelError(
                 f"{self.folder}: gives {labels} scores for a pair, expected 1; give another cross-encoder in "

@@ -4,6 +4,7 @@ import logging
 import re
 import sys
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,10 +13,9 @@ import numpy as np
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError
 from numpy.typing import NDArray
-from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
-from tillmap.core.errors import ModelError, first_line
+from tillmap.core.errors import ModelError, first_line, model_errors
 from tillmap.core.files import read_json, write_json
 from tillmap.core.machine import use_threads
 from tillmap.core.text import normalise
@@ -97,7 +97,7 @@ class Embedder:
         from sentence_transformers import SentenceTransformer
 
         use_threads()
-        try:
+        with self._told():
             return SentenceTransformer(
                 str(self.folder),
                 device=self._device,
@@ -105,11 +105,12 @@ class Embedder:
                 local_files_only=True,
                 model_kwargs={"use_safetensors": True},
             )
-        except (OSError, ValueError, KeyError, SafetensorError) as error:
-            raise ModelError(
-                f"{self.folder}: not a sentence-transformers model with safetensors weights ({first_line(error)}); "
-                "download it again, or give another one"
-            ) from error
+
+    def _told(self) -> AbstractContextManager[None]:
+        return model_errors(
+            f"{self.folder}: not a sentence-transformers model with safetensors weights",
+            "download it again, or give another one",
+        )
 
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Unit vectors [n, d] of texts, which are normalised first. Memory: 4d bytes per distinct text so far."""
@@ -117,9 +118,10 @@ class Embedder:
         new = [text for text in dict.fromkeys(normal) if text not in self._vectors]
         if new:
             log.info("embedding %d new of %d texts", len(new), len(normal))
-            vectors = self.model.encode(
-                new, batch_size=self.batch_size, normalize_embeddings=True, show_progress_bar=sys.stderr.isatty()
-            )
+            with self._told():
+                vectors = self.model.encode(
+                    new, batch_size=self.batch_size, normalize_embeddings=True, show_progress_bar=sys.stderr.isatty()
+                )
             self._vectors.update(zip(new, np.asarray(vectors, dtype=np.float32), strict=True))
         if not normal:
             return np.zeros((0, self.dimension), dtype=np.float32)

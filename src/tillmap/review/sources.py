@@ -10,9 +10,9 @@ from tillmap.catalogue.rows import BadRowError, Record, read_id, read_label, rea
 from tillmap.config import paths
 from tillmap.core.errors import InputError
 from tillmap.core.files import read_table
-from tillmap.core.stored import read_completions, read_rows
+from tillmap.core.stored import read_completions, read_rows, read_suspects
 from tillmap.core.taxonomy import KEY, Key, LabelPath, LabelTree, Levels, RankedPaths
-from tillmap.evaluation.review import GUESS
+from tillmap.evaluation.review import guesses
 from tillmap.postprocessing.calibration import candidate_scores
 from tillmap.review.queue import Queue, ReviewRow, gains
 from tillmap.serving.feed import Feed
@@ -49,8 +49,8 @@ def from_pipeline(arm: str, levels: Levels) -> Queue:
         remedy = f"choose one of {there}" if there else "run `dvc repro`, with `review.target_accuracy` set"
         raise InputError(f"{file}: file not found, so there is nothing to review of the {arm} arm; {remedy}")
     candidates, given = _candidates(arm), _given_ids()
-    guesses = [GUESS.format(level) for level in levels]
-    needed = ["split", "id", "description", "retailer", "price", "confidence", "teaches", *guesses]
+    proposed = guesses(levels)
+    needed = ["split", "id", "description", "retailer", "price", "confidence", "teaches", *proposed]
     table = RowFile(file, "csv", delimiter=",")
     rows = []
     for line in table.rows(needed):
@@ -60,7 +60,7 @@ def from_pipeline(arm: str, levels: Levels) -> Queue:
             if not isinstance(number, int):
                 raise BadRowError("`id` is no number")
             key, gain = (record["split"], number), read_price(record, "teaches")
-            answer = levels.path(record[guess] for guess in guesses)
+            answer = levels.path(record[guess] for guess in proposed)
             rows.append(
                 ReviewRow(
                     id=given.get(key, number),
@@ -88,8 +88,8 @@ def from_audit(levels: Levels) -> Queue:
     """
     if not paths.SUSPECTS.is_file():
         raise InputError(f"{paths.SUSPECTS}: file not found; run `dvc repro audit`, with `audit.folds` and linear on")
-    table, given = read_table(paths.SUSPECTS), _given_ids()
-    guesses = table[[GUESS.format(level) for level in levels]].set_axis(list(levels), axis=1)
+    table, given = read_suspects(paths.SUSPECTS, guesses(levels)), _given_ids()
+    proposed = table[guesses(levels)].set_axis(list(levels), axis=1)
     rows = [
         ReviewRow(
             id=given.get((row["split"], row["id"]), row["id"]),
@@ -102,17 +102,17 @@ def from_audit(levels: Levels) -> Queue:
             gain=1 - row["confidence"],
             candidates=[(guess, row["suspicion"])],
         )
-        for row, path, guess in zip(table.to_dict("records"), levels.paths(table), levels.paths(guesses), strict=True)
+        for row, path, guess in zip(table.to_dict("records"), levels.paths(table), levels.paths(proposed), strict=True)
     ]
     labelled = read_rows(paths.ROWS, ["split"])
     return Queue.of(rows, int((labelled["split"] == "train").sum()), AUDIT)
 
 
 def from_file(labelled: RowFile, lines: Feed, levels: Levels) -> Queue:
-    """The rows of a file that `tillmap predict` labelled.
+    """The rows of a file that `tillmap predict` labelled, without those that it says need no review.
 
     Args:
-        labelled: the file: ids, the levels and `confidence`.
+        labelled: the file: ids, the levels and `confidence`; `source` and `needs_review` may be missing.
         lines: the file that was labelled, for the lines. It may be the same, if that has them, too.
         levels: the names of the levels.
 
@@ -123,9 +123,13 @@ def from_file(labelled: RowFile, lines: Feed, levels: Levels) -> Queue:
     columns = [names[level] for level in levels]
     file = replace(labelled, known=(lines.id_name, *columns))
     read: list[tuple[int | str, LabelPath, float, str]] = []
-    for row in file.rows([lines.id_name, *columns, names["confidence"]], [names["source"]]):
+    total = 0
+    for row in file.rows([lines.id_name, *columns, names["confidence"]], [names["source"], names["needs_review"]]):
         try:
             record = row.read()
+            total += 1
+            if str(record.get(names["needs_review"])).lower() == "false":
+                continue
             key = read_id(record, lines.id_name)
             if same_id(key) not in texts:
                 raise BadRowError(f"{lines.file.shown} has no row with the id {key}")
@@ -142,7 +146,7 @@ def from_file(labelled: RowFile, lines: Feed, levels: Levels) -> Queue:
         answer = path if any(path) else None
         rows.append(ReviewRow(key, text, answer, confidence, gain, retailer=retailer, price=price))
     sources = {source for *_, source in read}
-    return Queue.of(rows, source=sources.pop() if len(sources) == 1 else "")
+    return Queue.of(rows, total, sources.pop() if len(sources) == 1 else "")
 
 
 def _candidates(arm: str) -> Mapping[Key, RankedPaths]:

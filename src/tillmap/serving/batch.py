@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+import math
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from tillmap.core.errors import LostRowsError
 from tillmap.core.files import read_table, write_table
 from tillmap.core.inputs import watch
 from tillmap.core.run_state import alone, run_key, state_folder
+from tillmap.evaluation.promises import Threshold
 from tillmap.serving.explanation import EXPLANATION
 from tillmap.serving.feed import Feed
 from tillmap.serving.formats import write_answers
@@ -36,12 +38,31 @@ class Summary:
         failed: rows that the arm did not answer, which got their neighbours' labels.
         expected: the expected accuracy with its 95% interval; None if the confidences are not calibrated.
         drift: how far the rows are from the training rows; None if models/seen.json is missing.
+        reviewed: how many rows need a look; None if the review is off.
+        threshold: the confidence from which answers keep their promised accuracy; None if there is no promise.
     """
 
     rows: int
     failed: int
     expected: tuple[float, float, float] | None
     drift: Drift | None
+    reviewed: int | None = None
+    threshold: Threshold | None = None
+
+    @property
+    def review(self) -> str:
+        """How many rows need a look, and what is promised about the others, in one line; empty if the review is off."""
+        if self.reviewed is None:
+            return ""
+        if self.threshold is None:
+            return "needs review: all rows, because no accuracy is promised"
+        if self.threshold.why:
+            return f"needs review: all rows, because {self.threshold.why}"
+        return (
+            f"needs review: {self.reviewed:,} of {self.rows:,} rows, those with a confidence below "
+            f"{self.threshold.value:.3f}; of the others at least {self.threshold.target:.0%} are right, with a "
+            f"probability of {self.threshold.probability:.0%}, if they are like the calibration rows"
+        )
 
     def __str__(self) -> str:
         """The drift and the expected accuracy, in one line."""
@@ -70,6 +91,7 @@ def label_feed(labeller: Labeller, feed: Feed, out: Path, format_: Format, expla
     """
     unchanged = watch(feed.file.path)
     checked, size = feed.check(), labeller.rows_at_once
+    threshold = labeller.promise(checked.rows)
     run = state_folder() / "predict" / _key(labeller, feed, explain)
     with alone(run):
         kept = sum(1 for _ in run.glob("[0-9]*.parquet"))
@@ -89,7 +111,10 @@ def label_feed(labeller: Labeller, feed: Feed, out: Path, format_: Format, expla
                 if drift is not None:
                     drift.add(batch)
                 bar.update(len(batch))
-        confidence, failed = 0.0, 0
+        confidence, failed, reviewed = 0.0, 0, 0
+        wanted = labeller.params.review.target_accuracy is not None
+        # Confidences are rounded, too: one that equals the threshold must not fall below it.
+        lowest = round(threshold.value, 6) if threshold else math.inf
         levels, codes = labeller.tree.levels, bool(labeller.tree.codes)
         with write_answers(
             out,
@@ -99,20 +124,23 @@ def label_feed(labeller: Labeller, feed: Feed, out: Path, format_: Format, expla
             numbers=checked.numbers,
             levels=levels,
             codes=codes,
+            reviewed=wanted,
             explained=explain > 0,
         ) as write:
             for number, batch in enumerate(feed.batches(size)):
                 unchanged()
                 answers = read_table(run / f"{number:06d}.parquet")
                 _require_all(answers, batch, f"{run}: delete this folder; it")
-                answers = answers.assign(key=batch["key"].array)
-                write(answers)
+                look = answers["confidence"] < lowest
+                write(answers.assign(key=batch["key"].array, needs_review=look))
+                reviewed += int(look.sum())
                 confidence += float(answers["confidence"].sum())
                 failed += int((answers["status"] != "ok").sum())
             unchanged()
         shutil.rmtree(run)
     model = labeller.confidence
-    return Summary(checked.rows, failed, model.expected_accuracy([confidence / checked.rows]) if model else None, drift)
+    expected = model.expected_accuracy([confidence / checked.rows]) if model else None
+    return Summary(checked.rows, failed, expected, drift, reviewed if wanted else None, threshold)
 
 
 def _require_all(answers: pd.DataFrame, batch: pd.DataFrame, what: str) -> None:

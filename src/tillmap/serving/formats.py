@@ -12,6 +12,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from tillmap.catalogue.containers import packing
 from tillmap.catalogue.formats import Format, format_of, unpacked
 from tillmap.core.errors import LostRowsError
 from tillmap.core.files import replacing
@@ -22,6 +23,7 @@ Write = Callable[[pd.DataFrame], None]
 _PATH = pa.list_(pa.string())
 _OTHER_TYPES = {  # than text
     "confidence": pa.float64(),
+    "needs_review": pa.bool_(),
     "in_tree": pa.bool_(),
     "candidates": pa.list_(pa.struct({"path": _PATH, "share": pa.float64()})),
     "neighbours": pa.list_(
@@ -31,13 +33,15 @@ _OTHER_TYPES = {  # than text
 }
 
 
-def answer_columns(id_name: str, levels: Levels, *, codes: bool, explained: bool = False) -> dict[str, str]:
+def answer_columns(
+    id_name: str, levels: Levels, *, codes: bool, reviewed: bool = True, explained: bool = False
+) -> dict[str, str]:
     """What the columns after the id are called in a file of answers, by their own names.
 
     They have their own names, but for one that the column of ids has: it is called `answer_NAME`.
     """
-    names = [*levels, *(["code"] if codes else []), "confidence", "repair", "in_tree", "source", "status"]
-    names += EXPLANATION if explained else ()
+    names = [*levels, *(["code"] if codes else []), "confidence", *(["needs_review"] if reviewed else [])]
+    names += ["repair", "in_tree", "source", "status", *(EXPLANATION if explained else ())]
     return {name: f"answer_{name}" if name == id_name else name for name in names}
 
 
@@ -59,11 +63,13 @@ def write_answers(
     numbers: bool,
     levels: Levels,
     codes: bool,
+    reviewed: bool = True,
     explained: bool = False,
 ) -> Iterator[Write]:
     """Give a function that appends a table of labelled rows to a file.
 
-    The file takes the place of `path` only once the block ends without an error.
+    The file takes the place of `path` only once the block ends without an error. It is packed if its name ends in .gz,
+    .bz2 or .zst.
 
     Args:
         path: the file to write.
@@ -74,19 +80,21 @@ def write_answers(
             Parquet file has them all as text, since a column has one type; JSON Lines keep each as it was.
         levels: the names of the levels.
         codes: whether there is a code for each path.
+        reviewed: whether the answers say which rows a person should look at.
         explained: whether the answers are explained. JSON Lines have an explanation as objects, CSV as the text of
             these objects, and Parquet as lists of structs.
 
-    A table has `key` (the id), the levels (null where a path ends), `code` if there are codes, confidence, repair,
-    in_tree, source and status; and the columns of `EXPLANATION` as JSON texts if there are explanations.
+    A table has `key` (the id), the levels (null where a path ends), `code` if there are codes, confidence,
+    `needs_review` if they are reviewed, repair, in_tree, source and status; and the columns of `EXPLANATION` as JSON
+    texts if there are explanations.
 
     Raises LostRowsError, and leaves `path` as it is, if another number of rows was written.
     """
     written = 0
     writer = {"jsonl": _jsonl_writer, "csv": _csv_writer, "parquet": _parquet_writer}[format_]
-    columns = answer_columns(id_name, levels, codes=codes, explained=explained)
+    columns = answer_columns(id_name, levels, codes=codes, reviewed=reviewed, explained=explained)
     texts = [*levels, *(["code"] if codes else [])]
-    with replacing(path) as file, writer(file, id_name, columns, numbers) as write:
+    with replacing(path) as file, packing(file, path) as plain, writer(plain, id_name, columns, numbers) as write:
 
         def append(answers: pd.DataFrame) -> None:
             nonlocal written

@@ -16,11 +16,12 @@ from tillmap.arms.rules import AnswerRules
 from tillmap.config import paths
 from tillmap.config.params import Params
 from tillmap.core.errors import InputError
-from tillmap.core.files import OFF, read_as, read_json, read_table
+from tillmap.core.files import OFF, of_this_version, read_as, read_json, read_table
 from tillmap.core.stored import read_rows
 from tillmap.core.taxonomy import KEY, Key, LabelTree, Levels, RankedPaths
+from tillmap.evaluation.promises import Threshold, promise
 from tillmap.postprocessing.calibration import CandidateScores, Confidence, candidate_scores, make_signals
-from tillmap.postprocessing.predictions import ALONE, TOGETHER, make_repairer, predict
+from tillmap.postprocessing.predictions import ALONE, HELD_OUT, TOGETHER, make_repairer, predict
 from tillmap.postprocessing.repair import Repairer
 from tillmap.retrieval import PATHS
 from tillmap.retrieval.base import Retriever
@@ -182,6 +183,26 @@ class Labeller:
         if not paths.SEEN.is_file():
             return None
         return read_as(Seen, paths.SEEN, read_json(paths.SEEN))
+
+    def promise(self, new_rows: int) -> Threshold | None:
+        """The lowest confidence from which answers keep `review.target_accuracy`, see `evaluation.promises`.
+
+        It is chosen for so many new rows, on those of the calibration subset. It is infinite, and its `why` says so, if
+        none can be promised. None if the review is off, or, with a warning, if the confidences are not calibrated or
+        were fitted by an earlier version. Raises InputError if a file is damaged.
+        """
+        target, file = self.params.review.target_accuracy, _confidence_of(self.arm) / HELD_OUT
+        if target is None or self.confidence is None:
+            return None
+        if not file.is_file():
+            logger.warning("%s is missing, so no accuracy is promised; `dvc repro postprocess` writes it", file)
+            return None
+        name = TOGETHER if self.free else ALONE
+        known = read_table(file, [name, "right", "product"])
+        return promise(
+            known[name], known["right"], target, self.params.evaluate.promise,
+            new_rows=new_rows, product=known["product"],
+        )  # fmt: skip
 
     @cached_property
     def tree(self) -> LabelTree:
@@ -345,6 +366,9 @@ def _open_confidence(arm: str, params: Params, source: ConfidenceSource | None) 
         logger.warning("confidences are not calibrated: the %s arm answered no row of the calibration subset", arm)
         return None
     alone, together = (Confidence.load(folder / f"{name}.json") for name in (ALONE, TOGETHER))
+    with of_this_version(folder / f"{TOGETHER}.json"):
+        if unknown := set(together.free) - set(ARMS):
+            raise ValueError(f"there is no arm {min(unknown)!r}")
     needed = dict.fromkeys(file for free in together.free for file in files_of(free, params))
     missing = [file for file in needed if not file.exists()]
     if (source or ("own" if ARMS[arm].free else "all")) == "own":

@@ -126,7 +126,7 @@ function answersOf(row) {
   }
   const names = ["arm", "answer", "confidence", "repair"].map((name) => element("th", "", name));
   const table = element("table", "", element("thead", "", element("tr", "", ...names)), body);
-  return element("div", "full table", table);
+  return element("div", "full table answers", table);
 }
 
 const nearest = (title, near, paths) =>

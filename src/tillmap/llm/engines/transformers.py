@@ -1,13 +1,14 @@
 """The transformers engine: `generate` in padded batches. It is slower than vLLM and runs wherever PyTorch does."""
 
 import gc
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from copy import deepcopy
 from functools import cached_property, lru_cache
 from pathlib import Path
 
 from tillmap.core.completions import Completion, Question, failed, finished
-from tillmap.core.errors import ModelError, ResourceError, cause, first_line
+from tillmap.core.errors import ModelError, ResourceError, first_line, model_errors
 from tillmap.llm.chat import chat_text
 from tillmap.llm.interface.answer_formats import OpenAnswers
 from tillmap.llm.interface.generation import Generation, Machine
@@ -32,23 +33,16 @@ class TransformersEngine:
         self._machine = machine
         device = "cuda" if torch.cuda.is_available() else "cpu"
         dtype = machine.dtype if machine.dtype == "auto" else getattr(torch, machine.dtype)
-        try:
+        self._folder = model
+        with self._told("load"):
             self._tokenizer = AutoTokenizer.from_pretrained(model, padding_side="left")
-            self._model = (
-                AutoModelForCausalLM.from_pretrained(model, dtype=dtype, use_safetensors=True).to(device).eval()
-            )
-        except torch.OutOfMemoryError as error:
-            raise ResourceError(
-                f"{model}: too little memory on the GPU ({first_line(error)}); choose a smaller or a 4-bit base"
-            ) from error
-        except (OSError, ValueError, KeyError, ImportError) as error:
-            raise ModelError(
-                f"{model}: transformers cannot load this checkpoint ({cause(error)}); fetch it again"
-            ) from error
+            if self._tokenizer.pad_token is None:
+                self._tokenizer.pad_token = self._tokenizer.eos_token
+            self._tokenizer(["tea", "a"], padding=True)
+            loaded = AutoModelForCausalLM.from_pretrained(model, dtype=dtype, use_safetensors=True)
+            self._model = loaded.to(device).eval()
         if adapter is not None:
             self._model = _adapted(self._model, adapter)
-        if self._tokenizer.pad_token is None:
-            self._tokenizer.pad_token = self._tokenizer.eos_token
         self._every_token = list(range(len(self._tokenizer)))
         self._trie = lru_cache(maxsize=256)(self._make_trie)  # on the method, it would keep every engine in memory
         self._ranker = LikelihoodRanker(self._tokens, self._tokenizer.eos_token_id)
@@ -76,6 +70,20 @@ class TransformersEngine:
             )
             for place, question in enumerate(questions)
         ]
+
+    @contextmanager
+    def _told(self, what: str) -> Iterator[None]:
+        """Raise ResourceError if the GPU's memory is too small, ModelError for any other fault in the block."""
+        import torch
+
+        with model_errors(f"{self._folder}: transformers cannot {what} this checkpoint", "fetch it again"):
+            try:
+                yield
+            except torch.OutOfMemoryError as error:
+                raise ResourceError(
+                    f"{self._folder}: too little memory on the GPU ({first_line(error)}); choose a smaller or a 4-bit "
+                    "base"
+                ) from error
 
     def close(self) -> None:
         """See `LoadedEngine.close`."""
@@ -106,7 +114,7 @@ class TransformersEngine:
 
         if drawn:
             torch.manual_seed(self.generation.seed_for(next(iter(asked.values()))))
-        with torch.inference_mode():
+        with self._told("run"), torch.inference_mode():
             output = self._model.generate(
                 **inputs,
                 do_sample=drawn,
@@ -137,7 +145,7 @@ class TransformersEngine:
         import torch
 
         ids = self._tokenizer([prompt], return_tensors="pt", add_special_tokens=False)["input_ids"]
-        with torch.inference_mode():
+        with self._told("run"), torch.inference_mode():
             output = self._model(ids.to(self._model.device), use_cache=True, logits_to_keep=1)
 
             def score(asked: Sequence[Start]) -> list[Scored]:
@@ -207,12 +215,8 @@ def _adapted(model, adapter: Path):  # type: ignore[no-untyped-def]
     from peft import PeftModel, get_peft_model_state_dict
     from safetensors import safe_open
 
-    try:
+    with model_errors(f"{adapter}: the adapter does not fit its base", "train it on this base"):
         adapted = PeftModel.from_pretrained(model, str(adapter)).eval()
-    except (RuntimeError, ValueError) as error:
-        raise ModelError(
-            f"{adapter}: the adapter does not fit its base ({first_line(error)}); train it on this base"
-        ) from error
     with safe_open(adapter / "adapter_model.safetensors", framework="pt") as file:
         missing = set(get_peft_model_state_dict(adapted, save_embedding_layers=False)) - set(file.keys())
     if missing:  # PEFT only warns, and the model would answer like the base

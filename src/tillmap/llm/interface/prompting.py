@@ -151,7 +151,7 @@ class Renderer:
         context = [*(f"{line} -> {answer}" for line, answer in shown), *listed]
         return [*messages, {"role": "user", "content": "\n".join([*context, f"{self._item(item)} ->"])}]
 
-    def answer(self, path: LabelPath, candidates: Sequence[Candidate]) -> str:
+    def answer_text(self, path: LabelPath, candidates: Sequence[Candidate]) -> str:
         """The answer to a question with these candidates."""
         if self.layout != "letters" or not candidates:
             return self.answer_format.encode(path)
@@ -177,7 +177,7 @@ class Renderer:
         self, item: Item, path: LabelPath, examples: Sequence[Example] = (), candidates: Sequence[Candidate] = ()
     ) -> list[Message]:
         """The same question and its answer, for tuning a model."""
-        answer = self.answer(path, candidates)
+        answer = self.answer_text(path, candidates)
         return [*self.question(item, examples, candidates), {"role": "assistant", "content": answer}]
 
     def _defined(self, paths: Sequence[LabelPath]) -> list[str]:

@@ -1,0 +1,52 @@
+"""What a kind of file is, for the campaign."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from tillmap.core.errors import TillmapError
+
+Files = Mapping[str, bytes]
+IN = "in"  # the folder in the project where inputs are put
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of file.
+
+    Attributes:
+        files: gives the files by their place in the project; called in a trained project. A copy of one is damaged.
+        run: reads them.
+        structure: of the files, see `mutate.DAMAGE`; by the ending of a name where they differ.
+        pack: packs a damaged file; half of the time the packed bytes are damaged instead.
+    """
+
+    files: Callable[[], Files]
+    run: Callable[[], object]
+    structure: str | Mapping[str, str] = "bytes"
+    pack: Callable[[bytes], bytes] | None = None
+
+    def structure_of(self, name: str) -> str:
+        if isinstance(self.structure, str):
+            return self.structure
+        return next((kind for ending, kind in self.structure.items() if name.endswith(ending)), "bytes")
+
+
+BY_ENDING = {
+    ".json": "json",
+    ".jsonl": "jsonl",
+    ".parquet": "parquet",
+    ".safetensors": "safetensors",
+    ".txt": "text",
+    ".csv": "csv",
+}
+
+refused: list[TillmapError] = []  # what targets were told that read several times
+
+
+@contextmanager
+def refusing() -> Iterator[None]:
+    try:
+        yield
+    except TillmapError as error:
+        refused.append(error)
