@@ -34,12 +34,21 @@ from tillmap.rerank.folds import assign_folds, hold_out
 from tillmap.rerank.lines import Lines
 from tillmap.rerank.reranker import Reranker
 from tillmap.rerank.similar import SimilarLines
+from tillmap.rerank.training import _SURELY as SURELY
 from tillmap.rerank.training import train
 from tillmap.rerank.trees import Trees
 from tillmap.splitting.subsets import assign_subsets, product_key
 
 QUICK = Recipe(epochs=2)
 FEW = Options(candidates=30, trees=20, folds=2)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def easily_chosen():
+    """Few trees of few rows gain less than what is asked for: here one standard error is enough."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tillmap.rerank.training._SURELY", 1.0)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -304,6 +313,18 @@ def test_where_lines_say_all_the_linear_model_answers():
     assert found.trees is None
     assert [trial["tried"] for trial in found.trials if trial["kept"]] == ["no trees"]
     assert found.trials[0]["right"] == len(rows)
+
+
+def test_where_labels_say_nothing_of_the_lines_the_linear_model_answers(training, monkeypatch):
+    """Trees that gain by chance are not chosen."""
+    monkeypatch.setattr("tillmap.rerank.training._SURELY", SURELY)
+    paths = CONTEST.paths(training)[:6]
+    for seed in range(3):
+        drawn = np.random.default_rng(seed).integers(len(paths), size=300)
+        levels = pd.DataFrame([paths[each] for each in drawn], columns=[*CONTEST])
+        rows = training.head(300).reset_index(drop=True).assign(**levels)
+        model = LinearModel.fit(rows, LabelTree.from_rows(rows, CONTEST), QUICK, 1)
+        assert train(model, rows, rows, FEW, seed).trees is None
 
 
 # Brands that no training row has

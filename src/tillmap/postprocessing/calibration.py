@@ -260,8 +260,8 @@ class Confidence:
     def own(cls, signals: pd.DataFrame, right: npt.NDArray[np.bool_]) -> Self:
         """The arm's own confidence, with its log odds moved as far as the rows make likely.
 
-        Before any row is seen, the move is normal around 0 with the deviation `_MOVE`. An arm learns its confidence from
-        answers of models of fewer rows than its last one, which is a bit better, so it is a bit too modest.
+        Before any row is seen, the move is normal around 0 with the deviation `_MOVE`. An arm learns its confidence
+        from answers of models of fewer rows than its last one, which is a bit better, so it is a bit too modest.
 
         Args:
             signals: the rows' signals.

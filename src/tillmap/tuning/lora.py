@@ -123,7 +123,7 @@ def train_adapter(
         model, tokenizer, _dataset(examples, order), recipe, state,
         progress=progress, tokens=tokens, curve=curve, checkpoint_steps=checkpoint_steps, seed=seed,
     )  # fmt: skip
-    with explaining_memory(recipe, progress, torch), _plain_attention(torch):
+    with explaining_memory(recipe, progress, torch):
         trainer.train(resume_from_checkpoint=str(last) if last else None)
     _save(trainer.model, tokenizer, base, folder)
     trained, total = trainer.model.get_nb_trainable_parameters()
@@ -136,18 +136,6 @@ def train_adapter(
         lora_targets=targets,
         device=torch.cuda.get_device_name() if cuda else "cpu",
     )
-
-
-@contextmanager
-def _plain_attention(torch: Any) -> Iterator[None]:
-    """On a CPU, attention as two matrix products: for short examples with padding, PyTorch's own kernel is slower."""
-    from torch.nn.attention import SDPBackend, sdpa_kernel
-
-    if torch.cuda.is_available():
-        yield
-        return
-    with sdpa_kernel(SDPBackend.MATH):
-        yield
 
 
 def lora_targets(model: Any) -> list[str]:
