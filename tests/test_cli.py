@@ -396,7 +396,7 @@ def test_a_users_mistake_is_one_line_and_no_traceback(tillmap, features, tmp_pat
     cases = [
         (["predict", "nowhere.csv", "--arm", "linear", "--out", tmp_path / "x.csv"], "not there"),
         (["predict", features, "--arm", "linear", "--out", tmp_path / "x.txt"], "--out-format"),
-        (["predict", features, "--arm", "linear", "--out", features], "data/ belongs"),
+        (["predict", features, "--arm", "linear", "--out", features], "data belongs"),
         (["predict", features, "--arm", "linear", "--out", tmp_path], "--out-format"),
         (["predict", features, "--arm", "rag", "--out", tmp_path / "x.csv"], "`dvc pull models/base/rag`"),
         (["cancel", "nowhere"], "no run nowhere"),

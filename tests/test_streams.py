@@ -256,7 +256,7 @@ def test_the_column_of_ids_may_be_called_like_an_answer(tillmap, tmp_path, name)
     found["parquet"] = pq.read_table(tmp_path / "out.parquet").to_pylist()
     for rows in found.values():
         assert [row[name] for row in rows] == ["4711", "0012"]
-        assert len(rows[0]) == 10
+        assert len(rows[0]) == 11
         assert rows[0][f"answer_{name}"] not in ("", "4711")
     assert found["jsonl"] == found["parquet"]
 
@@ -327,7 +327,9 @@ def test_a_writer_counts_its_rows(tmp_path, ending):
     path = tmp_path / f"out.{ending}"
     path.write_text("old")
     row = {"key": "a", "supergroup": "s", "group": "g", "module": "m", "brand": "b", "confidence": 0.5}
-    answers = pd.DataFrame([row | {"repair": "none", "in_tree": True, "source": "linear", "status": "ok"}])
+    answers = pd.DataFrame(
+        [row | {"repair": "none", "in_tree": True, "source": "linear", "status": "ok", "needs_review": True}]
+    )
     shape = {"numbers": False, "levels": Levels(("supergroup", "group", "module", "brand"), "brand"), "codes": False}
     for rows in (0, 2):
         with (

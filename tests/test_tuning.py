@@ -115,7 +115,7 @@ def test_the_recipe_of_gradientgurus_has_every_value():
         "max_seq_length": 512, "load_in_4bit": True, "dtype": "bfloat16", "lora_rank": 16, "lora_alpha": 16,
         "lora_dropout": 0.0, "batch_rows": 16, "accumulation": 4, "epochs": 3, "learning_rate": 2e-4,
         "schedule": "linear", "warmup_steps": 5, "optimizer": "adamw_8bit", "weight_decay": 0.01,
-        "gradient_checkpointing": True, "group_by_length": False,
+        "gradient_checkpointing": True, "group_by_length": False, "cpu_dtype": "float32",
     }  # fmt: skip
 
 

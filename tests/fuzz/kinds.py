@@ -301,7 +301,7 @@ def _read_trees() -> None:
 
 
 def _reranker() -> Files:
-    about = {"format": 2, "reranks": True, "candidates": 20, "unseen_paths": True, "read_brand": False, "trials": []}
+    about = {"format": 3, "reranks": True, "candidates": 20, "unseen_paths": True, "read_brand": False, "trials": []}
     about |= {"sharpness": 1.0, "corrected": False}
     return {f"{IN}/rerank/reranker.json": json.dumps(about).encode(), f"{IN}/rerank/trees.txt": _lightgbm().encode()}
 
