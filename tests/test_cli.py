@@ -397,7 +397,7 @@ def test_a_users_mistake_is_one_line_and_no_traceback(tillmap, features, tmp_pat
         (["predict", "nowhere.csv", "--arm", "linear", "--out", tmp_path / "x.csv"], "not there"),
         (["predict", features, "--arm", "linear", "--out", tmp_path / "x.txt"], "--out-format"),
         (["predict", features, "--arm", "linear", "--out", features], "data belongs"),
-        (["predict", features, "--arm", "linear", "--out", tmp_path], "--out-format"),
+        (["predict", features, "--arm", "linear", "--out", tmp_path], "this is a folder"),
         (["predict", features, "--arm", "rag", "--out", tmp_path / "x.csv"], "`dvc pull models/base/rag`"),
         (["cancel", "nowhere"], "no run nowhere"),
         (["profile", "nowhere"], "nowhere"),
