@@ -13,8 +13,8 @@ Does a small model that is tuned to choose improve on the free arm's choice wher
 
 With --examples each line is tuned first, once for each seed: `dvc repro base_model@llama` must have been run. With
 --unsure the rows are those that linear or rerank is less sure of, after `dvc repro postprocess`. Each free arm is
-compared on the rows that it is less sure of itself, with the answers of the model and with the likeliest ones by both:
-the product of the model's probability and the free arm's. An interrupted training goes on.
+compared on the rows that it is less sure of itself, with the answers of the model and with the most probable ones by
+both: the product of the model's probability and the free arm's. An interrupted training goes on.
 """
 
 import argparse
@@ -111,20 +111,20 @@ def tuned_marks(
 def with_shares(
     params: Any, arm: str, settings: Any, predictions: pd.DataFrame, records: Sequence[Mapping[str, Any]]
 ) -> pd.DataFrame:
-    """The predictions, with the likeliest path by the product of the model's probability and the best free arm's."""
+    """The predictions, with the path of the highest product of the model's probability and the best free arm's."""
     best = proposer(params.run.on)
     assert best is not None
     shares, tree = candidate_scores(completions_of(best)), open_context(arm, settings).tree
     decode, levels = ARMS[arm].format_for(settings, tree).decode_open, tree.levels
-    likeliest = {}
+    best_paths = {}
     for record in records:
         key = record["split"], record["id"]
         known = dict(shares[key])
         paths = [(decode(text), share) for text, share in record["candidates"] or ()]
         if products := [(known.get(path, 0.0) * share, path) for path, share in paths if path]:
-            likeliest[key] = max(products)[1]
+            best_paths[key] = max(products)[1]
     keys = predictions[KEY].itertuples(index=False, name=None)
-    chosen = [likeliest.get(key, path) for key, path in zip(keys, levels.paths(predictions), strict=True)]
+    chosen = [best_paths.get(key, path) for key, path in zip(keys, levels.paths(predictions), strict=True)]
     return predictions.assign(**levels.columns(chosen).set_index(predictions.index))
 
 

@@ -15,3 +15,15 @@ def run_command(monkeypatch, capture, *words):
     said = capture.readouterr()
     code, error = (1, ended.value.code) if isinstance(ended.value.code, str) else (ended.value.code, "")
     return code, said.out, said.err + error
+
+
+def commands_in(folder, state, monkeypatch, capture):
+    """A function that runs `tillmap WORDS` in `folder`: gives its exit code and all it said."""
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("TILLMAP_STATE", str(state))
+
+    def call(*words):
+        code, out, error = run_command(monkeypatch, capture, *words)
+        return code, out + error
+
+    return call

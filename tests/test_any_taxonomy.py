@@ -5,10 +5,10 @@ from contextlib import chdir
 import numpy as np
 import pandas as pd
 import pytest
-from trained import index_rows, set_params
+from trained import answer_freely, evaluate_freely, set_params
 from typer.testing import CliRunner
 
-from stages import audit, candidates, evaluate, infer, postprocess, stratify, train
+from stages import stratify
 from tillmap import cli
 from tillmap.arms import schema
 from tillmap.config import paths
@@ -95,21 +95,8 @@ def made(request, tmp_path_factory):
             declared = LabelTree(levels, tuple(known), (0,) * len(known), codes, notes)
             write_table(declared.to_table(), paths.RAW / "declared.parquet")
         stratify.main(params)
-        index_rows(read_table(paths.ROWS), params.retrieval)
-        for name in ("dense", "hybrid"):
-            write_table(read_table(paths.NEIGHBOURS / "lexical.parquet"), paths.NEIGHBOURS / f"{name}.parquet")
-        train.main(params, "linear")
-        train.main(params, "rerank")
-        for arm in ("nearest", "linear", "rerank"):
-            infer.main(params, arm)
-        candidates.main(params)
-        for arm in ("rag", "llama", "openai"):
-            infer.write_off(arm)
-        postprocess.main(params)
-        audit.main(params)
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("tillmap.evaluation.report.draw", lambda *_: {})  # tests/test_report.py draws all shapes
-            evaluate.main(params)
+        answer_freely(params)
+        evaluate_freely(params)
     return folder, levels
 
 

@@ -18,7 +18,7 @@ import pytest
 from project import ROOT, kill_when
 from trained import TEST, labels_of, make_trained, read_lines, set_params
 
-from command import run_command
+from command import commands_in
 from openai_server import KEY, LocalOpenAI
 from stages import postprocess
 from tillmap.arms import schema
@@ -42,14 +42,7 @@ def trained(tmp_path_factory):
 @pytest.fixture
 def tillmap(trained, tmp_path, monkeypatch, capsys):
     """Runs a command in the trained project: gives its exit code and all it said."""
-    monkeypatch.chdir(trained[0])
-    monkeypatch.setenv("TILLMAP_STATE", str(tmp_path / "state"))
-
-    def call(*words):
-        code, out, err = run_command(monkeypatch, capsys, *words)
-        return code, out + err
-
-    return call
+    return commands_in(trained[0], tmp_path / "state", monkeypatch, capsys)
 
 
 @pytest.fixture

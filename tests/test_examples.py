@@ -5,15 +5,15 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from trained import index_rows, read_lines, set_params
+from trained import answer_freely, evaluate_freely, read_lines, set_params
 from typer.testing import CliRunner
 
-from stages import audit, candidates, evaluate, infer, ingest, lookup, postprocess, prompts, stratify, train
+from stages import ingest, lookup, prompts, stratify
 from tillmap.arms import schema
 from tillmap.cli import app
 from tillmap.config import paths
 from tillmap.config.params import read_params
-from tillmap.core.files import read_json, read_table, write_table
+from tillmap.core.files import read_json, read_table
 from tillmap.core.taxonomy import LabelTree
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
@@ -32,26 +32,11 @@ def made(request, tmp_path_factory):
         params = read_params(paths.PARAMS, schema())
         ingest.main(params)
         stratify.main(params)
-        index_rows(read_table(paths.ROWS), params.retrieval)
-        for name in ("dense", "hybrid"):
-            write_table(read_table(paths.NEIGHBOURS / "lexical.parquet"), paths.NEIGHBOURS / f"{name}.parquet")
         lookup.main(params)
-        train.main(params, "linear")
-        train.main(params, "rerank")
-        for arm in ("nearest", "linear", "rerank"):
-            infer.main(params, arm)
-        candidates.main(params)
+        answer_freely(params)
         prompts.main(params, "rag")
-        for arm in ("llama", "openai"):
-            infer.write_off(arm)
         set_params(folder, {"run": {"rag": False}})
-        params = read_params(paths.PARAMS, schema())
-        infer.write_off("rag")
-        postprocess.main(params)
-        audit.main(params)
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("tillmap.evaluation.report.draw", lambda *_: {})
-            evaluate.main(params)
+        evaluate_freely(read_params(paths.PARAMS, schema()))
     return folder, request.param
 
 

@@ -7,11 +7,11 @@ from contextlib import chdir
 
 import pandas as pd
 import pytest
-from trained import index_rows, set_params
+from trained import answer_freely, evaluate_freely, set_params
 
 from brand_shop import LEVELS, brand_rows
-from command import run_command
-from stages import audit, candidates, evaluate, infer, postprocess, stratify, train
+from command import commands_in
+from stages import stratify
 from tillmap.arms import schema
 from tillmap.config import paths
 from tillmap.config.params import read_params
@@ -38,35 +38,15 @@ def project(tmp_path_factory):
         write_table(rows, paths.RAW / "rows.parquet")
         write_json({"levels": list(LEVELS), "brand": LEVELS.brand}, paths.RAW / "levels.json")
         stratify.main(params)
-        index_rows(read_table(paths.ROWS), params.retrieval)
-        for name in ("dense", "hybrid"):
-            write_table(read_table(paths.NEIGHBOURS / "lexical.parquet"), paths.NEIGHBOURS / f"{name}.parquet")
-        for arm in ("linear", "rerank"):
-            train.main(params, arm)
-        for arm in ("nearest", "linear", "rerank"):
-            infer.main(params, arm)
-        candidates.main(params)
-        for arm in ("rag", "llama", "openai"):
-            infer.write_off(arm)
-        postprocess.main(params)
-        audit.main(params)
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("tillmap.evaluation.report.draw", lambda *_: {})
-            evaluate.main(params)
+        answer_freely(params)
+        evaluate_freely(params)
     return folder, rows.tail(150)
 
 
 @pytest.fixture
 def tillmap(project, tmp_path, monkeypatch, capsys):
     """Runs a command in the project: gives its exit code and all it said."""
-    monkeypatch.chdir(project[0])
-    monkeypatch.setenv("TILLMAP_STATE", str(tmp_path / "state"))
-
-    def call(*words):
-        code, out, err = run_command(monkeypatch, capsys, *words)
-        return code, out + err
-
-    return call
+    return commands_in(project[0], tmp_path / "state", monkeypatch, capsys)
 
 
 @pytest.fixture(scope="module")

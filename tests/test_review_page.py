@@ -291,6 +291,17 @@ def lines_of(path, **fields):
     return open_feed(path, read_params(ROOT / "params.yaml", schema(), ["data"]).data, **fields)
 
 
+def save(rows, path):
+    """Write rows in the format that the file's name says."""
+    match path.suffix:
+        case ".csv":
+            rows.to_csv(path, index=False)
+        case ".parquet":
+            rows.to_parquet(path)
+        case ".jsonl":
+            rows.to_json(path, orient="records", lines=True)
+
+
 def test_a_labelled_file_and_the_lines_beside_it(tmp_path):
     file = write_project(tmp_path) / "labelled.jsonl"
     queue = sources.from_file(RowFile(file), lines_of(file), LEVELS)
@@ -304,13 +315,7 @@ def test_a_labelled_file_and_the_lines_beside_it(tmp_path):
     labelled[["indoml_id", "description", "retailer", "price"]].to_csv(lines, index=False)
     for name in ("bare.csv", "bare.parquet", "bare.jsonl"):
         bare = labelled.drop(columns=["description", "retailer", "price"])
-        match name.split(".")[1]:
-            case "csv":
-                bare.to_csv(tmp_path / name, index=False)
-            case "parquet":
-                bare.to_parquet(tmp_path / name)
-            case "jsonl":
-                bare.to_json(tmp_path / name, orient="records", lines=True)
+        save(bare, tmp_path / name)
         again = sources.from_file(RowFile(tmp_path / name), lines_of(lines), LEVELS)
         assert [[row.text for row in item] for item in again.items] == [
             [row.text for row in item] for item in queue.items
@@ -327,13 +332,7 @@ def test_rows_that_pass_the_promised_threshold_are_not_shown(tmp_path):
     file = write_project(tmp_path) / "labelled.jsonl"
     labelled = pd.read_json(file, lines=True).assign(needs_review=[False, True, True, True, False, False, False])
     for name in ("l.csv", "l.parquet", "l.jsonl"):
-        match name.split(".")[1]:
-            case "csv":
-                labelled.to_csv(tmp_path / name, index=False)
-            case "parquet":
-                labelled.to_parquet(tmp_path / name)
-            case "jsonl":
-                labelled.to_json(tmp_path / name, orient="records", lines=True)
+        save(labelled, tmp_path / name)
         queue = sources.from_file(RowFile(tmp_path / name), lines_of(tmp_path / name), LEVELS)
         assert {str(row.id) for item in queue.items for row in item} == {"1", "2", "3"} and queue.total == 7
 

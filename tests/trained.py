@@ -7,10 +7,11 @@ from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import pytest
 from project import ROOT
 from ruamel.yaml import YAML
 
-from stages import candidates, catalogue, infer, ingest, postprocess, stratify, train
+from stages import audit, candidates, catalogue, evaluate, infer, ingest, postprocess, stratify, train
 from tillmap.arms import ARMS, schema
 from tillmap.config import paths
 from tillmap.config.params import read_params
@@ -49,14 +50,35 @@ def _original():
         Path(params.data.corrections).touch()
         for stage in (catalogue, ingest, stratify):
             stage.main(params)
-        index_rows(read_table(paths.ROWS), params.retrieval)
-        train.main(params, "linear")
-        train.main(params, "rerank")
-        for arm in (arm for arm in ARMS if ARMS[arm].free):
-            infer.main(params, arm)
-        candidates.main(params)
+        answer_freely(params)
         postprocess.main(params)
     return folder
+
+
+def answer_freely(params):
+    """After `stratify`: the index, the models and the answers of the free arms, and the candidates, in this folder."""
+    index_rows(read_table(paths.ROWS), params.retrieval)
+    for arm in ("linear", "rerank"):
+        train.main(params, arm)
+    for arm in (arm for arm in ARMS if ARMS[arm].free):
+        infer.main(params, arm)
+    candidates.main(params)
+
+
+def evaluate_freely(params):
+    """After `answer_freely`: the predictions, the audit and the scores, with all other arms off.
+
+    The report has no drawings: tests/test_report.py draws all shapes.
+    """
+    for arm in (arm for arm in ARMS if not ARMS[arm].free):
+        infer.write_off(arm)
+    for name in ("dense", "hybrid"):
+        write_table(read_table(paths.NEIGHBOURS / "lexical.parquet"), paths.NEIGHBOURS / f"{name}.parquet")
+    postprocess.main(params)
+    audit.main(params)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tillmap.evaluation.report.draw", lambda *_: {})
+        evaluate.main(params)
 
 
 def index_rows(rows, settings):

@@ -429,6 +429,15 @@ def _fit(log: float, known: float, mean: float, squares: float, general: float, 
 
 
 @compiled
+def _of_price(prices: Any, tally: Any, at: int, log: float, usual: Any, exact: int, size: int, out: Any) -> None:
+    """How a price fits the prices of a chain or a brand, and how many of its rows have exactly this price: [2]."""
+    general, variance = usual
+    out[0] = _fit(log, prices.known[at], prices.mean[at], prices.squares[at], general, variance)
+    if exact >= 0:
+        out[1] = tallied(tally, np.int64(at) * size + exact)
+
+
+@compiled
 def _usual(prices: Any) -> Any:
     """The mean and the variance of all log prices."""
     known = max(prices.known.sum(), np.float32(1))
@@ -452,11 +461,9 @@ def _prices(
         if chain_first[place] < place:
             out[place, at + 2 : at + 4] = out[chain_first[place], at + 2 : at + 4]
         else:
-            out[place, at + 2] = _fit(
-                log, prices.known[chain], prices.mean[chain], prices.squares[chain], general, variance
+            _of_price(
+                facts.chain_prices, facts.chain_exact, chain, log, usual, exact, size, out[place, at + 2 : at + 4]
             )
-            if exact >= 0:
-                out[place, at + 3] = tallied(facts.chain_exact, np.int64(chain) * size + exact)
         out[place, at] = out[place, at + 2]
         if pair >= 0:
             mean = (prices.known[chain] * prices.mean[chain] + _SHRINK * general) / (prices.known[chain] + _SHRINK)
@@ -465,15 +472,12 @@ def _prices(
             out[place, at] = _fit(log, prices.known[pair], prices.mean[pair], prices.squares[pair], mean, width)
             if exact >= 0:
                 out[place, at + 1] = tallied(facts.pair_exact, np.int64(pair) * size + exact)
-        prices = facts.brand_prices
         if brand_first[place] < place:
             out[place, at + 4 : at + 6] = out[brand_first[place], at + 4 : at + 6]
         else:
-            out[place, at + 4] = _fit(
-                log, prices.known[brand], prices.mean[brand], prices.squares[brand], general, variance
+            _of_price(
+                facts.brand_prices, facts.brand_exact, brand, log, usual, exact, size, out[place, at + 4 : at + 6]
             )
-            if exact >= 0:
-                out[place, at + 5] = tallied(facts.brand_exact, np.int64(brand) * size + exact)
         if exact >= 0:
             out[place, at + 6] = np.log1p(facts.prices.counts[exact])
         out[place, at + 7] = 1
