@@ -7,8 +7,9 @@ from typing import Annotated, Any
 
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from typing_extensions import TypedDict
 
-from tillmap.core.completions import Completion
+from tillmap.core.completions import Completion, Message, Question
 from tillmap.core.errors import InputError
 from tillmap.core.files import read_json, read_jsonl, read_table
 from tillmap.core.taxonomy import KEY
@@ -20,7 +21,16 @@ SUSPECTS = (*KEY, "description", "retailer", "price", "level", "suspicion", "con
             "model_own", "model_guess", "votes_own", "votes_guess")  # fmt: skip
 PREDICTIONS = (*KEY, "confidence", "repair", "in_tree", "source", "status")
 
+
+
+class _Message(TypedDict):
+    role: str
+    content: str
+
+
 _COMPLETION = TypeAdapter(Completion)
+_QUESTION = TypeAdapter(Question)
+_MESSAGES = TypeAdapter(list[_Message])
 _UNSAID = {each.name: each.default for each in fields(Completion) if each.default is not MISSING}
 
 
@@ -66,6 +76,30 @@ def read_completions(path: Path) -> Iterator[dict[str, Any]]:
         except (ValidationError, KeyError, TypeError, ValueError):
             raise InputError(f"{path}:{number}: not an answer; run `dvc repro infer` to write the file again") from None
         yield _UNSAID | record
+
+
+def read_questions(path: Path) -> Iterator[Question]:
+    """The questions to a language model, one at a time. Raises InputError, with the line's number, for anything else."""
+    for number, record in enumerate(read_jsonl(path), 1):
+        try:
+            _MESSAGES.validate_python(record["messages"], strict=True)
+            yield _QUESTION.validate_python(record, strict=True)
+        except (ValidationError, KeyError):
+            raise InputError(
+                f"{path}:{number}: not a question; run `dvc repro prompts` to write the file again"
+            ) from None
+
+
+def read_conversations(path: Path) -> Iterator[list[Message]]:
+    """The training examples of a tuned model, one at a time. Raises InputError, with the line's number, as above."""
+    for number, record in enumerate(read_jsonl(path), 1):
+        try:
+            _MESSAGES.validate_python(record["messages"], strict=True)
+        except (ValidationError, KeyError):
+            raise InputError(
+                f"{path}:{number}: not a training example; run `dvc repro prompts` to write the file again"
+            ) from None
+        yield record["messages"]
 
 
 def _with(columns: Sequence[str], table: pd.DataFrame, path: Path) -> pd.DataFrame:
