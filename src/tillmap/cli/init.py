@@ -8,7 +8,8 @@ import typer
 
 from tillmap.arms import schema
 from tillmap.catalogue.counts import count_rows
-from tillmap.catalogue.formats import RowFile, delimiter_of, unpacked
+from tillmap.catalogue.csv_tables import delimiter_of
+from tillmap.catalogue.formats import RowFile, unpacked
 from tillmap.catalogue.proposal import Proposal, files_in, is_taxonomy, propose, sample_of
 from tillmap.catalogue.source import Source, read_source
 from tillmap.config import paths

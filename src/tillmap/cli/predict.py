@@ -127,7 +127,7 @@ def predict(  # noqa: PLR0917 - the options of a command line
     expected accuracy.
     """
     from tillmap.catalogue.containers import require_packing
-    from tillmap.catalogue.formats import delimiter_of
+    from tillmap.catalogue.csv_tables import delimiter_of
     from tillmap.serving.batch import label_feed
     from tillmap.serving.feed import open_feed
     from tillmap.serving.formats import answer_columns, format_or_lines
