@@ -1,4 +1,6 @@
-"""What is damaged, and what then reads it: one `Kind` for each kind of input and artifact. More are in `model_kinds` and `stage_kinds`.
+"""What is damaged, and what then reads it: one `Kind` for each kind of input and artifact.
+
+More are in `model_kinds` and `stage_kinds`.
 
 A target runs in a copy of a small trained project. It may raise a TillmapError, and nothing else.
 """
@@ -470,6 +472,7 @@ KINDS: dict[str, Kind] = {
     "index": Kind(own("data/index"), _search, BY_ENDING),
     "trees": Kind(lambda: {f"{IN}/trees.txt": _lightgbm().encode()}, _read_trees, "text"),
     "reranker": Kind(_reranker, lambda: Reranker.load(Path(IN, "rerank")), BY_ENDING),
+    "rerank": Kind(own("models/rerank"), _label("rerank"), BY_ENDING),
     "tree": Kind(lambda: {f"{IN}/tree.parquet": paths.TREE.read_bytes()}, _read_tree, "parquet"),
     "completions": Kind(_some_completions, _read_completions, "jsonl"),
     "tables": Kind(

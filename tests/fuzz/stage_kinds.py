@@ -29,7 +29,7 @@ from tillmap.cli.summary import summary
 from tillmap.config import paths
 from tillmap.core.completions import Completion, Question, finished
 from tillmap.core.files import read_jsonl, read_table, write_jsonl
-from tillmap.core.stored import read_predictions, read_rows
+from tillmap.core.stored import read_conversations, read_predictions, read_rows
 from tillmap.core.taxonomy import CONTEST, KEY, LabelPath, LabelTree
 from tillmap.evaluation.metrics import mark
 from tillmap.llm.interface.generation import Generation
@@ -115,8 +115,8 @@ def _read_asked() -> None:
             context = context_of(params_here(), name)
             with patch.object(type(ARMS[name]), "ask", _answered):
                 assert len(list(ARMS[name].answer(context, context.asked))) == len(context.asked)
-    for conversation in ARMS["llama"].conversations(paths.PROMPTS / "llama"):  # type: ignore[attr-defined]
-        assert all(isinstance(message["content"], str) for message in conversation)
+    with refusing():
+        list(read_conversations(paths.PROMPTS / "llama" / "training.jsonl"))
     check_examples(paths.PROMPTS / "llama" / "training.jsonl", TokenCounter("gpt-4o-mini"))
 
 
@@ -173,7 +173,7 @@ def _routed() -> Files:
 
 def _read_routed() -> None:
     rows, table = read_rows(paths.ROWS), read_predictions(paths.PREDICTIONS / "linear.parquet")
-    marks = mark(table, rows[rows["subset"] != "train"], CONTEST)
+    marks = mark(table, rows[rows["subset"] != "train"], "linear", CONTEST)
     score_routed({"cascade": marks, "linear": marks}, evaluate.read_routes(), "linear", resamples=10, seed=0)
 
 
@@ -353,14 +353,8 @@ def _provided() -> Files:
     }  # fmt: skip
     file = {"id": "f", "object": "file", "bytes": 5, "created_at": 1, "filename": "x.jsonl", "purpose": "batch"}
     event = {"id": "e", "created_at": 1, "level": "info", "message": "step", "type": "metrics"}
-    lines = [
-        {
-            "custom_id": f"test-{number}",
-            "error": None,
-            "response": {"status_code": 200, "body": chat | {"usage": usage}},
-        }
-        for number in (1, 2)
-    ]
+    response = {"status_code": 200, "body": chat | {"usage": usage}}
+    lines = [{"custom_id": f"test-{number}", "error": None, "response": response} for number in (1, 2)]
     page = {"object": "list", "has_more": False}
     values = {
         "chat": chat | {"usage": usage},

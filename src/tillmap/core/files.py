@@ -354,17 +354,16 @@ def write_text(text: str, path: Path) -> None:
         file.write(text.encode())
 
 
-def json_line(value: Any) -> bytes:
-    """One JSON value on a line. Half a surrogate, which JSON may hold and UTF-8 may not, is escaped as in the source."""
-    # What `backslashreplace` writes of it is JSON's own escape.
-    return json.dumps(value, ensure_ascii=False, allow_nan=False).encode(errors="backslashreplace") + b"\n"
+def json_bytes(text: str) -> bytes:
+    """A text of JSON in UTF-8. Half a surrogate in it, which UTF-8 cannot hold, is escaped."""
+    return text.encode(errors="backslashreplace")  # its escape is JSON's own
 
 
 def write_json(value: Any, path: Path) -> None:
     """Write one JSON value, indented so that a git diff shows what changed. Half a surrogate is escaped."""
     text = json.dumps(value, ensure_ascii=False, indent=2, allow_nan=False) + "\n"
     with replacing(path) as file:
-        file.write(text.encode(errors="backslashreplace"))
+        file.write(json_bytes(text))
 
 
 def read_json(path: Path) -> Any:
@@ -387,7 +386,7 @@ def write_jsonl(records: Iterable[Mapping[str, Any]], path: Path) -> None:
     """Write one JSON object per line."""
     with replacing(path) as file:
         for record in records:
-            file.write(json_line(record))
+            file.write(json_bytes(json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n"))
 
 
 def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:

@@ -1,6 +1,6 @@
 """Reads what stages hand to each other, and checks that it is what they wrote."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Annotated, Any
@@ -20,7 +20,6 @@ NEIGHBOURS = (*KEY, "rank", "neighbour", "score")
 SUSPECTS = (*KEY, "description", "retailer", "price", "level", "suspicion", "confidence",
             "model_own", "model_guess", "votes_own", "votes_guess")  # fmt: skip
 PREDICTIONS = (*KEY, "confidence", "repair", "in_tree", "source", "status")
-
 
 
 class _Message(TypedDict):
@@ -79,7 +78,7 @@ def read_completions(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def read_questions(path: Path) -> Iterator[Question]:
-    """The questions to a language model, one at a time. Raises InputError, with the line's number, for anything else."""
+    """The questions to a language model, one at a time. Raises InputError, with the line, for anything else."""
     for number, record in enumerate(read_jsonl(path), 1):
         try:
             _MESSAGES.validate_python(record["messages"], strict=True)
@@ -91,7 +90,7 @@ def read_questions(path: Path) -> Iterator[Question]:
 
 
 def read_conversations(path: Path) -> Iterator[list[Message]]:
-    """The training examples of a tuned model, one at a time. Raises InputError, with the line's number, as above."""
+    """The training examples of a tuned model, one at a time. Raises InputError, with the line, for anything else."""
     for number, record in enumerate(read_jsonl(path), 1):
         try:
             _MESSAGES.validate_python(record["messages"], strict=True)
@@ -116,6 +115,7 @@ class _Noted(BaseModel):
 
 _Count = Annotated[int, Field(ge=0, le=2**53)]
 _Amount = Annotated[float, Field(ge=0)]
+_MAX_AMOUNT = 1e15
 _MIN_RATE = 1e-9  # rows in a second; below, the hours that rows take are no number any more
 
 
@@ -185,6 +185,20 @@ def read_training(path: Path) -> dict[str, Any] | None:
 def read_job(path: Path) -> dict[str, Any]:
     """The record of a model at a provider. Raises InputError if the file is missing or is something else."""
     return _read_noted(path, _Job)
+
+
+def read_metrics(path: Path, *keys: str) -> dict[str, Any]:
+    """The block below some keys of a metrics file; empty if it is not there. Raises InputError if it is not JSON."""
+    found = read_json(path) if path.is_file() else None
+    for key in keys:
+        found = found.get(key) if isinstance(found, dict) else None
+    return found if isinstance(found, dict) else {}
+
+
+def amount(block: Mapping[str, Any], name: str) -> float:
+    """A number of a metrics file; 0 if there is none that could be one of seconds, rows or tokens."""
+    value = block.get(name)
+    return value if isinstance(value, int | float) and 0 <= value <= _MAX_AMOUNT else 0
 
 
 def _read_noted(path: Path, kind: type[_Noted]) -> dict[str, Any]:
