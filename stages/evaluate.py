@@ -12,9 +12,10 @@ from tillmap.cli.stages import Metrics, run_stage
 from tillmap.config import paths
 from tillmap.config.params import Params
 from tillmap.core.errors import ParamsError
-from tillmap.core.files import OFF, new_folder, read_table, write_json
+from tillmap.core.files import OFF, read_table, write_json
 from tillmap.core.stored import read_audited, read_neighbours, read_rows, read_suspects
 from tillmap.core.taxonomy import KEY, LabelTree
+from tillmap.core.writing import new_folder
 from tillmap.evaluation.labels_shown import labels_shown
 from tillmap.evaluation.ledger import Ledger
 from tillmap.evaluation.report import choose_truth

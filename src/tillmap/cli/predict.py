@@ -10,8 +10,8 @@ from tillmap.arms import ARMS, schema
 from tillmap.cli.outputs import require_outside
 from tillmap.config import paths
 from tillmap.config.params import read_params
-from tillmap.core.files import is_standard_output, is_stream, require_writable
 from tillmap.core.inputs import steady
+from tillmap.core.writing import is_standard_output, is_stream, require_writable
 
 Trained = StrEnum("Trained", {arm: arm for arm in ARMS})  # type: ignore[misc]
 Format = Literal["jsonl", "csv", "parquet"]

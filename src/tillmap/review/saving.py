@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tillmap.core.errors import InputError
-from tillmap.core.files import json_line, replacing
 from tillmap.core.run_state import hold
 from tillmap.core.taxonomy import Levels
+from tillmap.core.writing import replacing
 from tillmap.review.decisions import Decisions, as_record
 
 _IN_FOLDER = "review.jsonl"
@@ -85,7 +85,7 @@ def _merge(decisions: Decisions, levels: Levels, file: Path) -> tuple[list[bytes
         lines[-1] += b"\n"
     keys = [_key_of(line) for line in lines]
     kept = [line for line, key in zip(lines, keys, strict=True) if key not in gone]
-    more = [json_line(record) for key, record in holds.items() if key not in set(keys)]
+    more = [_line(record) for key, record in holds.items() if key not in set(keys)]
     return kept, more, len(lines) - len(kept)
 
 
@@ -108,3 +108,7 @@ def _key_of(line: bytes) -> Line | None:
     except (ValueError, AttributeError, TypeError, RecursionError):
         return None
     return key
+
+
+def _line(record: dict[str, Any]) -> bytes:
+    return json.dumps(record, ensure_ascii=False).encode() + b"\n"

@@ -17,7 +17,7 @@ from tillmap.catalogue.reading import Row
 from tillmap.catalogue.rows import BadRowError, parse_digits, repeated_id, same_id
 from tillmap.config.blocks import Data
 from tillmap.core.errors import InputError
-from tillmap.core.files import is_stream, replacing
+from tillmap.core.writing import is_stream, replacing
 
 logger = logging.getLogger(__name__)
 
