@@ -18,6 +18,7 @@ from tillmap.config.params import read_params
 from tillmap.config.profiles import write_values
 from tillmap.core.errors import InputError
 from tillmap.core.taxonomy import CONTEST
+from tillmap.core.writing import require_writable
 
 _CONTEST = ("train.features", "train.labels", "test.features")
 _CONTESTS_COLUMNS = {"id": "indoml_id", "text": "description", "retailer": "retailer", "price": "price", "levels": None}
@@ -36,6 +37,8 @@ def init(
     Proposes which column is the text, the price, the code or the levels, and shows what is in the rows: levels,
     classes, refunds, duplicates, lines with two labels. Writes the blocks `data` and `taxonomy`; check them.
     """
+    if not dry_run:
+        require_writable(paths.PARAMS)
     data: dict[str, Any] = {
         "source": str(source),
         "train": None,

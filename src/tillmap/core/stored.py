@@ -27,8 +27,16 @@ class _Message(TypedDict):
     content: str
 
 
+class _Question(TypedDict):
+    split: str
+    id: int
+    messages: list[_Message]
+    answers: list[str] | None
+    choices: list[str] | None
+
+
 _COMPLETION = TypeAdapter(Completion)
-_QUESTION = TypeAdapter(Question)
+_QUESTION = TypeAdapter(_Question)
 _MESSAGES = TypeAdapter(list[_Message])
 _UNSAID = {each.name: each.default for each in fields(Completion) if each.default is not MISSING}
 
@@ -81,12 +89,12 @@ def read_questions(path: Path) -> Iterator[Question]:
     """The questions to a language model, one at a time. Raises InputError, with the line, for anything else."""
     for number, record in enumerate(read_jsonl(path), 1):
         try:
-            _MESSAGES.validate_python(record["messages"], strict=True)
-            yield _QUESTION.validate_python(record, strict=True)
-        except (ValidationError, KeyError):
+            question = Question(**_QUESTION.validate_python(record, strict=True))
+        except ValidationError:
             raise InputError(
                 f"{path}:{number}: not a question; run `dvc repro prompts` to write the file again"
             ) from None
+        yield question
 
 
 def read_conversations(path: Path) -> Iterator[list[Message]]:

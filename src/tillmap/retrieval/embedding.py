@@ -125,7 +125,10 @@ class Embedder:
             self._vectors.update(zip(new, np.asarray(vectors, dtype=np.float32), strict=True))
         if not normal:
             return np.zeros((0, self.dimension), dtype=np.float32)
-        return np.stack([self._vectors[text] for text in normal])
+        vectors = [self._vectors[text] for text in normal]
+        if len({len(vector) for vector in vectors}) > 1:
+            raise InputError(f"the vectors of the index are not of {self.folder}; run `dvc repro index` again")
+        return np.stack(vectors)
 
     def save_vectors(self, texts: Sequence[str], folder: Path) -> None:
         """Write the vectors of these texts for another process to load."""
