@@ -31,6 +31,7 @@ from tillmap.core.completions import Completion, Question, finished
 from tillmap.core.files import read_jsonl, read_table, write_jsonl
 from tillmap.core.stored import read_conversations, read_predictions, read_rows
 from tillmap.core.taxonomy import CONTEST, KEY, LabelPath, LabelTree
+from tillmap.core.text import normalise
 from tillmap.evaluation.metrics import mark
 from tillmap.llm.interface.generation import Generation
 from tillmap.llm.interface.inference import plan_generation
@@ -211,7 +212,8 @@ def _vectors() -> Files:
 def _read_vectors() -> None:
     embedder = Embedder(find_model(params_here().embedding.model))
     embedder.load_vectors(Path(IN, "vectors"))
-    if known := list(embedder._vectors):  # with others, or with none, the model itself would be loaded
+    # With other texts, or with none, the model itself would be loaded.
+    if known := [text for text in embedder._vectors if normalise(text) == text]:
         assert embedder.encode(known).shape == (len(known), embedder.dimension)
 
 
@@ -303,12 +305,13 @@ def _answer_page() -> None:
         sent = {name: Path(IN, name).read_bytes() for name in ("show.txt", "find.txt", "decide.json", "undo.json")}
         for name, content in sent.items():
             call, _, ending = name.partition(".")
-            body, query = (content, b"") if ending == "json" else (b"", content)
-            status = asyncio.run(_request(app, call, body, query))
+            posted = ending == "json"
+            body, query = (content, b"") if posted else (b"", content)
+            status = asyncio.run(_request(app, "POST" if posted else "GET", call, body, query))
             assert status in (200, 400, 409, 413), status
 
 
-async def _request(app: Any, call: str, body: bytes, query: bytes) -> int:
+async def _request(app: Any, method: str, call: str, body: bytes, query: bytes) -> int:
     sent: list[dict[str, Any]] = []
 
     async def receive() -> dict[str, Any]:
@@ -318,7 +321,7 @@ async def _request(app: Any, call: str, body: bytes, query: bytes) -> int:
         sent.append(message)
 
     scope = {
-        "type": "http", "http_version": "1.1", "method": "POST" if body else "GET", "path": f"/token/{call}",
+        "type": "http", "http_version": "1.1", "method": method, "path": f"/token/{call}",
         "raw_path": b"", "root_path": "", "query_string": query, "headers": [(b"host", HOST.encode())],
         "scheme": "http", "client": (HOST, 1), "server": (HOST, 2),
     }  # fmt: skip
