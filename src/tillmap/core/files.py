@@ -100,9 +100,16 @@ def write_text(text: str, path: Path) -> None:
         file.write(text.encode())
 
 
+def json_bytes(text: str) -> bytes:
+    """A text of JSON in UTF-8. Half a surrogate in it, which UTF-8 cannot hold, is escaped."""
+    return text.encode(errors="backslashreplace")  # its escape is JSON's own
+
+
 def write_json(value: Any, path: Path) -> None:
-    """Write one JSON value, indented so that a git diff shows what changed."""
-    write_text(json.dumps(value, ensure_ascii=False, indent=2, allow_nan=False) + "\n", path)
+    """Write one JSON value, indented so that a git diff shows what changed. Half a surrogate is escaped."""
+    text = json.dumps(value, ensure_ascii=False, indent=2, allow_nan=False) + "\n"
+    with replacing(path) as file:
+        file.write(json_bytes(text))
 
 
 def read_json(path: Path) -> Any:
@@ -125,7 +132,7 @@ def write_jsonl(records: Iterable[Mapping[str, Any]], path: Path) -> None:
     """Write one JSON object per line."""
     with replacing(path) as file:
         for record in records:
-            file.write(json.dumps(record, ensure_ascii=False, allow_nan=False).encode() + b"\n")
+            file.write(json_bytes(json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n"))
 
 
 def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
