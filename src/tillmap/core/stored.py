@@ -89,12 +89,12 @@ def read_questions(path: Path) -> Iterator[Question]:
     """The questions to a language model, one at a time. Raises InputError, with the line, for anything else."""
     for number, record in enumerate(read_jsonl(path), 1):
         try:
-            question = Question(**_QUESTION.validate_python(record, strict=True))
+            checked: dict[str, Any] = {**_QUESTION.validate_python(record, strict=True)}
         except ValidationError:
             raise InputError(
                 f"{path}:{number}: not a question; run `dvc repro prompts` to write the file again"
             ) from None
-        yield question
+        yield Question(**checked)
 
 
 def read_conversations(path: Path) -> Iterator[list[Message]]:
