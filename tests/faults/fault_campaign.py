@@ -152,6 +152,9 @@ class Campaign:
             outcome = self._try(part, f"{fault.kind} {fault.number}", partial(KINDS[fault.kind], part, whole, rng))
             self.tally[part.name, fault.kind][(outcome or "wrong").partition(" in ")[0]] += 1
             self.say(f"{part.name}: {fault.kind} {fault.number}: {outcome or 'WRONG'}")
+            if outcome == "ended before":  # the next one would find nothing left to do
+                self._try(part, f"{fault.kind} {fault.number}", partial(compare, part, whole))
+                part.fresh()
         after = "after " + ", ".join(f"{fault.kind} {fault.number}" for fault in group)
         if group[0].kind not in NOT_BROKEN:
             self._try(part, after, partial(recover, part))

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from tillmap.core.completions import Completion, Question, failed
 from tillmap.core.errors import ResourceError, TillmapError
 from tillmap.core.machine import free_threads
-from tillmap.core.run_state import AnswerLog, alone, read_answers, run_key, state_folder
+from tillmap.core.run_state import AnswerLog, alone, read_answers, run_key, state_folder, sweep
 from tillmap.llm.interface.generation import Engine, Generation, LoadedEngine, Machine
 
 logger = logging.getLogger(__name__)
@@ -117,6 +117,7 @@ class _Renewed:
 
 def ask_model(model: LocalModel, questions: Sequence[Question], desc: str, kept: KeptEngine) -> Answers:
     """Ask a model on this machine, with the engine that is kept. Raises ModelError, ParamsError or ResourceError."""
+    sweep()  # a run that was killed after its last answer loads no engine again
 
     def ask(missing: Sequence[Question], save: Save, run: Path) -> None:
         ask_in_batches(missing, _Renewed(model, run, kept), save, model.machine.save_rows, desc)
