@@ -15,6 +15,7 @@ from openai_server import KEY
 
 IGNORED = {".git", "cache", "__pycache__"}  # the second of .dvc and of the home: what may be deleted at any time
 PROBE = re.compile(r"[a-z0-9_]{8}")  # Python's, which tries whether a folder for temporary files can be written
+GROWING = "curves"  # the folder of files that grow while a stage runs
 CHECKPOINT = re.compile(r"checkpoint-\d+")  # of a training: the last two are kept, whichever these are
 OUT = "labelled"  # the folder of predictions and submissions
 
@@ -85,7 +86,7 @@ class Part:
 
     def check_broken(self, whole):
         """An output is the whole one or none. (The last of several may be missing: DVC runs the stage again.)"""
-        half = [out for out, found in self.prints().items() if found not in (None, whole[out])]
+        half = [out for out, found in self.prints().items() if not _is_whole(found, whole[out])]
         assert not half, f"half of {', '.join(half)} is left"
 
     def check_whole(self):
@@ -140,16 +141,28 @@ def commands_of(world, arms, rows):
     yield Command(world, "submit", ["submit", "--arm", arm, "--name", "x", "--out", f"{OUT}/x.zip"], "x.zip")
 
 
+def _is_whole(found, whole):
+    """Whether a print is none, or that of a whole output; or the beginning of one that grows."""
+    return found in (None, whole) or all(
+        Path(file).parent.name == GROWING and whole[file].startswith(text) for file, text in found.items()
+    )
+
+
 def files_of(out):
     return sorted(file for file in out.rglob("*") if file.is_file()) if out.is_dir() else [out] * out.exists()
 
 
 def print_of(out):
-    """The files and hashes of an output. Of what a run took, which differs from run to run, the names of the values."""
+    """The files of an output with their hashes; with the text of one that grows.
+
+    Of what a run took, which differs from run to run, with the names of the values.
+    """
 
     def print_one(file):
         if "usage" in (file.parent.name, file.stem):
             return sorted(json.loads(file.read_text()))
+        if file.parent.name == GROWING:
+            return file.read_text()
         return hashlib.sha256(file.read_bytes()).hexdigest()
 
     return {str(file): print_one(file) for file in files_of(out)} or None

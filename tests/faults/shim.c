@@ -1,6 +1,6 @@
 /* Preloaded into a program that is to be broken (LD_PRELOAD). Each part is on if its variable is set.
 
-   FAULT_COUNT=FILE   a byte in FILE for each operation that changes the tree of files
+   FAULT_COUNT=FILE   a byte in FILE for each operation of the run itself, not of its children, on the tree of files
    FAULT_KILL_AT=N    kill -9 in place of the N-th such operation
    FAULT_SLOW=MS      a slow disk: each fsync, and each write of a page or more to a file, waits so long
    FAULT_JUMP=S       a clock that jumps S seconds forward, then as much back, and so on, four times a second */
@@ -26,6 +26,7 @@ static void operation(void) {
     static long done;
     long at = value_of("FAULT_KILL_AT");
     const char *count = getenv("FAULT_COUNT");
+    if ((!at && !count) || getsid(0) != getpid()) return;
     if (at && __sync_add_and_fetch(&done, 1) == at) kill(getpid(), SIGKILL);
     if (count) {
         int file = open(count, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);

@@ -4,13 +4,15 @@ import gc
 import logging
 import os
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from tillmap.core.completions import Completion, Question, failed, finished
-from tillmap.core.errors import ModelError, ResourceError, TillmapError, cause
+from tillmap.core.errors import ModelError, ResourceError, TillmapError, cause, lacks_room
+from tillmap.core.run_state import scratch
 from tillmap.llm.chat import chat_text
 from tillmap.llm.checkpoints import check_adapter
 from tillmap.llm.engines.vllm_requests import PromptScorer, grammar_of, grammars_parsed_once, max_bytes
@@ -48,25 +50,27 @@ class VllmEngine:
             # Only full blocks are cached. With the 128 tokens of a CPU block, the end of the question would be computed
             # again for each of its answers.
             options["block_size"] = 32
-        try:
-            with _without_llvmlite():
-                self._llm = LLM(
-                    str(model),
-                    dtype=machine.dtype,
-                    max_model_len=machine.max_model_len,
-                    max_num_seqs=machine.batch_rows,
-                    enforce_eager=machine.eager,
-                    enable_prefix_caching=True,
-                    trust_remote_code=False,
-                    seed=generation.seed,
-                    **options,
-                )
-            if self._adapter is not None:
-                self._llm.llm_engine.add_lora(self._adapter)
-        except TillmapError:
-            raise
-        except Exception as error:  # whatever it is: a driver, a compiler, a kind of model that vLLM does not take
-            raise _unable(model, error) from error
+        with ExitStack() as held:
+            try:
+                with _without_llvmlite(), _temporary_files_in(held.enter_context(scratch())):
+                    self._llm = LLM(
+                        str(model),
+                        dtype=machine.dtype,
+                        max_model_len=machine.max_model_len,
+                        max_num_seqs=machine.batch_rows,
+                        enforce_eager=machine.eager,
+                        enable_prefix_caching=True,
+                        trust_remote_code=False,
+                        seed=generation.seed,
+                        **options,
+                    )
+                if self._adapter is not None:
+                    self._llm.llm_engine.add_lora(self._adapter)
+            except TillmapError:
+                raise
+            except Exception as error:  # whatever it is: a driver, a compiler, a kind of model that vLLM does not take
+                raise _unable(model, error) from error
+            self._held = held.pop_all()
         self._tokenizer = self._llm.get_tokenizer()
         self._ranker = LikelihoodRanker(
             lambda texts: [list(self._tokenizer.encode(text, add_special_tokens=False)) for text in texts],
@@ -112,6 +116,7 @@ class VllmEngine:
         self._llm.llm_engine.engine_core.shutdown()
         del self._llm
         gc.collect()  # the model refers to itself
+        self._held.close()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
@@ -151,6 +156,8 @@ class VllmEngine:
 def _unable(model: Path, error: Exception) -> TillmapError:
     """Why vLLM did not start, and what to do."""
     said = f"{model}: vLLM could not start ({cause(error)})"
+    if problem := lacks_room(error):
+        return ResourceError(f"{said}; {problem}: free some space, among the temporary files, too")
     if "memory" in str(error).lower():
         return ResourceError(
             f"{said}; lower engine.max_model_len, engine.batch_rows or engine.kv_cache_gib, raise "
@@ -161,6 +168,21 @@ def _unable(model: Path, error: Exception) -> TillmapError:
             f"{said}; set the arm's engine to transformers or, for a tuned arm, engine.lora to merge (this unpacks it)"
         )
     return ModelError(f"{said}; set the arm's engine to transformers, or remove the cause: docs/gpu.md")
+
+
+@contextmanager
+def _temporary_files_in(folder: Path) -> Iterator[None]:
+    """Let vLLM make its temporary files in a folder, where the next run finds those that a kill leaves.
+
+    torch takes the name of one of them as a URL, without quotes, so a folder with such signs is not used.
+    """
+    before = tempfile.tempdir
+    if not {"#", "?"} & set(str(folder)):
+        tempfile.tempdir = str(folder)
+    try:
+        yield
+    finally:
+        tempfile.tempdir = before
 
 
 @contextmanager

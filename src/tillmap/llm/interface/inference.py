@@ -12,9 +12,10 @@ from typing import Any
 from tqdm import tqdm
 
 from tillmap.core.completions import Completion, Question, failed
-from tillmap.core.errors import ResourceError, TillmapError
+from tillmap.core.errors import ResourceError, TillmapError, lacks_room
+from tillmap.core.files import write_text
 from tillmap.core.machine import free_threads
-from tillmap.core.run_state import AnswerLog, alone, read_answers, run_key, state_folder
+from tillmap.core.run_state import AnswerLog, alone, read_answers, run_key, state_folder, sweep
 from tillmap.llm.interface.generation import Engine, Generation, LoadedEngine, Machine
 
 logger = logging.getLogger(__name__)
@@ -77,8 +78,8 @@ class KeptEngine:
         from tillmap.llm.engines.loading import load_engine
 
         kept = run / _THREADS
-        threads = model.machine.threads or (int(kept.read_text()) if kept.is_file() else self._threads(model))
-        kept.write_text(str(threads))
+        threads = model.machine.threads or _kept_threads(kept) or self._threads(model)
+        write_text(str(threads), kept)
         wanted = model.with_threads(threads)
         if self._loaded is None or self._loaded[0] != wanted:
             self.close()
@@ -100,6 +101,14 @@ class KeptEngine:
             self._loaded = None
 
 
+def _kept_threads(file: Path) -> int:
+    """The number in a file; 0 if there is none."""
+    try:
+        return max(int(file.read_text()), 0)
+    except (OSError, ValueError):
+        return 0
+
+
 class _Renewed:
     """A kept engine that is loaded anew after a failure: vLLM would wait forever for what a failed step left."""
 
@@ -117,6 +126,7 @@ class _Renewed:
 
 def ask_model(model: LocalModel, questions: Sequence[Question], desc: str, kept: KeptEngine) -> Answers:
     """Ask a model on this machine, with the engine that is kept. Raises ModelError, ParamsError or ResourceError."""
+    sweep()  # a run that was killed after its last answer loads no engine again
 
     def ask(missing: Sequence[Question], save: Save, run: Path) -> None:
         ask_in_batches(missing, _Renewed(model, run, kept), save, model.machine.save_rows, desc)
@@ -176,8 +186,8 @@ def ask_in_batches(questions: Sequence[Question], engine: Engine, save: Save, sa
 def _answer(engine: Engine, batch: Sequence[Question]) -> list[Completion]:
     """One batch. If it fails as a whole, its rows are asked one by one, and only those that fail alone are errors."""
     try:
-        return engine.answer(batch)
-    except TillmapError:  # of the key or the model, not of a row
+        return _ask(engine, batch)
+    except TillmapError:  # of the key, the model or the machine, not of a row
         raise
     except Exception:
         logger.exception("a batch failed; asking its %d rows one by one", len(batch))
@@ -185,7 +195,7 @@ def _answer(engine: Engine, batch: Sequence[Question]) -> list[Completion]:
     hopeless = min(len(batch), _HOPELESS) if len(batch) > 1 else None
     for question in batch:
         try:
-            completions += engine.answer([question])
+            completions += _ask(engine, [question])
         except TillmapError:
             raise
         except Exception as error:  # whatever an engine throws, the other rows must not be lost
@@ -196,6 +206,18 @@ def _answer(engine: Engine, batch: Sequence[Question]) -> list[Completion]:
                 "remove the cause and run again"
             )
     return completions
+
+
+def _ask(engine: Engine, questions: Sequence[Question]) -> list[Completion]:
+    """What the engine answers. Raises ResourceError if the disk is full, which no row can help."""
+    try:
+        return engine.answer(questions)
+    except Exception as error:
+        if problem := lacks_room(error):
+            raise ResourceError(
+                f"{problem}; free some space, among the temporary files, too, and run again: earlier batches are kept"
+            ) from error
+        raise
 
 
 def _digest(question: Question) -> str:
