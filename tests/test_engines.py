@@ -6,6 +6,7 @@ its friends are imported where they are used, because pytest imports this file w
 
 import gc
 import json
+import tempfile
 from dataclasses import replace
 from functools import cache
 from math import exp
@@ -44,8 +45,17 @@ def freed():
 slow = pytest.mark.slow
 
 
+@pytest.fixture(scope="module", autouse=True)
+def state(tmp_path_factory):
+    """The resume state."""
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp("state")
+        patch.setenv("TILLMAP_STATE", str(folder))
+        yield folder
+
+
 @pytest.fixture(scope="module")
-def tiny_vllm(tiny):
+def tiny_vllm(tiny, state):
     engine = load_engine("vllm", tiny, LONGER, BY_LIKELIHOOD)
     yield engine
     engine.close()  # not whenever Python finds it: an engine of vLLM that ends takes the others of its process with it
@@ -60,7 +70,7 @@ def smollm2(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def smollm2_vllm(smollm2):
+def smollm2_vllm(smollm2, state):
     engine = load_engine("vllm", smollm2, SMALL, GREEDY)
     yield engine
     engine.close()
@@ -89,6 +99,17 @@ def each_asked_of(request, monkeypatch):
     """The tiny model, and SmolLM2."""
     folder, vllm = (request.getfixturevalue(name) for name in (request.param, f"{request.param}_vllm"))
     return either_engine(monkeypatch, folder, LONGER if request.param == "tiny" else SMALL, vllm)
+
+
+def test_vllms_temporary_files_are_where_the_next_run_removes_what_a_kill_left(tiny_vllm, state, tmp_path):
+    from tillmap.llm.engines.vllm import _temporary_files_in
+
+    assert list(state.glob("scratch/*/files/vllm_dist_*")), "vLLM makes one while it is loaded"
+    usual = tempfile.gettempdir()
+    with _temporary_files_in(tmp_path):
+        assert tempfile.gettempdir() == str(tmp_path)
+    with _temporary_files_in(tmp_path / "#1"):  # not in a URL
+        assert tempfile.gettempdir() == usual
 
 
 def test_vllm_and_transformers_give_the_same_greedy_answers(each_asked_of):

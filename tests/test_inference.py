@@ -1,6 +1,8 @@
 """Batches, resuming, engines that fail, and answers that another run of the same model has given already."""
 
+import errno
 import json
+import os
 from dataclasses import replace
 
 import pytest
@@ -108,6 +110,22 @@ def test_a_dead_engine_stops_the_run_and_keeps_what_was_done():
     engine = Echo()
     assert ask(engine) == said(*range(10))
     assert engine.asked == [4, 5, 6, 7, 8, 9]
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), RuntimeError("g++: /tmp/x: No space left on device")]
+)
+def test_a_full_disk_is_no_fault_of_the_rows(error, caplog):
+    class Full(Echo):
+        def answer(self, questions):
+            if self.batches:
+                raise error
+            return super().answer(questions)
+
+    with pytest.raises(ResourceError, match=r"^the disk is full; free some space, among the temporary files, too"):
+        ask(Full())
+    assert caplog.records == []
+    assert ask(engine := Echo()) == said(*range(10)) and engine.asked == [4, 5, 6, 7, 8, 9]
 
 
 def test_white_space_is_an_empty_answer():

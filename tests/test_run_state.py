@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tillmap.core.errors import ResourceError
-from tillmap.core.run_state import AnswerLog, alone, hold, read_answers, run_key, scratch, state_folder
+from tillmap.core.run_state import AnswerLog, alone, hold, read_answers, run_key, scratch, state_folder, sweep
 
 LINES = [{"x": {"id": 0, "text": "a"}, "y": {"id": 1, "text": "crème | b\n"}}, {"z": {"id": 2, "text": ""}}]
 HOLDER = """
@@ -132,11 +132,20 @@ def test_scratch_folders_of_killed_runs_are_removed_and_those_in_use_are_not(tmp
     monkeypatch.setenv("TILLMAP_STATE", str(tmp_path))
     program = "import os\nfrom tillmap.core.run_state import scratch\nwith scratch() as folder:\n"
     program += " (folder / 'large').write_text('x'); os.kill(os.getpid(), 9)"
-    subprocess.run([sys.executable, "-c", program], check=False)
-    (left,) = tmp_path.rglob("large")
+
+    def left_by_a_kill():
+        subprocess.run([sys.executable, "-c", program], check=False)
+        (left,) = tmp_path.rglob("large")
+        return left.parent.parent
+
+    left = left_by_a_kill()
+    sweep()
+    assert not left.exists()
+    left = left_by_a_kill()
     with scratch() as first:
-        assert not left.parent.parent.exists()
+        assert not left.exists()
         (first / "large").write_text("y")
         with scratch() as second:
+            sweep()
             assert (first / "large").read_text() == "y" and not any(second.iterdir())
     assert [path.name for path in (tmp_path / "scratch").iterdir()] == ["lock"]

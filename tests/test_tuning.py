@@ -220,6 +220,7 @@ def test_other_architectures_are_trained(base, tmp_path):
 
 
 ATTENDED = """
+import os
 import sys
 from pathlib import Path
 from tillmap.tuning import lora
@@ -229,23 +230,37 @@ base, folder = map(Path, sys.argv[1:])
 words = ["milk", "oat milk, barista", "rye bread and butter", "tea"] * 4
 conversations = [[{"role": "user", "content": word}, {"role": "assistant", "content": word[:4]}] for word in words]
 recipe = choose_recipe("ours", {"batch_rows": 4, "learning_rate": 0.002, "cpu_dtype": "bfloat16"})
-for way in (lora.attention, lambda *_: {"attn_implementation": "sdpa"}):
-    lora.attention = way
-    done = lora.train_adapter(conversations, base, recipe, folder / way.__name__, folder / "adapter",
+
+def losses(name):
+    done = lora.train_adapter(conversations, base, recipe, folder / name, folder / "adapter",
                               checkpoint_steps=10, seed=1)
     print("losses", *(loss.loss for loss in done.losses))
+
+losses("products")
+ours, lora.COMPILED_STEPS = lora.COMPILED_STEPS, 4
+losses("compiled")
+lora.COMPILED_STEPS, lora.attention = ours, lambda *_: {"attn_implementation": "sdpa"}
+os.environ["UNSLOTH_CPU_COMPILE"] = "0"
+losses("usual")
 """
 
 
 @pytest.mark.slow
-def test_attention_that_is_faster_in_bfloat16_has_the_same_losses(base, tmp_path):
+def test_what_makes_training_faster_on_a_cpu_leaves_the_losses_as_they_are(base, tmp_path):
     command = [sys.executable, "-c", ATTENDED, str(base), str(tmp_path)]
     done = subprocess.run(command, text=True, capture_output=True, check=False)
     found = [line.split()[1:] for line in done.stdout.splitlines() if line.startswith("losses")]
-    ours, usual = (np.array(losses, dtype=float) for losses in found)
-    assert len(ours) == 4, done.stderr[-3000:]
-    assert ours == pytest.approx(usual, rel=0.02)
-    assert np.ptp(usual) > 0.02 * usual.mean(), "or any losses would be equal"
+    assert [len(losses) for losses in found] == [4, 4, 4], done.stderr[-3000:]
+    products, compiled, usual = (np.array(losses, dtype=float) for losses in found)
+    assert products == pytest.approx(usual, rel=0.02)
+    assert compiled == pytest.approx(usual, rel=0.02)
+    assert "torch.compile" in done.stdout, "the second training was compiled"
+    assert np.ptp(usual) > 0.1 * usual.mean(), "or any losses would be equal"
+
+
+def test_the_steps_of_a_training_are_those_of_its_batches():
+    recipe = choose_recipe("ours", {"batch_rows": 16, "accumulation": 2, "epochs": 1.5})
+    assert [recipe.steps(examples) for examples in (1, 21, 22, 64)] == [1, 1, 2, 3]
 
 
 def test_only_bfloat16_on_a_cpu_needs_another_attention():

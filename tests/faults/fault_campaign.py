@@ -13,6 +13,7 @@ Every fault has a random seed of its own, made of `--seed`, the part, the kind a
 
 import argparse
 import fnmatch
+import json
 import os
 import random
 import subprocess
@@ -69,7 +70,7 @@ class Whole(NamedTuple):
     prints: object
     files: set
     seconds: float
-    work: float  # seconds of a processor
+    work: float  # seconds of a processor, without those that Python needs to end
     operations: int  # changes to the tree of files
     size: int  # bytes of the outputs
     largest: int
@@ -87,10 +88,11 @@ def whole_of(part):
         if part.server:
             _run_whole(part, note=noted.name)
             part.server.load(noted.name)
-        run = _run_whole(part, faults={"FAULT_COUNT": counted.name})
+        run = _run_whole(part, faults={"FAULT_COUNT": counted.name}, note=noted.name)
         operations = Path(counted.name).stat().st_size
+        work = json.loads(Path(noted.name).read_text())["work"] if part.server else run.work
     sizes = [file.stat().st_size for file in part.all_files()]
-    return Whole(part.prints(), part.world.files(), run.seconds, run.work, operations, sum(sizes), max(sizes))
+    return Whole(part.prints(), part.world.files(), run.seconds, work, operations, sum(sizes), max(sizes))
 
 
 def _run_whole(part, **how):
@@ -152,6 +154,9 @@ class Campaign:
             outcome = self._try(part, f"{fault.kind} {fault.number}", partial(KINDS[fault.kind], part, whole, rng))
             self.tally[part.name, fault.kind][(outcome or "wrong").partition(" in ")[0]] += 1
             self.say(f"{part.name}: {fault.kind} {fault.number}: {outcome or 'WRONG'}")
+            if outcome == "ended before":  # the next one would find nothing left to do
+                self._try(part, f"{fault.kind} {fault.number}", partial(compare, part, whole))
+                part.fresh()
         after = "after " + ", ".join(f"{fault.kind} {fault.number}" for fault in group)
         if group[0].kind not in NOT_BROKEN:
             self._try(part, after, partial(recover, part))

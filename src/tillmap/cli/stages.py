@@ -16,7 +16,7 @@ from tillmap.arms import ARMS, schema
 from tillmap.config import paths
 from tillmap.config.params import Params, read_params
 from tillmap.core.ending import OF_A_STAGE, expected
-from tillmap.core.errors import ResourceError
+from tillmap.core.errors import ResourceError, lacks_room
 from tillmap.core.files import write_json
 from tillmap.core.machine import may_write, settle
 from tillmap.core.run_state import hold
@@ -25,8 +25,6 @@ Metrics = dict[str, Any]
 
 ONLY = "TILLMAP_ONLY"  # the stages that may run, such as "postprocess evaluate"; unset: all
 _LOCKS = Path(".dvc/tmp/tillmap")
-_NO_ROOM = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "your disk quota is used up",
-            errno.EFBIG: "a file would exceed the size limit"}  # fmt: skip
 _NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS)
 WRITTEN = ("data", "models", "metrics", "plots")  # the folders of the pipeline
 logger = logging.getLogger("tillmap")
@@ -96,8 +94,7 @@ def _run(name: str, work: Callable[[], Metrics]) -> None:
     except Exception as error:
         if said := expected(name, error, OF_A_STAGE):
             sys.exit(said)
-        problem = _disk_problem(error)
-        if problem is not None:
+        if problem := lacks_room(error):
             sys.exit(f"{name}: {problem}; free some space and run `dvc repro` again")
         if isinstance(error, OSError) and error.errno in _NOT_ALLOWED:
             sys.exit(f"{name}: {error.filename or 'a file'}: {error.strerror}; correct that and run `dvc repro` again")
@@ -130,14 +127,6 @@ def _check_writable() -> None:
 def _refusal(pid: str) -> str:
     # A stage can outlive a killed `dvc repro`. Two at once would overwrite each other's outputs.
     return f"process {pid} is running this stage in this folder; wait for it or stop it, then run again"
-
-
-def _disk_problem(error: BaseException) -> str | None:
-    """Describe an error about disk space; None for other errors."""
-    # Native libraries give the error number only as text.
-    if isinstance(error, OSError) and error.errno in _NO_ROOM:
-        return _NO_ROOM[error.errno]
-    return next((text for number, text in _NO_ROOM.items() if os.strerror(number) in str(error)), None)
 
 
 def _nested(names: Sequence[str], metrics: Metrics) -> Metrics:

@@ -29,6 +29,7 @@ OF_A_STAGE = Remedies(
 OF_A_COMMAND = Remedies("close other programs, or use an arm that needs less memory", "run the command again")
 
 _PATIENCE = 5.0  # seconds for the blocks under way to clean up
+_SOON = 0.01  # seconds
 _SIGNALS = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
 # What native libraries say, whose errors are of any class. The first is the system's text for it.
 _OF_MEMORY = (
@@ -42,10 +43,12 @@ def end_plainly(name: str, remedies: Remedies) -> None:
     """Let SIGTERM, Ctrl-C and a lack of memory end this process with a line that begins with `name`, and no traceback.
 
     Call it before the imports that take seconds. A signal raises SystemExit in the main thread, so every block cleans
-    up. If that takes longer than some seconds, because a library or another thread goes on, the process ends without:
-    what is on the disk is never half written anyway.
+    up. Python ignores it where it comes while an object is being deleted; then it is raised again soon. If all of that
+    takes longer than some seconds, because a library or another thread goes on, the process ends without: what is on
+    the disk is never half written anyway.
     """
     told: list[int] = []
+    unraisable = sys.unraisablehook
 
     def tell(number: int) -> None:
         if not told:
@@ -58,6 +61,16 @@ def end_plainly(name: str, remedies: Remedies) -> None:
             signal.signal(each, signal.SIG_IGN)  # once is enough: a second one would break the cleaning up
         tell(number)
         raise SystemExit(128 + number)
+
+    def again(*_: object) -> None:
+        raise SystemExit(128 + told[0])
+
+    def ignored(what: "sys.UnraisableHookArgs") -> None:
+        if not told or not isinstance(what.exc_value, SystemExit):
+            unraisable(what)
+        elif threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGALRM, again)
+            signal.setitimer(signal.ITIMER_REAL, _SOON)
 
     def watch(pipe: int) -> None:
         """End the process some seconds after a signal, whatever its main thread is doing."""
@@ -82,7 +95,7 @@ def end_plainly(name: str, remedies: Remedies) -> None:
         else:
             sys.__excepthook__(kind, error, trace)
 
-    sys.excepthook = excepthook
+    sys.excepthook, sys.unraisablehook = excepthook, ignored
     atexit.register(leave)  # the first one, so the last to be called
     for each in _SIGNALS:
         signal.signal(each, stop)

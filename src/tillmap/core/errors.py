@@ -1,10 +1,13 @@
 """Errors that the user can fix. The message says where the problem is, what was expected and what to do."""
 
 import errno
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 MAX_LINE_CHARACTERS = 200
+_NO_ROOM = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "your disk quota is used up",
+            errno.EFBIG: "a file would exceed the size limit"}  # fmt: skip
 OF_THE_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EPIPE}  # such errors of writing
 
 
@@ -50,6 +53,14 @@ def cause(error: BaseException) -> str:
     details = getattr(error, "errors", None)  # of pydantic's ValidationError, which vLLM's configs raise
     said = "; ".join(str(each["msg"]) for each in details()) if callable(details) else first_line(error)
     return said[:MAX_LINE_CHARACTERS]
+
+
+def lacks_room(error: BaseException) -> str | None:
+    """What the disk lacks, if that is what an error is about; None for other errors."""
+    if isinstance(error, OSError) and error.errno in _NO_ROOM:
+        return _NO_ROOM[error.errno]
+    # Native libraries and compilers give the error number only as text.
+    return next((text for number, text in _NO_ROOM.items() if os.strerror(number) in str(error)), None)
 
 
 @contextmanager

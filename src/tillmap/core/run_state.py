@@ -97,18 +97,31 @@ def scratch() -> Iterator[Path]:
 
     It is among the resume state and not among the temporary files, which are often in the memory.
     """
-    top = state_folder() / "scratch"
-    top.mkdir(parents=True, exist_ok=True)
     with ExitStack() as held:
-        with FileLock(top / _LOCK):  # else another process could find the new folder before it is locked
-            for left in top.glob("*/"):
-                with suppress(ResourceError), hold(left / _LOCK, str):
-                    shutil.rmtree(left)
+        with _swept() as top:  # else another process could find the new folder before it is locked
             own = Path(held.enter_context(TemporaryDirectory(dir=top)))
             held.enter_context(hold(own / _LOCK, str))
         folder = own / "files"
         folder.mkdir()
         yield folder
+
+
+def sweep() -> None:
+    """Remove the scratch folders that killed runs left. Call it where a run goes on that may not need one again."""
+    with _swept():
+        pass
+
+
+@contextmanager
+def _swept() -> Iterator[Path]:
+    """The folder of all scratch folders, which are those of running processes; no other one is made meanwhile."""
+    top = state_folder() / "scratch"
+    top.mkdir(parents=True, exist_ok=True)
+    with FileLock(top / _LOCK):
+        for left in top.glob("*/"):
+            with suppress(ResourceError), hold(left / _LOCK, str):
+                shutil.rmtree(left)
+        yield top
 
 
 class AnswerLog:

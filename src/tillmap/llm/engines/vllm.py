@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tillmap.core.completions import Completion, Question, failed, finished
-from tillmap.core.errors import ModelError, ResourceError, TillmapError, cause
+from tillmap.core.errors import ModelError, ResourceError, TillmapError, cause, lacks_room
 from tillmap.core.run_state import scratch
 from tillmap.llm.chat import chat_text
 from tillmap.llm.checkpoints import check_adapter
@@ -156,6 +156,8 @@ class VllmEngine:
 def _unable(model: Path, error: Exception) -> TillmapError:
     """Why vLLM did not start, and what to do."""
     said = f"{model}: vLLM could not start ({cause(error)})"
+    if problem := lacks_room(error):
+        return ResourceError(f"{said}; {problem}: free some space, among the temporary files, too")
     if "memory" in str(error).lower():
         return ResourceError(
             f"{said}; lower engine.max_model_len, engine.batch_rows or engine.kv_cache_gib, raise "

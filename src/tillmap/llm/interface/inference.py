@@ -12,10 +12,10 @@ from typing import Any
 from tqdm import tqdm
 
 from tillmap.core.completions import Completion, Question, failed
-from tillmap.core.errors import ResourceError, TillmapError
+from tillmap.core.errors import ResourceError, TillmapError, lacks_room
 from tillmap.core.files import write_text
 from tillmap.core.machine import free_threads
-from tillmap.core.run_state import AnswerLog, alone, read_answers, run_key, state_folder
+from tillmap.core.run_state import AnswerLog, alone, read_answers, run_key, state_folder, sweep
 from tillmap.llm.interface.generation import Engine, Generation, LoadedEngine, Machine
 
 logger = logging.getLogger(__name__)
@@ -126,6 +126,7 @@ class _Renewed:
 
 def ask_model(model: LocalModel, questions: Sequence[Question], desc: str, kept: KeptEngine) -> Answers:
     """Ask a model on this machine, with the engine that is kept. Raises ModelError, ParamsError or ResourceError."""
+    sweep()  # a run that was killed after its last answer loads no engine again
 
     def ask(missing: Sequence[Question], save: Save, run: Path) -> None:
         ask_in_batches(missing, _Renewed(model, run, kept), save, model.machine.save_rows, desc)
@@ -185,8 +186,8 @@ def ask_in_batches(questions: Sequence[Question], engine: Engine, save: Save, sa
 def _answer(engine: Engine, batch: Sequence[Question]) -> list[Completion]:
     """One batch. If it fails as a whole, its rows are asked one by one, and only those that fail alone are errors."""
     try:
-        return engine.answer(batch)
-    except TillmapError:  # of the key or the model, not of a row
+        return _ask(engine, batch)
+    except TillmapError:  # of the key, the model or the machine, not of a row
         raise
     except Exception:
         logger.exception("a batch failed; asking its %d rows one by one", len(batch))
@@ -194,7 +195,7 @@ def _answer(engine: Engine, batch: Sequence[Question]) -> list[Completion]:
     hopeless = min(len(batch), _HOPELESS) if len(batch) > 1 else None
     for question in batch:
         try:
-            completions += engine.answer([question])
+            completions += _ask(engine, [question])
         except TillmapError:
             raise
         except Exception as error:  # whatever an engine throws, the other rows must not be lost
@@ -205,6 +206,18 @@ def _answer(engine: Engine, batch: Sequence[Question]) -> list[Completion]:
                 "remove the cause and run again"
             )
     return completions
+
+
+def _ask(engine: Engine, questions: Sequence[Question]) -> list[Completion]:
+    """What the engine answers. Raises ResourceError if the disk is full, which no row can help."""
+    try:
+        return engine.answer(questions)
+    except Exception as error:
+        if problem := lacks_room(error):
+            raise ResourceError(
+                f"{problem}; free some space, among the temporary files, too, and run again: earlier batches are kept"
+            ) from error
+        raise
 
 
 def _digest(question: Question) -> str:
