@@ -5,6 +5,9 @@
 Run it in a project after `dvc repro candidates`. Each line is a run of the arm with its block of params.yaml and these
 changes, which are YAML values (none: the block as it is). All are asked about the same rows, drawn from --subset.
 Differences are to the first line, with intervals and tests as in the report. Answers are kept, and not asked for again.
+With --notes the prompts may define labels by the notes of a taxonomy file, which nothing else in the project knows:
+
+    python benchmarks/choosing.py rag --rows 120 --notes benchmarks/notes.csv "definitions=0" "definitions=3"
 
 Does a small model that is tuned to choose improve on the free arm's choice where that arm is not sure?
 
@@ -28,17 +31,19 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from contexts import open_context
+from contexts import TREE, open_context
 from ruamel.yaml import YAML
 
 from stages.answers import completions_of, predictions_of
 from tillmap.arms import ARMS, proposer, schema
 from tillmap.arms.context import TRAINING
 from tillmap.arms.rules import AnswerRules
+from tillmap.catalogue.codelist import read_code_list
+from tillmap.catalogue.formats import RowFile
 from tillmap.config.params import read_params
 from tillmap.core.completions import TOKENS
-from tillmap.core.files import read_table, write_jsonl
-from tillmap.core.taxonomy import KEY
+from tillmap.core.files import read_table, write_jsonl, write_table
+from tillmap.core.taxonomy import KEY, LabelTree
 from tillmap.evaluation.bootstrap import mean_interval
 from tillmap.evaluation.comparison import compare_arms
 from tillmap.evaluation.metrics import clusters_of, mark
@@ -61,11 +66,19 @@ def changed(block: Any, text: str) -> Any:
     return type(block)(**(block.model_dump() | read))
 
 
+def with_notes(notes: Path, folder: Path) -> Path:
+    """The file of the project's label tree with the notes of a taxonomy file as definitions, in a folder."""
+    tree = LabelTree.from_table(read_table(TREE))
+    declared = read_code_list(RowFile(notes)).declare(tree.levels, tree.paths)
+    write_table(replace(tree, definitions=tuple(map(declared.definition_of, tree))).to_table(), folder / TREE.name)
+    return folder / TREE.name
+
+
 def answer(
-    params: Any, arm: str, settings: Any, rows: pd.DataFrame, model: Path | None = None
+    params: Any, arm: str, settings: Any, rows: pd.DataFrame, model: Path | None = None, *, tree: Path = TREE
 ) -> tuple[pd.DataFrame, list[dict[str, Any]], dict[str, float]]:
     """The predictions of one line, the answers themselves, and what they took a row."""
-    context = open_context(arm, settings)
+    context = open_context(arm, settings, tree=tree)
     context.engine, context.provider, context.model = params.engine, params.provider, model or context.model
     records = [each.as_record() for each in ARMS[arm].answer(context, rows)]
     voting, levels = params.neighbours_vote, context.levels
@@ -158,6 +171,23 @@ def run_tuned(params: Any, args: argparse.Namespace, rows: pd.DataFrame) -> None
                 compare(name, found, unsure)
 
 
+def run_untuned(params: Any, args: argparse.Namespace, rows: pd.DataFrame, tree: Path) -> None:
+    """Ask each line."""
+    levels = open_context(args.arm, params.block(args.arm)).levels
+    marks: dict[str, pd.DataFrame] = {}
+    for text in args.lines:
+        predictions, _, took = answer(params, args.arm, changed(params.block(args.arm), text), rows, tree=tree)
+        marks[text] = mark(predictions, rows, args.arm, levels)
+        own = compare_arms({text: marks[text], **marks}, args.lines[0], seed=1) if len(marks) > 1 else None
+        line = f"{marks[text]['right'].mean():.3f}"
+        if own is not None:
+            found = own[own["arm"] == text].iloc[0]
+            line += f"  {found['difference']:+.3f} ({found['low']:+.3f} to {found['high']:+.3f}) {found['verdict']}"
+        exact = marks[text]["repair"].eq("none").mean()
+        tokens = " ".join(f"{took[name]:.0f}" for name in SHOWN)
+        print(f"{text:60} {line}  exact {exact:.2f}  tokens {tokens}  {took['rows_per_s']:.1f} rows/s", flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("arm", choices=[name for name, arm in ARMS.items() if not arm.free])
@@ -166,6 +196,7 @@ def main() -> None:
     parser.add_argument("--subset", default="calibration", choices=["calibration", "dev", "test"])
     parser.add_argument("--seed", type=int, default=0, help="of the draw")
     parser.add_argument("--unsure", type=float, help="only rows that linear or rerank is less sure of")
+    parser.add_argument("--notes", type=Path, help="a taxonomy file, whose notes the prompts may show")
     parser.add_argument("--examples", type=int, help="tune each line on so many first")
     parser.add_argument("--seeds", type=int, default=1, help="of the training")
     args = parser.parse_args()
@@ -179,19 +210,8 @@ def main() -> None:
     if args.examples:
         run_tuned(params, args, rows)
         return
-    levels = open_context(args.arm, params.block(args.arm)).levels
-    marks: dict[str, pd.DataFrame] = {}
-    for text in args.lines:
-        predictions, _, took = answer(params, args.arm, changed(params.block(args.arm), text), rows)
-        marks[text] = mark(predictions, rows, args.arm, levels)
-        own = compare_arms({text: marks[text], **marks}, args.lines[0], seed=1) if len(marks) > 1 else None
-        line = f"{marks[text]['right'].mean():.3f}"
-        if own is not None:
-            found = own[own["arm"] == text].iloc[0]
-            line += f"  {found['difference']:+.3f} ({found['low']:+.3f} to {found['high']:+.3f}) {found['verdict']}"
-        exact = marks[text]["repair"].eq("none").mean()
-        tokens = " ".join(f"{took[name]:.0f}" for name in SHOWN)
-        print(f"{text:60} {line}  exact {exact:.2f}  tokens {tokens}  {took['rows_per_s']:.1f} rows/s", flush=True)
+    with TemporaryDirectory() as folder:
+        run_untuned(params, args, rows, with_notes(args.notes, Path(folder)) if args.notes else TREE)
 
 
 if __name__ == "__main__":

@@ -35,8 +35,9 @@ from tillmap.catalogue.formats import RowFile
 from tillmap.config import paths
 from tillmap.config.params import Params, read_params
 from tillmap.config.profiles import write_values
-from tillmap.core.files import new_folder, read_jsonl, read_table, write_jsonl, write_table
+from tillmap.core.files import read_jsonl, read_table, write_jsonl, write_table
 from tillmap.core.taxonomy import CONTEST, LabelPath
+from tillmap.core.writing import new_folder
 from tillmap.evaluation.bootstrap import cluster_codes, mean_interval
 from tillmap.retrieval.lexical import LexicalRetriever
 from tillmap.retrieval.neighbours import neighbours_table

@@ -11,8 +11,7 @@ from tillmap.arms.context import QUESTIONS
 from tillmap.config import paths
 from tillmap.config.blocks import CASCADE, VOTE
 from tillmap.config.params import Params
-from tillmap.core.files import read_jsonl
-from tillmap.core.stored import read_completions, read_predictions, read_training, read_usage
+from tillmap.core.stored import read_completions, read_predictions, read_questions, read_training, read_usage
 from tillmap.postprocessing.calibration import CandidateScores, Confidence, candidate_scores
 from tillmap.postprocessing.predictions import TOGETHER
 
@@ -31,8 +30,8 @@ def said_by(arm: str) -> Iterator[dict[str, Any]]:
 def asked_by(arm: str) -> Iterator[dict[str, Any]]:
     """The questions of an arm that asks a language model, one record at a time."""
     if arm != CASCADE:
-        return read_jsonl(paths.PROMPTS / arm / QUESTIONS)
-    return chain(read_jsonl(paths.CASCADE / "trial.jsonl"), read_jsonl(paths.CASCADE / QUESTIONS))
+        return map(vars, read_questions(paths.PROMPTS / arm / QUESTIONS))
+    return map(vars, chain(read_questions(paths.CASCADE / "trial.jsonl"), read_questions(paths.CASCADE / QUESTIONS)))
 
 
 def predictions_of(arm: str) -> pd.DataFrame:

@@ -7,9 +7,10 @@ from tillmap.audit.suspects import estimate_share, find_suspects, similar_rows
 from tillmap.cli.stages import Metrics, run_stage
 from tillmap.config import paths
 from tillmap.config.params import Params
-from tillmap.core.files import OFF, new_folder, read_table, write_json, write_table
+from tillmap.core.files import OFF, read_table, write_json, write_table
 from tillmap.core.stored import read_rows
 from tillmap.core.taxonomy import LabelTree
+from tillmap.core.writing import new_folder
 from tillmap.linear import fits
 
 PARAMS = ("seed", "audit")

@@ -3,7 +3,8 @@
 from tillmap.cli.stages import Metrics, run_arm_stage
 from tillmap.config import paths
 from tillmap.config.params import Params
-from tillmap.core.files import OFF, new_folder, write_json
+from tillmap.core.files import OFF, write_json
+from tillmap.core.writing import new_folder
 from tillmap.llm.checkpoints import fetch_checkpoint
 
 PARAMS = ("run.{arm}", "run.cascade", "cascade.llm", "{arm}.base", "{arm}.revision")

@@ -6,9 +6,10 @@ from tillmap.arms import ARMS, proposer
 from tillmap.cli.stages import Metrics, run_stage
 from tillmap.config import paths
 from tillmap.config.params import Params
-from tillmap.core.files import OUT_OF_FOLD, new_folder, read_table, write_table
+from tillmap.core.files import OUT_OF_FOLD, read_table, write_table
 from tillmap.core.stored import read_rows
 from tillmap.core.taxonomy import KEY, LabelTree
+from tillmap.core.writing import new_folder
 from tillmap.postprocessing.calibration import candidate_scores
 from tillmap.retrieval import PATHS, TRAINING_PATHS
 from tillmap.retrieval.lexical import LexicalRetriever

@@ -13,9 +13,10 @@ from tillmap.cascade.run import run_cascade
 from tillmap.cli.stages import Metrics, run_stage
 from tillmap.config import paths
 from tillmap.config.params import Params
-from tillmap.core.files import OFF, new_folder, read_table, write_json, write_jsonl, write_table
+from tillmap.core.files import OFF, read_table, write_json, write_jsonl, write_table
 from tillmap.core.stored import read_predictions, read_rows
 from tillmap.core.taxonomy import LabelTree
+from tillmap.core.writing import new_folder
 from tillmap.splitting.subsets import draw_pilot
 
 PARAMS = ("seed", "run", "cascade", "rag", "llama", "openai", "engine", "provider", "evaluate.promise")

@@ -7,7 +7,7 @@ from tillmap.catalogue.source import check_source
 from tillmap.cli.stages import Metrics, run_stage
 from tillmap.config import paths
 from tillmap.config.params import Params
-from tillmap.core.files import new_folder
+from tillmap.core.writing import new_folder
 
 PARAMS = ("seed", "demo", "data.source")
 

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import pandas as pd
+
 from stages.answers import asked_by, confidences_of, free_scores, predictions_of, said_by, training_usage, usage_of
 from stages.context import neighbours
 from tillmap.arms import asks_model, proposer
@@ -10,9 +12,10 @@ from tillmap.cli.stages import Metrics, run_stage
 from tillmap.config import paths
 from tillmap.config.params import Params
 from tillmap.core.errors import ParamsError
-from tillmap.core.files import OFF, new_folder, read_table, write_json
+from tillmap.core.files import OFF, read_table, write_json
 from tillmap.core.stored import read_audited, read_neighbours, read_rows, read_suspects
-from tillmap.core.taxonomy import LabelTree
+from tillmap.core.taxonomy import KEY, LabelTree
+from tillmap.core.writing import new_folder
 from tillmap.evaluation.labels_shown import labels_shown
 from tillmap.evaluation.ledger import Ledger
 from tillmap.evaluation.report import choose_truth
@@ -43,8 +46,7 @@ def main(params: Params) -> Metrics:
             source=params.data.source, plots=plots, folder=folder, probability=promise, **draws,
         )  # fmt: skip
     if report and params.run.cascade:
-        routes = read_table(paths.CASCADE / "routes.parquet")
-        scores["cascade"] = score_routed(report.marks, routes, str(proposer(params.run.on)), **draws)
+        scores["cascade"] = score_routed(report.marks, read_routes(), str(proposer(params.run.on)), **draws)
     write_json({"costs": ledger.costs}, paths.METRICS / "costs.json")
     write_json({"scores": scores}, paths.METRICS / "scores.json")
     arms = report.compact() if report else {}
@@ -69,6 +71,11 @@ def read_run(params: Params) -> Run:
         neighbours={name: neighbours(name) for name in RETRIEVERS},
         candidates=neighbours(PATHS),
     )  # fmt: skip
+
+
+def read_routes() -> pd.DataFrame:
+    """The role of each row that the cascade answers."""
+    return read_rows(paths.CASCADE / "routes.parquet", needed=(*KEY, "role"))
 
 
 def suspicious_labels(run: Run) -> dict[str, Any] | None:

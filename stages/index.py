@@ -3,8 +3,8 @@
 from tillmap.cli.stages import Metrics, run_stage
 from tillmap.config import paths
 from tillmap.config.params import Params
-from tillmap.core.files import new_folder
 from tillmap.core.stored import read_rows
+from tillmap.core.writing import new_folder
 from tillmap.retrieval.base import read_text
 from tillmap.retrieval.dense import DenseRetriever
 from tillmap.retrieval.embedding import Embedder

@@ -10,8 +10,9 @@ from tillmap.cli.stages import Metrics, run_arm_stage
 from tillmap.config import paths
 from tillmap.config.params import Params
 from tillmap.core.completions import TOKENS, Completion
-from tillmap.core.files import OFF, new_folder, require_same_rows, write_json, write_jsonl
+from tillmap.core.files import OFF, require_same_rows, write_json, write_jsonl
 from tillmap.core.taxonomy import KEY
+from tillmap.core.writing import new_folder
 
 PARAMS = ("seed", "run.{arm}", "{arm}", "engine", "provider")
 NO_ANSWER = Completion(None, None, "", "off").as_record()

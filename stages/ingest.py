@@ -12,8 +12,9 @@ from tillmap.catalogue.source import read_source
 from tillmap.cli.stages import Metrics, run_stage
 from tillmap.config import paths
 from tillmap.config.params import Params
-from tillmap.core.files import new_folder, write_json, write_table
+from tillmap.core.files import write_json, write_table
 from tillmap.core.inputs import watch
+from tillmap.core.writing import new_folder
 
 PARAMS = ("data", "taxonomy")
 

@@ -12,9 +12,10 @@ from tillmap.cli.stages import Metrics, run_stage
 from tillmap.config import paths
 from tillmap.config.blocks import VOTE
 from tillmap.config.params import Params
-from tillmap.core.files import new_folder, read_table, require_same_rows, write_json, write_jsonl, write_table
+from tillmap.core.files import read_table, require_same_rows, write_json, write_jsonl, write_table
 from tillmap.core.stored import read_rows
 from tillmap.core.taxonomy import KEY, Key, LabelTree, Levels, RankedPaths
+from tillmap.core.writing import new_folder
 from tillmap.postprocessing.predictions import calibrate_arm, count_repairs, make_repairer, predict, write_off
 from tillmap.postprocessing.voting import choose_voters, hold_election
 from tillmap.retrieval.vote import vote, votes_by_key

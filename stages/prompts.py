@@ -6,7 +6,8 @@ from tillmap.arms.context import ALLOWED, QUESTIONS, TRAINING
 from tillmap.cli.stages import Metrics, run_arm_stage
 from tillmap.config import paths
 from tillmap.config.params import Params
-from tillmap.core.files import OFF, new_folder, write_json, write_jsonl
+from tillmap.core.files import OFF, write_json, write_jsonl
+from tillmap.core.writing import new_folder
 from tillmap.splitting.samples import sample_for_training, sample_report
 from tillmap.splitting.subsets import rows_to_answer
 

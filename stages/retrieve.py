@@ -3,8 +3,9 @@
 from tillmap.cli.stages import Metrics, run_stage
 from tillmap.config import paths
 from tillmap.config.params import Params
-from tillmap.core.files import new_folder, write_table
+from tillmap.core.files import write_table
 from tillmap.core.stored import read_rows
+from tillmap.core.writing import new_folder
 from tillmap.retrieval import RETRIEVERS
 from tillmap.retrieval.cross_encoder import CrossScorer
 from tillmap.retrieval.dense import DenseRetriever

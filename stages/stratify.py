@@ -8,9 +8,10 @@ import pandas as pd
 from tillmap.cli.stages import Metrics, run_stage
 from tillmap.config import paths
 from tillmap.config.params import Params
-from tillmap.core.files import new_folder, of_this_version, read_as, read_json, read_table, write_json, write_table
+from tillmap.core.files import of_this_version, read_as, read_json, read_table, write_json, write_table
 from tillmap.core.stored import INGESTED, read_rows
 from tillmap.core.taxonomy import LabelTree, Levels
+from tillmap.core.writing import new_folder
 from tillmap.splitting.drift import Seen
 from tillmap.splitting.report import split_report
 from tillmap.splitting.subsets import assign_subsets, calibration_share, draw_test, place_added, product_key

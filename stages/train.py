@@ -8,7 +8,8 @@ from tillmap.arms.context import JOB
 from tillmap.cli.stages import Metrics, run_arm_stage
 from tillmap.config import paths
 from tillmap.config.params import Params
-from tillmap.core.files import OFF, new_folder, write_json, write_text
+from tillmap.core.files import OFF, write_json, write_text
+from tillmap.core.writing import new_folder
 
 
 def params_of(arm: str) -> tuple[str, ...]:

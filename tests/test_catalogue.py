@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shop import read_source
-from tillmap.catalogue import formats
+from tillmap.catalogue import reading
 from tillmap.catalogue.rows import is_blank
 from tillmap.core.errors import InputError
 from tillmap.core.files import read_table, write_table
@@ -199,7 +199,7 @@ def test_bytes_that_are_not_utf8(tmp_path):
 
 
 def test_a_line_over_the_limit_is_cut_and_does_not_swallow_the_next(tmp_path, monkeypatch):
-    monkeypatch.setattr(formats, "MAX_LINE_BYTES", 200)
+    monkeypatch.setattr(reading, "MAX_LINE_BYTES", 200)
     folder = write(tmp_path, train_features=replaced(features(1, "x" * 999)))
     with pytest.raises(InputError, match=rf"train\.features:2: the line is longer than 200 bytes{REMEDY}"):
         read_source(folder)
@@ -211,7 +211,7 @@ def test_a_line_over_the_limit_is_cut_and_does_not_swallow_the_next(tmp_path, mo
 def test_a_line_at_the_limit_is_sound(tmp_path, monkeypatch):
     folder = write(tmp_path)
     longest = max(len(line) for file in folder.iterdir() for line in file.read_bytes().splitlines(keepends=True))
-    monkeypatch.setattr(formats, "MAX_LINE_BYTES", longest)
+    monkeypatch.setattr(reading, "MAX_LINE_BYTES", longest)
     assert len(read_source(folder).rows) == 5
 
 

@@ -9,10 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tillmap.catalogue.corrections import Correction, correction_files, read_corrections
-from tillmap.catalogue.formats import Row, RowFile
+from tillmap.catalogue.formats import RowFile
 from tillmap.catalogue.labels import LabelReader
 from tillmap.catalogue.overlay import overlay
 from tillmap.catalogue.quarantine import Quarantine
+from tillmap.catalogue.reading import Row
 from tillmap.catalogue.source import Source
 from tillmap.config.blocks import Columns
 from tillmap.core.errors import InputError

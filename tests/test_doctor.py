@@ -14,7 +14,9 @@ from dvc.repo import Repo
 from trained import make_trained, set_params
 
 from tillmap.cli import doctor
-from tillmap.cli.doctor import Finding, examine
+from tillmap.cli.checks import installed, places, project, sharing
+from tillmap.cli.checks.finding import Finding
+from tillmap.cli.doctor import examine
 from tillmap.core import machine
 from tillmap.core.taxonomy import CONTEST
 from tillmap.review.decisions import open_log
@@ -36,8 +38,8 @@ def trained(tmp_path_factory):
 def look(trained, tmp_path, monkeypatch):
     monkeypatch.chdir(trained)
     monkeypatch.setenv("TILLMAP_STATE", str(tmp_path / "state"))
-    monkeypatch.setattr(doctor, "_packages", lambda root: Finding("packages", True, "not looked at"))
-    monkeypatch.setattr(doctor, "_environment", lambda root: Finding("environment", True, "not looked at"))
+    monkeypatch.setattr(installed, "packages", lambda root: Finding("packages", True, "not looked at"))
+    monkeypatch.setattr(installed, "environment", lambda root: Finding("environment", True, "not looked at"))
     return lambda: {finding.name: finding for finding in examine(trained)}
 
 
@@ -55,24 +57,24 @@ def test_a_ready_machine_is_well_and_nothing_changes(look, trained, tmp_path, mo
 
 
 def test_packages_are_compared_with_the_lock(tmp_path, monkeypatch):
-    monkeypatch.setattr(doctor, "_cuda", lambda: False)
+    monkeypatch.setattr(installed, "has_cuda", lambda: False)
     lock = tmp_path / "requirements/cpu.txt"
-    assert not doctor._packages(tmp_path).ok
+    assert not installed.packages(tmp_path).ok
     lock.parent.mkdir()
     torch = tmp_path / "requirements/torch.txt"
     torch.write_text("torch==0.0.1\n")
     lock.write_text("# the lock\npytest==0.0.1\nno-such-package-here==1.0\n")
-    finding = doctor._packages(tmp_path)
+    finding = installed.packages(tmp_path)
     assert (finding.ok, "no-such-package-here missing (lock: 1.0)" in finding.found) == (False, True)
     assert "pip install --no-deps -r requirements/cpu.txt" in finding.remedy
     lock.write_text(f"pytest=={pytest.__version__} \\\n    --hash=sha256:00\n")
-    assert "torch" in doctor._packages(tmp_path).found
+    assert "torch" in installed.packages(tmp_path).found
     torch.write_text(f"torch=={importlib.metadata.version('torch').partition('+')[0]}\n")
-    assert doctor._packages(tmp_path).ok
+    assert installed.packages(tmp_path).ok
 
 
 def test_a_full_disk_and_an_old_python_are_found(look, monkeypatch):
-    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda path: Usage(10, 10, 2**20))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(10, 10, 2**20))
     monkeypatch.setattr(sys, "version_info", (3, 9, 1))
     found = look()
     assert [found[name].ok for name in ("disk", "disk of resume state", "python")] == [False] * 3
@@ -81,7 +83,7 @@ def test_a_full_disk_and_an_old_python_are_found(look, monkeypatch):
 
 
 def test_a_base_from_a_hub_needs_its_room_until_it_is_fetched(look, trained, monkeypatch):
-    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda path: Usage(100 * 2**30, 0, 10 * 2**30))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(100 * 2**30, 0, 10 * 2**30))
     assert look()["disk"].ok
     set_params(trained, {"run": {"rag": True}, "rag": {"base": "owner/name", "revision": "0" * 40}})
     try:
@@ -102,14 +104,14 @@ def test_a_base_from_a_hub_needs_its_room_until_it_is_fetched(look, trained, mon
 
 
 def test_a_gpu_that_torch_cannot_use_says_which_driver_and_packages_it_needs(look, monkeypatch):
-    monkeypatch.setattr(doctor, "_cuda", lambda: False)
-    monkeypatch.setattr(doctor.shutil, "which", lambda name: name if name == "nvidia-smi" else None)
+    monkeypatch.setattr(installed, "has_cuda", lambda: False)
+    monkeypatch.setattr(shutil, "which", lambda name: name if name == "nvidia-smi" else None)
     finding = look()["gpu"]
     assert not finding.ok
     assert "driver of version 580 or newer" in finding.remedy
     assert "make setup" in finding.remedy
-    monkeypatch.setattr(doctor.sysconfig, "get_paths", lambda: {"include": "/nowhere"})
-    finding = doctor._compiler()
+    monkeypatch.setattr(installed.sysconfig, "get_paths", lambda: {"include": "/nowhere"})
+    finding = installed.compiler()
     assert (finding.ok, finding.found) == (False, "missing: a C compiler, Python.h")
 
 
@@ -180,7 +182,7 @@ def test_a_remote_must_answer(look, trained, tmp_path):
 
 def test_a_remote_that_hangs_is_given_up():
     with pytest.raises(TimeoutError, match="no answer"):
-        doctor._within(0.01, lambda: time.sleep(5) or True)
+        sharing.within(0.01, lambda: time.sleep(5) or True)
 
 
 def test_a_check_that_fails_itself_is_a_finding_and_no_end(look, monkeypatch):
@@ -190,21 +192,27 @@ def test_a_check_that_fails_itself_is_a_finding_and_no_end(look, monkeypatch):
     def closed(*_):
         raise PermissionError(13, "Permission denied", "models/linear")
 
-    checks = ("_python", "_environment", "_gpu", "_user", "_project", "_state", "_params", "_git", "_remote")
-    for check in checks:
-        monkeypatch.setattr(doctor, check, broken)
+    checks = {
+        installed: ("python", "environment", "gpu"),
+        places: ("user", "state"),
+        project: ("params",),
+        sharing: ("git", "remote"),
+    }
+    for module, names in checks.items():
+        for name in names:
+            monkeypatch.setattr(module, name, broken)
     found = look()
-    assert [found[check.removeprefix("_")].ok for check in checks] == [False] * len(checks)
+    assert not any(found[name].ok for names in checks.values() for name in names)
     assert "KeyError: 'getpwuid(): uid not found: 12345'" in found["git"].found
     assert all(finding.remedy for finding in found.values() if not finding.ok)
     monkeypatch.undo()
-    monkeypatch.setattr(doctor, "_gpu", closed)
+    monkeypatch.setattr(installed, "gpu", closed)
     assert look()["gpu"].found == "models/linear: Permission denied"
 
 
 def test_a_user_without_a_name_or_a_home(look, monkeypatch, tmp_path):
-    monkeypatch.setattr(doctor, "has_name", lambda: False)
-    monkeypatch.setattr(doctor, "has_home", lambda: False)
+    monkeypatch.setattr(places, "has_name", lambda: False)
+    monkeypatch.setattr(places, "has_home", lambda: False)
     monkeypatch.delenv("TILLMAP_STATE")
     monkeypatch.setattr(machine.tempfile, "tempdir", str(tmp_path))
     monkeypatch.setenv("HOME", str(machine.temporary_home()))
@@ -224,12 +232,12 @@ def test_a_state_folder_that_may_not_be_written(look, monkeypatch, tmp_path):
 
 
 def test_a_project_that_may_not_be_written_or_has_braces_in_its_name(look, monkeypatch, tmp_path):
-    monkeypatch.setattr(doctor, "may_write", lambda folder: folder.name != "models")
+    monkeypatch.setattr(places, "may_write", lambda folder: folder.name != "models")
     project = look()["project"]
     assert (project.ok, "models may not be written" in project.found) == (False, True)
     monkeypatch.undo()
-    assert not doctor._project(tmp_path / "a{b}").ok
-    assert doctor._project(tmp_path / 'it\'s "a" [project] (é)').ok
+    assert not places.folder(tmp_path / "a{b}").ok
+    assert places.folder(tmp_path / 'it\'s "a" [project] (é)').ok
 
 
 def git(folder, *words):
@@ -246,7 +254,7 @@ def test_git_is_looked_at_as_dvc_will_use_it(tmp_path, monkeypatch):
     root.mkdir()
 
     def said():
-        finding = doctor._git(root)
+        finding = sharing.git(root)
         assert finding.ok or finding.remedy
         return finding.ok, finding.found, finding.remedy
 
@@ -271,14 +279,14 @@ def test_git_is_looked_at_as_dvc_will_use_it(tmp_path, monkeypatch):
         assert (ok, "belongs to another user" in found) == (False, True)
         subprocess.run(remedy.strip("`"), shell=True, check=True, cwd=root)
         assert said()[0], "the remedy helps"
-    monkeypatch.setattr(doctor.shutil, "which", lambda _: None)
+    monkeypatch.setattr(shutil, "which", lambda _: None)
     assert said()[1] == "not installed"
 
 
 def test_without_a_git_repository_the_remote_is_not_blamed(tmp_path):
     (tmp_path / ".dvc").mkdir()
     (tmp_path / ".dvc/config").touch()
-    finding = doctor._remote(tmp_path)
+    finding = sharing.remote(tmp_path)
     assert (finding.ok, finding.remedy) == (False, "first correct what `git` above says")
 
 
@@ -288,20 +296,20 @@ def test_without_a_git_repository_the_remote_is_not_blamed(tmp_path):
 def test_an_environment_that_was_moved_is_told(tmp_path, monkeypatch, start):
     monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
     for name in ("tillmap", "dvc"):
-        assert not doctor._environment(tmp_path).ok, "a program is missing"
+        assert not installed.environment(tmp_path).ok, "a program is missing"
         (tmp_path / name).write_bytes(b"#!" + os.fsencode(sys.base_prefix) + b"\nimport re\n")
-    assert doctor._environment(tmp_path).ok
+    assert installed.environment(tmp_path).ok
     (tmp_path / "dvc").write_bytes(start)
-    finding = doctor._environment(tmp_path)
+    finding = installed.environment(tmp_path)
     assert (finding.ok, "gone/.venv/bin/python" in finding.found) == (False, True)
     assert "rm -rf .venv && make setup" in finding.remedy
 
 
 def test_the_code_of_another_copy_of_the_project_is_told(tmp_path):
     own = Path(doctor.__file__).parents[3]
-    assert "not in this folder" not in doctor._environment(own).found
+    assert "not in this folder" not in installed.environment(own).found
     (tmp_path / "src/tillmap").mkdir(parents=True)
-    assert "not in this folder" in doctor._environment(tmp_path).found
+    assert "not in this folder" in installed.environment(tmp_path).found
 
 
 @pytest.fixture
@@ -353,14 +361,14 @@ def cut_entry(folder):
     ],
 )
 def test_what_a_kill_leaves_in_the_run_cache_is_found_and_mended(tmp_path, reproduced, hurt):
-    (finding,) = doctor._run_cache(tmp_path, False)
+    (finding,) = sharing.run_cache(tmp_path, False)
     assert finding.ok and finding.found == "every entry has its outputs"
     hurt(tmp_path)
-    (finding,) = doctor._run_cache(tmp_path, False)
+    (finding,) = sharing.run_cache(tmp_path, False)
     assert not finding.ok and "1 broken entry" in finding.found and "tillmap doctor --fix" in finding.remedy
-    (finding,) = doctor._run_cache(tmp_path, True)
+    (finding,) = sharing.run_cache(tmp_path, True)
     assert finding.ok and finding.found.endswith("removed")
     assert entries_of(tmp_path) == []
     assert reproduced() == "1\n2\n"
-    (finding,) = doctor._run_cache(tmp_path, False)
+    (finding,) = sharing.run_cache(tmp_path, False)
     assert finding.ok

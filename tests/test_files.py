@@ -16,9 +16,10 @@ import pandas as pd
 import pytest
 from safetensors.numpy import save_file
 
-from tillmap.core import files
+from tillmap.core import files, writing
 from tillmap.core.errors import InputError, LostRowsError, ResourceError
-from tillmap.core.files import is_standard_output, new_folder, replacing, require_same_rows, require_writable
+from tillmap.core.files import require_same_rows
+from tillmap.core.writing import is_standard_output, new_folder, replacing, require_writable
 from tillmap.linear.heads import SparseHeads
 from tillmap.retrieval.base import read_tensors
 
@@ -54,13 +55,13 @@ def test_interrupted_writing_leaves_the_old_file(tmp_path):
 
 def test_interrupted_folder_leaves_the_old_one(tmp_path):
     path = tmp_path / "out"
-    with files.new_folder(path) as folder:
+    with writing.new_folder(path) as folder:
         files.write_json(1, folder / "a.json")
-    with pytest.raises(KeyboardInterrupt), files.new_folder(path) as folder:
+    with pytest.raises(KeyboardInterrupt), writing.new_folder(path) as folder:
         files.write_json(2, folder / "a.json")
         raise KeyboardInterrupt
     assert files.read_json(path / "a.json") == 1
-    with files.new_folder(path) as folder:
+    with writing.new_folder(path) as folder:
         files.write_json(3, folder / "b.json")
     assert [file.name for file in path.iterdir()] == ["b.json"]
 
@@ -305,7 +306,7 @@ def test_a_disk_is_refused(tmp_path, monkeypatch):
 PRINT = """
 import sys
 from pathlib import Path
-from tillmap.core.files import replacing, require_writable
+from tillmap.core.writing import replacing, require_writable
 for name in sys.argv[1:]:
     print("before", flush=False)
     require_writable(Path(name))
@@ -344,7 +345,7 @@ def test_what_is_standard_output(tmp_path):
 HOLDER = """
 import sys
 from pathlib import Path
-from tillmap.core.files import replacing
+from tillmap.core.writing import replacing
 with replacing(Path(sys.argv[1])) as file:
     file.write(b"theirs")
     print("held", flush=True)

@@ -257,6 +257,16 @@ def test_a_resumed_run_keeps_its_threads_and_another_takes_those_that_are_free(l
     assert used == [3, 3, 1, 2]
 
 
+def test_threads_that_a_kill_left_half_written_are_counted_anew(local, tmp_path, monkeypatch):
+    used = []
+    monkeypatch.setattr(loading, "load_engine", lambda engine, checkpoint, machine, *_: used.append(machine.threads))
+    monkeypatch.setattr(inference, "free_threads", lambda: 3)
+    (tmp_path / "threads").write_text("")
+    KeptEngine().load(local, tmp_path)
+    assert used == [3]
+    assert (tmp_path / "threads").read_text() == "3"
+
+
 def test_an_engine_is_kept_for_the_same_model_and_ended_before_another(local, tmp_path, monkeypatch):
     happened = []
 

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shop import data, read_source
-from tillmap.catalogue import formats
+from tillmap.catalogue import csv_tables, reading
 from tillmap.catalogue.formats import RowFile
 from tillmap.catalogue.rows import BadRowError
 from tillmap.core.errors import InputError, ParamsError
@@ -138,7 +138,7 @@ CELLS = st.lists(
 )
 
 
-@given(rows=CELLS, delimiter=st.sampled_from(formats.DELIMITERS), encoding=st.sampled_from(["utf-8", "utf-16"]))
+@given(rows=CELLS, delimiter=st.sampled_from(csv_tables.DELIMITERS), encoding=st.sampled_from(["utf-8", "utf-16"]))
 def test_what_csv_writes_is_read_back(tmp_path_factory, rows, delimiter, encoding):
     path = tmp_path_factory.mktemp("csv") / "rows.csv"
     with path.open("w", newline="", encoding=encoding) as file:
@@ -240,7 +240,7 @@ def test_bad_rows_of_a_csv_are_set_aside_one_by_one(tmp_path):
 
 
 def test_an_endless_line_and_an_endless_row_stay_small(tmp_path, monkeypatch):
-    monkeypatch.setattr(formats, "MAX_LINE_BYTES", 10_000)
+    monkeypatch.setattr(reading, "MAX_LINE_BYTES", 10_000)
     lines = [b"nr;shop;text;price;code", b"1;a;b;1;01", b"2;a;" + b"x" * 5_000_000 + b";1;01", b"3;a;b;1;01"]
     lines += [b'4;a;"' + b"y" * 100, *[b"y" * 100] * 3_000, b"5;a;b;1;01"]
     path = tmp_path / "rows.csv"

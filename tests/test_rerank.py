@@ -33,7 +33,7 @@ from tillmap.rerank.features import distance
 from tillmap.rerank.folds import assign_folds, hold_out
 from tillmap.rerank.lines import Lines
 from tillmap.rerank.reranker import Reranker
-from tillmap.rerank.similar import SimilarLines
+from tillmap.rerank.similar import Groups, SimilarLines
 from tillmap.rerank.training import _SURELY as SURELY
 from tillmap.rerank.training import train
 from tillmap.rerank.trees import Trees
@@ -123,6 +123,16 @@ def test_the_first_words_of_a_query_can_be_left_out():
     assert index.nearest(Lines.of(["dove green tea"]), 1, skip=1)[1][0, 0] == pytest.approx(1, abs=1e-5)
 
 
+def test_the_nearest_lines_of_a_group_are_found_however_far_they_are():
+    index = SimilarLines.of(Lines.of(["dove soap bar", "dove soap", "dove shampoo", "green tea", "lux soap"]))
+    groups = Groups(np.array([0, 1, 1, 4]), np.array([1, 3, 4, 2]))
+    queries = Lines.of(["dove soap bar", "dove soap bar", "dove soap bar", "dove soap bar"])
+    near, inside = index.nearest_and_in_group(queries, 1, np.array([-1, 0, 1, 2]), groups, 2)
+    assert inside[0].tolist() == [[-1, -1], [1, -1], [-1, -1], [2, 4]]  # tea shares no n-gram
+    assert near[0].tolist() == index.nearest(queries, 1)[0].tolist() == [[0]] * 4
+    assert inside[1][3] == pytest.approx(index.nearest(queries, 5)[1][3, [2, 3]])
+
+
 def test_folds_keep_near_duplicates_together_only_if_the_asked_lines_are_new():
     kinds = [
         f"{first}{second} {third} soap"
@@ -190,6 +200,32 @@ def test_candidates_have_pairs_that_no_training_row_shows(evidence, rows):
         (evidence.path(chain, brand, "") in trained) == is_known
         for chain, brand, is_known in zip(found.chain, found.brand, known, strict=True)
     )
+
+
+def test_a_pair_that_is_not_known_is_kept_only_if_its_score_is_well_above(evidence, rows):
+    row = rows[rows["subset"] == "test"].head(1)
+    ((all_of_them, described),) = evidence.chunks(row, 200, read=False)
+    ((kept, _),) = evidence.chunks(row, 20, read=False)
+    known = described[:, evidence.features.index("known")]
+    best = np.sort(np.argsort(-(all_of_them.total + 0.5 * known), kind="stable")[:20])
+    assert 0 < known[best].sum() < 20
+    assert best.tolist() != list(range(20))
+    assert kept.chain.tolist() == all_of_them.chain[best].tolist()
+    assert kept.brand.tolist() == all_of_them.brand[best].tolist()
+
+
+def test_rows_of_exactly_the_same_price_speak_for_their_paths(evidence, training):
+    counts = training["price"].value_counts()
+    row = training[training["price"] == counts.index[-1]].iloc[0]
+    assert counts.iloc[-1] == 1
+    asked = pd.DataFrame({"description": row["description"], "retailer": "", "price": [row["price"], 98765.43, np.nan]})
+    ((found, described),) = evidence.chunks(asked, 60, read=False)
+    speaks = described[:, evidence.features.index("same_price_path_best")]
+    paths = [evidence.path(chain, brand, "") for chain, brand in zip(found.chain, found.brand, strict=True)]
+    asked_row = np.repeat(np.arange(len(asked)), np.diff(found.starts))
+    (own,) = CONTEST.paths(row.to_frame().T)
+    assert {(asked_row[place], paths[place]) for place in np.flatnonzero(speaks)} == {(0, own)}
+    assert speaks.max() == pytest.approx(1, abs=1e-5)
 
 
 def test_a_line_of_nothing_gets_candidates_too(evidence):
@@ -509,8 +545,8 @@ def test_the_arm_needs_the_linear_model(context, tmp_path):
     ("name", "content"),
     [
         ("reranker.json", "[]"),
-        ("reranker.json", '{"format": 3}'),
-        ("reranker.json", '{"format": 3, "candidates": 1e9, "sharpness": 1}'),
+        ("reranker.json", '{"format": 4}'),
+        ("reranker.json", '{"format": 4, "candidates": 1e9, "sharpness": 1}'),
         ("trees.txt", "tree\n"),
     ],
 )  # fmt: skip

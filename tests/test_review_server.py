@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import socket
+import subprocess
 import urllib.error
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ import pandas as pd
 import pytest
 
 from command import run_command
-from review_rows import COFFEE, GREEN, LEVELS, TEA, TREE, ask, serving, write_project
+from review_rows import COFFEE, COMMAND, GREEN, LEVELS, TEA, TREE, ask, environment, serving, write_project
 from tillmap.core.files import read_jsonl
 from tillmap.review.decisions import open_log, read_decisions
 from tillmap.review.page import Page
@@ -130,6 +131,43 @@ def test_what_the_page_decided_can_be_saved_without_it_and_never_into_a_csv(fold
     params.write_text(params.read_text().replace("data/corrections.jsonl", "fixes.csv"))
     code, said = tillmap("labelled.jsonl", "--no-browser")
     assert code == 1 and "set `data.corrections` to the folder" in said and "Traceback" not in said
+
+
+def test_a_table_of_corrections_destroys_nothing_and_goes_where_it_is_told(folder, tillmap):
+    log_file = folder / "data/decisions.jsonl"
+    with open_log(log_file, LEVELS) as log:
+        log.decide([ReviewRow(1, "line 0001", TEA, 0.5, 1.0)], GREEN)
+    kept = log_file.read_bytes()
+    (folder / "link.jsonl").symlink_to(log_file)
+    for place, says in (
+        ("data/decisions.jsonl", "data belongs to the pipeline"),
+        ("link.jsonl", "data belongs to the pipeline"),
+        ("data/corrections.jsonl", "data belongs to the pipeline"),
+        ("/proc/out.csv", "cannot be written"),
+        ("out.csv.zip", "a zip is read but not written"),
+        ("out.xlsx", "a spreadsheet is neither read nor written"),
+    ):
+        code, said = tillmap("--export", place)
+        assert code == 1 and says in said and len(said.splitlines()) == 1
+    log_file.rename(folder / "mine.jsonl")
+    code, said = tillmap("--decisions", "mine.jsonl", "--export", "mine.jsonl")
+    assert code == 1 and "this is the input" in said
+    assert (folder / "mine.jsonl").read_bytes() == kept
+    code, said = tillmap("--decisions", "mine.jsonl", "--export", "out.csv.gz")
+    assert code == 0 and len(pd.read_csv(folder / "out.csv.gz")) == 1
+    code, said = tillmap("--decisions", "mine.jsonl", "--export", "out.parquet")
+    assert code == 0 and pd.read_parquet(folder / "out.parquet")["id"].tolist() == [1]
+
+
+@pytest.mark.parametrize("place", ["-", "/dev/stdout"])
+def test_a_table_of_corrections_on_standard_output(folder, place):
+    with open_log(folder / "data/decisions.jsonl", LEVELS) as log:
+        log.decide([ReviewRow(1, "line 0001", TEA, 0.5, 1.0)], GREEN)
+    done = subprocess.run(
+        [*COMMAND, "--export", place], cwd=folder, env=environment(), capture_output=True, text=True, check=True
+    )
+    assert json.loads(done.stdout)["id"] == 1
+    assert f"1 corrections: {place}" in done.stderr
 
 
 def test_the_page_is_on_this_machine_alone(folder, tillmap):

@@ -33,7 +33,22 @@ def test_case_accents_forms_and_signs_are_folded(text: str, folded: str) -> None
 
 @pytest.mark.parametrize(
     "pair",
-    [("दाल", "दल"), ("ไข่", "ไข"), ("שמן", "שמנ"), ("شاي", "شاى"), ("ガラス", "カラス"), ("й", "и"), ("茶", "花")],
+    [
+        ("दाल", "दल"),
+        ("ไข่", "ไข"),
+        ("שמן", "שמנ"),
+        ("شاي", "شاى"),
+        ("ガラス", "カラス"),
+        ("й", "и"),
+        ("茶", "花"),
+        ("⌚", "⏰"),
+        ("☕", "🍵"),
+        ("চা", "চ"),
+        ("தேன்", "தேன"),
+        ("せっけん", "せつけん"),
+        ("달", "닭"),
+        ("👍🏻", "👍🏿"),
+    ],
 )
 def test_marks_of_other_scripts_are_letters(pair: tuple[str, str]) -> None:
     first, second = map(normalise, pair)

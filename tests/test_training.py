@@ -1,6 +1,7 @@
 """The frame of a training: the order of its examples, its loss curve, and the time it will take."""
 
 import csv
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tillmap.tuning import progress as progress_module
+from tillmap.tuning import speed
 from tillmap.tuning.batches import order_of, padded_tokens
 from tillmap.tuning.progress import Loss, LossCurve, TimeLeft, duration, losses_of
 from tillmap.tuning.speed import product_speed
@@ -70,6 +72,23 @@ def test_the_time_left_follows_from_the_tokens_of_this_run(monkeypatch, caplog):
 @pytest.mark.parametrize(("seconds", "said"), [(0, "1 s"), (99, "99 s"), (150, "2 min"), (12_600, "3.5 h")])
 def test_durations_are_said_as_a_person_would(seconds, said):
     assert duration(seconds) == said
+
+
+@pytest.mark.parametrize(("dtype", "seconds"), [("float32", 1.0), ("bfloat16", 2.0)])
+def test_training_is_expected_to_reach_a_share_of_a_products_speed(monkeypatch, dtype, seconds):
+    import torch
+
+    monkeypatch.setattr(speed, "product_speed", lambda *_: 4e6)
+    monkeypatch.setattr(speed, "CPU_SHARES", {"float32": 0.5, "bfloat16": 0.25})
+    embedding, output = torch.nn.Embedding(50, 4), torch.nn.Linear(4, 50, bias=False)  # the first is only looked up
+    model = SimpleNamespace(
+        get_nb_trainable_parameters=lambda: (300, 1000),
+        get_input_embeddings=lambda: embedding,
+        get_output_embeddings=lambda: output,
+        config=SimpleNamespace(hidden_size=4),
+        dtype=getattr(torch, dtype),
+    )
+    assert speed.expected_seconds(model, tokens=1000, rows=16) == pytest.approx(seconds)
 
 
 def test_a_product_has_a_speed():

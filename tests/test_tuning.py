@@ -5,6 +5,7 @@ import subprocess
 import sys
 from dataclasses import asdict
 
+import numpy as np
 import pytest
 from project import ROOT, kill_when
 
@@ -15,7 +16,7 @@ from tillmap.llm.interface.answer_formats import make_answer_format
 from tillmap.llm.interface.prompting import GRADIENTGURUS_LLAMA, Item, Renderer, our_recipe
 from tillmap.tuning.examples import IGNORED, describe, tokenise, tokenise_all
 from tillmap.tuning.hub import require_token
-from tillmap.tuning.lora import lora_targets
+from tillmap.tuning.lora import attention, lora_targets
 from tillmap.tuning.memory import out_of_memory
 from tillmap.tuning.progress import PROGRESS, Progress, last_checkpoint
 from tillmap.tuning.recipes import GRADIENTGURUS, choose_recipe, fit_to_machine
@@ -216,6 +217,57 @@ def test_other_architectures_are_trained(base, tmp_path):
         files = {file.name for file in (tmp_path / name / "adapter").iterdir()}
         assert {"adapter_model.safetensors", "adapter_config.json", "tokenizer.json"} <= files
         assert not [file for file in files if file.endswith((".bin", ".pt", ".pkl"))]
+
+
+ATTENDED = """
+import os
+import sys
+from pathlib import Path
+from tillmap.tuning import lora
+from tillmap.tuning.recipes import choose_recipe
+
+base, folder = map(Path, sys.argv[1:])
+words = ["milk", "oat milk, barista", "rye bread and butter", "tea"] * 4
+conversations = [[{"role": "user", "content": word}, {"role": "assistant", "content": word[:4]}] for word in words]
+recipe = choose_recipe("ours", {"batch_rows": 4, "learning_rate": 0.002, "cpu_dtype": "bfloat16"})
+
+def losses(name):
+    done = lora.train_adapter(conversations, base, recipe, folder / name, folder / "adapter",
+                              checkpoint_steps=10, seed=1)
+    print("losses", *(loss.loss for loss in done.losses))
+
+losses("products")
+ours, lora.COMPILED_STEPS = lora.COMPILED_STEPS, 4
+losses("compiled")
+lora.COMPILED_STEPS, lora.attention = ours, lambda *_: {"attn_implementation": "sdpa"}
+os.environ["UNSLOTH_CPU_COMPILE"] = "0"
+losses("usual")
+"""
+
+
+@pytest.mark.slow
+def test_what_makes_training_faster_on_a_cpu_leaves_the_losses_as_they_are(base, tmp_path):
+    command = [sys.executable, "-c", ATTENDED, str(base), str(tmp_path)]
+    done = subprocess.run(command, text=True, capture_output=True, check=False)
+    found = [line.split()[1:] for line in done.stdout.splitlines() if line.startswith("losses")]
+    assert [len(losses) for losses in found] == [4, 4, 4], done.stderr[-3000:]
+    products, compiled, usual = (np.array(losses, dtype=float) for losses in found)
+    assert products == pytest.approx(usual, rel=0.02)
+    assert compiled == pytest.approx(usual, rel=0.02)
+    assert "torch.compile" in done.stdout, "the second training was compiled"
+    assert np.ptp(usual) > 0.1 * usual.mean(), "or any losses would be equal"
+
+
+def test_the_steps_of_a_training_are_those_of_its_batches():
+    recipe = choose_recipe("ours", {"batch_rows": 16, "accumulation": 2, "epochs": 1.5})
+    assert [recipe.steps(examples) for examples in (1, 21, 22, 64)] == [1, 1, 2, 3]
+
+
+def test_only_bfloat16_on_a_cpu_needs_another_attention():
+    on_cpu = fit_to_machine(choose_recipe("ours", {"cpu_dtype": "bfloat16"}), cuda=False)
+    assert attention(on_cpu, cuda=False) == {"attn_implementation": "eager"}
+    assert attention(fit_to_machine(choose_recipe("ours", {}), cuda=False), cuda=False) == {}
+    assert attention(choose_recipe("ours", {"dtype": "bfloat16"}), cuda=True) == {}
 
 
 KILLED = """

@@ -15,8 +15,9 @@ from stages import audit, candidates, catalogue, evaluate, infer, ingest, postpr
 from tillmap.arms import ARMS, schema
 from tillmap.config import paths
 from tillmap.config.params import read_params
-from tillmap.core.files import new_folder, read_table, write_table
+from tillmap.core.files import read_table, write_table
 from tillmap.core.taxonomy import CONTEST
+from tillmap.core.writing import new_folder
 from tillmap.retrieval.lexical import LexicalRetriever
 from tillmap.retrieval.neighbours import neighbours_table
 

@@ -1,9 +1,18 @@
 """What a kind of file is, for the campaign."""
 
+import io
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tillmap.arms import schema
+from tillmap.config.params import read_params
 from tillmap.core.errors import TillmapError
 
 Files = Mapping[str, bytes]
@@ -50,3 +59,30 @@ def refusing() -> Iterator[None]:
         yield
     except TillmapError as error:
         refused.append(error)
+
+
+@cache
+def params_here():
+    """The params of the project in the working folder, which stays the same in a process."""
+    return read_params(Path("params.yaml"), schema())
+
+
+def own(*names: str) -> Callable[[], Files]:
+    """Files of the trained project itself; a folder's name stands for all in it."""
+
+    def files() -> Files:
+        found = {}
+        for name in names:
+            there = Path(name)
+            for file in sorted(there.rglob("*")) if there.is_dir() else [there]:
+                if file.is_file() and file.suffix != ".lock":
+                    found[str(file)] = file.read_bytes()
+        return found
+
+    return files
+
+
+def parquet(table: pd.DataFrame) -> bytes:
+    sink = io.BytesIO()
+    pq.write_table(pa.Table.from_pandas(table, preserve_index=False), sink, compression="zstd")
+    return sink.getvalue()

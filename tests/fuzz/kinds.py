@@ -1,4 +1,6 @@
-"""What is damaged, and what then reads it: one `Kind` for each kind of input and artifact. More are in `model_kinds`.
+"""What is damaged, and what then reads it: one `Kind` for each kind of input and artifact.
+
+More are in `model_kinds` and `stage_kinds`.
 
 A target runs in a copy of a small trained project. It may raise a TillmapError, and nothing else.
 """
@@ -17,10 +19,10 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
-from kind import BY_ENDING, IN, Files, Kind, refusing
+from kind import BY_ENDING, IN, Files, Kind, own, params_here, parquet, refusing
 from model_kinds import MODEL_KINDS
 from safetensors.numpy import save
+from stage_kinds import STAGE_KINDS
 
 from stages import stratify
 from stages.answers import training_usage, usage_of
@@ -88,14 +90,8 @@ def _csv() -> bytes:
     return text.encode()
 
 
-def _parquet(table: pd.DataFrame) -> bytes:
-    sink = io.BytesIO()
-    pq.write_table(pa.Table.from_pandas(table, preserve_index=False), sink, compression="zstd")
-    return sink.getvalue()
-
-
 def _rows_table() -> bytes:
-    return _parquet(pd.DataFrame(ROWS).assign(indoml_id=range(4), price=[1.5, 1.99, None, -2.0]))
+    return parquet(pd.DataFrame(ROWS).assign(indoml_id=range(4), price=[1.5, 1.99, None, -2.0]))
 
 
 def _zip(content: bytes) -> bytes:
@@ -122,21 +118,6 @@ def _feed(name: str) -> Callable[[], None]:
 
 def _input(name: str, content: Callable[[], bytes]) -> Callable[[], Files]:
     return lambda: {f"{IN}/{name}": content()}
-
-
-def _own(*names: str) -> Callable[[], Files]:
-    """Files of the trained project itself; a folder's name stands for all in it."""
-
-    def files() -> Files:
-        found = {}
-        for name in names:
-            there = Path(name)
-            for file in sorted(there.rglob("*")) if there.is_dir() else [there]:
-                if file.is_file() and file.suffix != ".lock":
-                    found[str(file)] = file.read_bytes()
-        return found
-
-    return files
 
 
 def _contest() -> Files:
@@ -229,16 +210,16 @@ def _queue_files() -> Files:
     table = pd.DataFrame([row, row | {"id": 1}])
     return {
         "data/review/linear_needs_review.csv": table.to_csv(index=False).encode(),
-        "data/review/linear.parquet": _parquet(pd.DataFrame({"split": ["test", "test"], "id": [0, 1]})),
+        "data/review/linear.parquet": parquet(pd.DataFrame({"split": ["test", "test"], "id": [0, 1]})),
     }
 
 
 def _answers(name: str) -> Callable[[], Files]:
     def files() -> Files:
-        rows = pd.read_parquet("data/predictions/linear.parquet")
+        rows = pd.readparquet("data/predictions/linear.parquet")
         rows = rows[rows["split"] == "test"].head(8)
         table = rows[["id", *CONTEST, "confidence", "status"]].rename(columns={"id": "indoml_id"})
-        content = {"csv": lambda: table.to_csv(index=False).encode(), "parquet": lambda: _parquet(table)}
+        content = {"csv": lambda: table.to_csv(index=False).encode(), "parquet": lambda: parquet(table)}
         lines = table.to_json(orient="records", lines=True).encode()
         return {f"{IN}/answers.{name}": content.get(name, lambda: lines)()}
 
@@ -259,16 +240,11 @@ def _submit(name: str) -> Callable[[], None]:
 
 def _label(arm: str, confidence: str = "own") -> Callable[[], None]:
     def run() -> None:
-        labeller = open_arm(arm, _params_here(), confidence)  # type: ignore[arg-type]
+        labeller = open_arm(arm, params_here(), confidence)  # type: ignore[arg-type]
         assert len(labeller.label(BATCH, explain=2)) == len(BATCH)
         _ = labeller.seen
 
     return run
-
-
-@cache
-def _params_here():
-    return read_params(Path("params.yaml"), schema())
 
 
 def _search() -> None:
@@ -314,7 +290,7 @@ def _read_tree() -> None:
 @cache
 def _repairer():
     rules, tree = AnswerRules.load(paths.RULES / "linear"), LabelTree.from_table(read_table(paths.TREE))
-    return make_repairer(rules, tree, _params_here().postprocess, _params_here().embedding), tree
+    return make_repairer(rules, tree, params_here().postprocess, params_here().embedding), tree
 
 
 def _read_completions() -> None:
@@ -328,7 +304,7 @@ def _read_completions() -> None:
 
 
 def _some_completions() -> Files:
-    return {name: b"".join(content.splitlines(keepends=True)[:10]) for name, content in _own(
+    return {name: b"".join(content.splitlines(keepends=True)[:10]) for name, content in own(
         "data/completions/linear.jsonl", "data/completions/nearest.jsonl")().items()}  # fmt: skip
 
 
@@ -342,7 +318,7 @@ def _read_tables() -> None:
 def _usage() -> None:
     usage = {arm: usage_of(arm) for arm in ("linear", "nearest", "rerank")}
     training = {arm: training_usage(arm, usage[arm]) for arm in usage}
-    costs = bill_arms(usage, training, _params_here().provider.prices, _params_here().costs, 100)
+    costs = bill_arms(usage, training, params_here().provider.prices, params_here().costs, 100)
     estimate_table(costs, usage)
 
 
@@ -482,7 +458,7 @@ KINDS: dict[str, Kind] = {
     "taxonomy": Kind(
         lambda: {f"{IN}/codes.csv": CODES.encode(), f"{IN}/paths.csv": PATHS.encode()}, _read_codes, "csv"
     ),
-    "params": Kind(_own("params.yaml"), _read_params, "text"),
+    "params": Kind(own("params.yaml"), _read_params, "text"),
     "profile": Kind(_profile, _apply_profile, "text"),
     "decisions": Kind(_decisions, _read_decisions, "jsonl"),
     "queue": Kind(_queue_files, lambda: from_pipeline("linear", CONTEST), BY_ENDING),
@@ -490,20 +466,20 @@ KINDS: dict[str, Kind] = {
     "answers_jsonl": Kind(_answers("jsonl"), _submit("jsonl"), "jsonl"),
     "answers_parquet": Kind(_answers("parquet"), _submit("parquet"), "parquet"),
     "safetensors": Kind(_tensors, lambda: read_tensors(Path(IN, "x.safetensors")), "safetensors"),
-    "linear": Kind(_own("models/linear/all"), _label("linear"), BY_ENDING),
-    "confidence": Kind(_own("models/confidence/linear", "models/seen.json"), _label("linear"), BY_ENDING),
-    "nearest": Kind(_own("data/index", "data/split"), _label("nearest"), BY_ENDING),
-    "index": Kind(_own("data/index"), _search, BY_ENDING),
+    "linear": Kind(own("models/linear/all"), _label("linear"), BY_ENDING),
+    "confidence": Kind(own("models/confidence/linear", "models/seen.json"), _label("linear"), BY_ENDING),
+    "nearest": Kind(own("data/index", "data/split"), _label("nearest"), BY_ENDING),
+    "index": Kind(own("data/index"), _search, BY_ENDING),
     "trees": Kind(lambda: {f"{IN}/trees.txt": _lightgbm().encode()}, _read_trees, "text"),
     "reranker": Kind(_reranker, lambda: Reranker.load(Path(IN, "rerank")), BY_ENDING),
     "tree": Kind(lambda: {f"{IN}/tree.parquet": paths.TREE.read_bytes()}, _read_tree, "parquet"),
     "completions": Kind(_some_completions, _read_completions, "jsonl"),
     "tables": Kind(
-        _own("data/answer_rules/linear", "data/neighbours", "data/split/rows.parquet"), _read_tables, BY_ENDING
+        own("data/answer_rules/linear", "data/neighbours", "data/split/rows.parquet"), _read_tables, BY_ENDING
     ),
-    "usage": Kind(_own("data/usage"), _usage, "json"),
+    "usage": Kind(own("data/usage"), _usage, "json"),
     "levels": Kind(
-        _own("data/raw/levels.json", "data/raw/rows.parquet"), lambda: stratify.main(_params_here()), BY_ENDING
+        own("data/raw/levels.json", "data/raw/rows.parquet"), lambda: stratify.main(params_here()), BY_ENDING
     ),
     "job": Kind(
         lambda: {"models/openai/job.json": json.dumps(untuned_record("tuned", "m")).encode()}, _read_job, "json"
@@ -515,4 +491,5 @@ KINDS: dict[str, Kind] = {
     "lookups": Kind(_cache, _read_cache, "jsonl"),
     "checkpoint": Kind(_checkpoint, _read_checkpoint, BY_ENDING),
     **MODEL_KINDS,
+    **STAGE_KINDS,
 }

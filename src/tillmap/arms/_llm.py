@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -12,9 +13,9 @@ from tillmap.arms.context import ALLOWED, Context
 from tillmap.config.blocks import Layout, Questions
 from tillmap.core.completions import LETTERS, Completion, Message, Question, spell_out
 from tillmap.core.errors import ParamsError
-from tillmap.core.files import read_json
+from tillmap.core.files import read_as, read_json
 from tillmap.core.taxonomy import KEY, LabelTree, Levels
-from tillmap.llm.interface.answer_formats import AnswerFormat, make_answer_format
+from tillmap.llm.interface.answer_formats import Allowed, AnswerFormat, make_answer_format
 from tillmap.llm.interface.few_shot import (
     ITEM_COLUMNS,
     Candidates,
@@ -81,7 +82,7 @@ class LanguageModelArm(Arm):
             questions, allowed = list(self.questions(context, rows)), self.allowed(context)
         else:
             questions = context.written_questions()
-            allowed = read_json(context.prompts / ALLOWED) if context.settings.constrain != "off" else None
+            allowed = _read_allowed(context.prompts / ALLOWED) if context.settings.constrain != "off" else None
         yield from self.ask(context, questions, allowed)
 
     def answer_format(self, settings: Any) -> str:
@@ -191,6 +192,11 @@ class LanguageModelArm(Arm):
         for row_id, example in labelled_items(sample, tree.levels):
             listed = candidates.of("train", row_id, context.settings.candidates, 0) if candidates else ()
             yield renderer.training_example(*example, candidates=renderer.ordered(listed))
+
+
+def _read_allowed(file: Path) -> dict[str, Any]:
+    """What `Arm.allowed` gave. Raises InputError or ModelError if the file is missing or damaged."""
+    return asdict(read_as(Allowed, file, read_json(file)))
 
 
 class Tokens(NamedTuple):

@@ -10,8 +10,8 @@ import pandas as pd
 
 from tillmap.config.blocks import Engine, Provider
 from tillmap.core.completions import Question
-from tillmap.core.files import read_jsonl, read_table
-from tillmap.core.stored import read_job, read_rows
+from tillmap.core.files import read_table
+from tillmap.core.stored import read_job, read_questions, read_rows
 from tillmap.core.taxonomy import KEY, LabelTree, Levels
 
 T = TypeVar("T")
@@ -104,7 +104,7 @@ class Context:
     def written_questions(self) -> list[Question]:
         """The questions that the `prompts` stage wrote."""
         assert self.prompts is not None
-        return [Question(**record) for record in read_jsonl(self.prompts / QUESTIONS)]
+        return list(read_questions(self.prompts / QUESTIONS))
 
     def load_once(self, name: str, load: Callable[[], T]) -> T:
         """The result of `load`, called only the first time: a model is loaded once for all batches of rows."""

@@ -13,7 +13,7 @@ from tillmap.arms.base import Need
 from tillmap.arms.context import TRAINING, Context
 from tillmap.config.blocks import Count, LanguageModel, Layout, Policy, Section
 from tillmap.core.errors import ParamsError
-from tillmap.core.files import read_jsonl
+from tillmap.core.stored import read_conversations
 from tillmap.core.taxonomy import KEY
 from tillmap.llm.interface.prompting import GRADIENTGURUS_LLAMA, Recipe
 from tillmap.retrieval import TRAINING_PATHS
@@ -87,7 +87,7 @@ class Llama(LocalModelArm):
         files = [examples, *(file for file in context.base.rglob("*") if file.is_file())]
         settings = {"recipe": asdict(recipe), "seed": context.seed, "order": ORDER}
         state = state_folder() / "train" / run_key(settings, files)
-        conversations = [record["messages"] for record in read_jsonl(examples)]
+        conversations = list(read_conversations(examples))
         with alone(state), scratch() as beside:
             adapter = beside if training.merge else folder
             trained = train_adapter(

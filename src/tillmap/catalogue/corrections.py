@@ -6,10 +6,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from tillmap.catalogue.formats import Row, RowFile
+from tillmap.catalogue.formats import RowFile
 from tillmap.catalogue.items import Fields
 from tillmap.catalogue.labels import LabelReader
 from tillmap.catalogue.quarantine import Quarantine
+from tillmap.catalogue.reading import Row
 from tillmap.catalogue.rows import BadRowError, Record, is_blank, read_id, read_price, read_retailer, read_text, show
 from tillmap.config.blocks import Columns
 from tillmap.core.taxonomy import LabelPath

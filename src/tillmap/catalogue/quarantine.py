@@ -4,8 +4,9 @@ from dataclasses import dataclass, field
 
 import pandas as pd
 
-from tillmap.catalogue.formats import Row, RowFile
+from tillmap.catalogue.formats import RowFile
 from tillmap.catalogue.items import OnBadRow
+from tillmap.catalogue.reading import Row
 from tillmap.core.errors import InputError
 
 

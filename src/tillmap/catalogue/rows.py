@@ -1,6 +1,6 @@
 """Checks of one row's fields. The pipeline, `tillmap predict` and `tillmap submit` all read their rows with them.
 
-A check takes a record (field name to value, as `formats` reads it) and the name of a field. It returns the field's
+A check takes a record (field name to value, as a reader gives it) and the name of a field. It returns the field's
 value, or raises BadRowError, which says what was found and what was expected. The caller adds the file, the line and
 what to do.
 """

@@ -41,7 +41,7 @@ class Source:
             the row's number), description, retailer, price (float64, NaN where unknown) and the levels (null where a
             path has no label, or a test row no path), in the order of the files, train before test.
         quarantined: file, line (from 1; in a Parquet file the row), reason and raw (the row as it is in the file, cut
-            to `formats.MAX_LINE_BYTES`; bytes that are not UTF-8 as backslash escapes).
+            to `reading.MAX_LINE_BYTES`; bytes that are not UTF-8 as backslash escapes).
         levels: the names of the levels.
         declared: the paths of the taxonomy file, with codes and definitions and without rows; None if there is none.
         labels: how the labels were read.

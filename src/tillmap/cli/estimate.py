@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple, TypeVar
+from typing import Annotated, NamedTuple, TypeVar
 
 import pandas as pd
 import typer
@@ -13,7 +13,7 @@ from tillmap.arms._llm import LocalModelArm
 from tillmap.config import paths
 from tillmap.config.params import read_params
 from tillmap.core.errors import InputError, ParamsError
-from tillmap.core.files import read_json
+from tillmap.core.stored import amount, read_metrics
 from tillmap.llm.limits import CARDS, SHAPES, Card, Shape, answering_seconds, tuning_seconds
 from tillmap.tuning.recipes import RECIPES
 
@@ -84,11 +84,9 @@ def _known(name: str, known: Mapping[str, T], option: str) -> T:
 
 def _count(file: Path, *keys: str) -> int:
     """A number of a metrics file. The last of `keys` is the option that replaces it."""
-    *names, option = keys
-    found: Any = read_json(file) if file.is_file() else {}
-    for name in names:
-        found = found.get(name, {}) if isinstance(found, dict) else {}
-    if not isinstance(found, int):
+    *names, last, option = keys
+    found = int(amount(read_metrics(file, *names), last))
+    if not found:
         raise InputError(f"{file} does not say how many rows there are; run `dvc repro`, or add {option}")
     return found
 
@@ -119,19 +117,15 @@ def _work(
 
 def _pilot(arm: str) -> dict[str, float] | None:
     """Tokens per row of the last run, by the tokenizer of the model that it asked; None if the arm was off."""
-    file = paths.METRICS / "infer" / f"{arm}.json"
-    usage = read_json(file).get("infer", {}).get(arm, {}) if file.is_file() else {}
-    if not usage.get("rows") or not usage.get("prompt_tokens"):
+    usage = read_metrics(paths.METRICS / "infer" / f"{arm}.json", "infer", arm)
+    rows, asked, told = (amount(usage, name) for name in ("rows", "prompt_tokens", "completion_tokens"))
+    if not rows or not asked:
         return None
-    training = paths.METRICS / f"train_{arm}.json"
-    done = read_json(training).get(f"train_{arm}", {}) if training.is_file() else {}
-    sampled = read_json(paths.METRICS / "prompts" / f"{arm}.json")["prompts"][arm].get("sample", {}).get("rows", 0)
-    seen = sampled * done["recipe"]["epochs"] if done.get("tokens") else 0
-    return {
-        "question": usage["prompt_tokens"] / usage["rows"],
-        "answer": usage["completion_tokens"] / usage["rows"],
-        "example": done["tokens"] / seen if seen else 0.0,
-    }
+    training, name = paths.METRICS / f"train_{arm}.json", f"train_{arm}"
+    sample = read_metrics(paths.METRICS / "prompts" / f"{arm}.json", "prompts", arm, "sample")
+    seen = amount(sample, "rows") * amount(read_metrics(training, name, "recipe"), "epochs")
+    tokens = amount(read_metrics(training, name), "tokens")
+    return {"question": asked / rows, "answer": told / rows, "example": tokens / seen if seen else 0.0}
 
 
 def _table(works: list[Work], usd_per_hour: float) -> str:

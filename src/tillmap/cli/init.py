@@ -8,7 +8,8 @@ import typer
 
 from tillmap.arms import schema
 from tillmap.catalogue.counts import count_rows
-from tillmap.catalogue.formats import RowFile, delimiter_of, unpacked
+from tillmap.catalogue.csv_tables import delimiter_of
+from tillmap.catalogue.formats import RowFile, unpacked
 from tillmap.catalogue.proposal import Proposal, files_in, is_taxonomy, propose, sample_of
 from tillmap.catalogue.source import Source, read_source
 from tillmap.config import paths
@@ -17,6 +18,7 @@ from tillmap.config.params import read_params
 from tillmap.config.profiles import write_values
 from tillmap.core.errors import InputError
 from tillmap.core.taxonomy import CONTEST
+from tillmap.core.writing import require_writable
 
 _CONTEST = ("train.features", "train.labels", "test.features")
 _CONTESTS_COLUMNS = {"id": "indoml_id", "text": "description", "retailer": "retailer", "price": "price", "levels": None}
@@ -35,6 +37,8 @@ def init(
     Proposes which column is the text, the price, the code or the levels, and shows what is in the rows: levels,
     classes, refunds, duplicates, lines with two labels. Writes the blocks `data` and `taxonomy`; check them.
     """
+    if not dry_run:
+        require_writable(paths.PARAMS)
     data: dict[str, Any] = {
         "source": str(source),
         "train": None,

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from tillmap.core.errors import InputError
-from tillmap.core.files import STANDARD, is_stream
+from tillmap.core.writing import STANDARD, is_stream
 
 _WRITTEN = ("data", "models", "metrics", "plots", "report")  # by the stages
 _READ = ("params.yaml", "dvc.yaml", "dvc.lock", "stages", "src", ".dvc", ".git")  # the project itself

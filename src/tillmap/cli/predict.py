@@ -10,8 +10,8 @@ from tillmap.arms import ARMS, schema
 from tillmap.cli.outputs import require_outside
 from tillmap.config import paths
 from tillmap.config.params import read_params
-from tillmap.core.files import is_standard_output, is_stream, require_writable
 from tillmap.core.inputs import steady
+from tillmap.core.writing import is_standard_output, is_stream, require_writable
 
 Trained = StrEnum("Trained", {arm: arm for arm in ARMS})  # type: ignore[misc]
 Format = Literal["jsonl", "csv", "parquet"]
@@ -127,7 +127,7 @@ def predict(  # noqa: PLR0917 - the options of a command line
     expected accuracy.
     """
     from tillmap.catalogue.containers import require_packing
-    from tillmap.catalogue.formats import delimiter_of
+    from tillmap.catalogue.csv_tables import delimiter_of
     from tillmap.serving.batch import label_feed
     from tillmap.serving.feed import open_feed
     from tillmap.serving.formats import answer_columns, format_or_lines

@@ -1,5 +1,7 @@
 """`tillmap review`: a page on which a person accepts or corrects answers."""
 
+import io
+import json
 import webbrowser
 from contextlib import nullcontext
 from pathlib import Path
@@ -9,12 +11,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tillmap.arms import proposer, schema
+from tillmap.cli.outputs import require_outside
 from tillmap.config import paths
 from tillmap.config.params import read_params
 from tillmap.core.errors import InputError
-from tillmap.core.files import write_jsonl, write_table, write_text
+from tillmap.core.files import json_bytes
 from tillmap.core.inputs import steady
 from tillmap.core.taxonomy import Levels
+from tillmap.core.writing import is_standard_output, is_stream, replacing, require_writable
 
 if TYPE_CHECKING:
     from tillmap.review.decisions import Decisions
@@ -56,7 +60,9 @@ def review(  # noqa: PLR0917 - the options of a command line
     export: Annotated[
         Path | None,
         typer.Option(
-            metavar="TABLE", help="Write the corrections in LOG to this table (.csv, .jsonl or .parquet), and end."
+            metavar="TABLE",
+            help="Write the corrections in LOG to this table (.csv, .jsonl or .parquet; - for JSON Lines on standard "
+            "output), and end.",
         ),
     ] = None,
 ) -> None:
@@ -78,6 +84,7 @@ def review(  # noqa: PLR0917 - the options of a command line
     FILE has ids, the levels and confidence, as `tillmap predict` writes them. The lines are in FILE, too, or in INPUT,
     which is read as the `data` block of params.yaml says.
     """
+    from tillmap.catalogue.containers import require_packing
     from tillmap.catalogue.formats import RowFile
     from tillmap.review.decisions import open_log, read_decisions
     from tillmap.review.page import Page
@@ -89,8 +96,11 @@ def review(  # noqa: PLR0917 - the options of a command line
 
     tree = known_tree()
     if export is not None:
+        require_writable(export)
+        require_outside(export, decisions)
+        require_packing(export)
         count = _export(read_decisions(decisions, tree.levels), tree.levels, export)
-        typer.echo(f"{count:,} corrections: {export}")
+        typer.echo(f"{count:,} corrections: {export}", err=is_standard_output(export))
         return
     data = read_params(paths.PARAMS, schema(), ["data"]).data
     corrections = Path(data.corrections)
@@ -133,16 +143,19 @@ def _say(saved: "Saved") -> None:
 
 def _export(found: "Decisions", levels: Levels, out: Path) -> int:
     """Write the corrections as the table that a file's name says. Returns their number."""
-    from tillmap.catalogue.formats import format_of
+    from tillmap.catalogue.containers import packing
     from tillmap.review.decisions import corrections
+    from tillmap.serving.formats import format_or_lines
 
-    table = corrections(found, levels)
-    match format_of(out):
+    table, content = corrections(found, levels), io.BytesIO()
+    match format_or_lines(out, is_stream(out)):
         case "csv":
-            write_text(table.to_csv(index=False, lineterminator="\n"), out)
+            table.to_csv(content, index=False, lineterminator="\n")
         case "jsonl":
-            records = table.astype(object).where(table.notna(), None).itertuples(index=False, name=None)
-            write_jsonl((dict(zip(table.columns, record, strict=True)) for record in records), out)
+            records = table.astype(object).where(table.notna(), None).to_dict("records")
+            content.writelines(json_bytes(json.dumps(record, ensure_ascii=False) + "\n") for record in records)
         case "parquet":
-            write_table(table, out)
+            table.to_parquet(content, index=False, compression="zstd")
+    with replacing(out) as file, packing(file, out) as plain:
+        plain.write(content.getvalue())
     return len(table)

@@ -44,7 +44,7 @@ def _is_whole(entry: Path, repo: "Repo") -> bool:
     try:
         record = YAML(typ="safe").load(entry)
         return all(path.is_file() for out in record["outs"] for path in _objects(out, repo))
-    except (YAMLError, LookupError, TypeError, ValueError, OSError, TillmapError):
+    except (YAMLError, LookupError, TypeError, ValueError, AttributeError, OSError, TillmapError):
         return False
 
 

@@ -13,9 +13,10 @@ from tillmap.config import paths
 from tillmap.config.blocks import CASCADE, COMBINED
 from tillmap.config.params import read_params
 from tillmap.core.errors import InputError
-from tillmap.core.files import is_standard_output, read_table, require_writable
+from tillmap.core.files import read_table
 from tillmap.core.inputs import steady
 from tillmap.core.stored import read_predictions, read_rows
+from tillmap.core.writing import is_standard_output, require_writable
 
 Arm = StrEnum("Arm", {arm: arm for arm in (*ARMS, *COMBINED)})  # type: ignore[misc]
 

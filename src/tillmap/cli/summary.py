@@ -7,7 +7,7 @@ import typer
 
 from tillmap.config import paths
 from tillmap.core.errors import InputError
-from tillmap.core.files import read_json
+from tillmap.core.stored import amount, read_metrics
 
 _MIN_SECONDS = 1.0  # faster stages share one line
 
@@ -21,11 +21,11 @@ def summary() -> None:
     for file in (paths.TABLE, paths.ESTIMATE):
         if not file.is_file():
             raise InputError(f"{file} is missing; `dvc repro` makes it, `dvc pull plots` fetches it")
-    typer.echo(paths.TABLE.read_text(encoding="utf-8"))
+    typer.echo(paths.TABLE.read_text(encoding="utf-8", errors="replace"))
     typer.echo("Time and memory of each stage, without imports and DVC:\n")
     typer.echo(stage_times(paths.METRICS) + "\n")
     typer.echo("Estimate for all test rows, at the speed and cost per row of this run:\n")
-    typer.echo(paths.ESTIMATE.read_text(encoding="utf-8"))
+    typer.echo(paths.ESTIMATE.read_text(encoding="utf-8", errors="replace"))
 
 
 def stage_times(metrics: Path) -> str:
@@ -33,18 +33,16 @@ def stage_times(metrics: Path) -> str:
     found = []
     for file in sorted(metrics.rglob("*.json")):
         name = str(file.relative_to(metrics).with_suffix(""))
-        block = read_json(file)
-        for key in name.split("/"):
-            block = block.get(key, {}) if isinstance(block, dict) else {}
+        block = read_metrics(file, *name.split("/"))
         if "seconds" in block:
-            found.append((name.replace("/", "@"), float(block["seconds"]), block.get("peak_memory_mib", 0)))
+            found.append((name.replace("/", "@"), amount(block, "seconds"), amount(block, "peak_memory_mib")))
     slow = sorted((line for line in found if line[1] >= _MIN_SECONDS), key=lambda line: -line[1])
     rest = [line for line in found if line[1] < _MIN_SECONDS]
     if rest:
         slow.append((f"{len(rest)} others", sum(line[1] for line in rest), max(line[2] for line in rest)))
     slow.append(("all", sum(line[1] for line in found), max((line[2] for line in found), default=0)))
     table = pd.DataFrame(
-        [(name, f"{seconds:,.1f}", f"{memory:,}") for name, seconds, memory in slow],
+        [(name, f"{seconds:,.1f}", f"{memory:,.0f}") for name, seconds, memory in slow],
         columns=["stage", "seconds", "peak MiB"],
     )
     align = ("left", "right", "right")

@@ -14,7 +14,7 @@ from tempfile import TemporaryFile
 from typing import IO, NamedTuple
 
 from tillmap.core.errors import OF_THE_DISK, InputError, TillmapError
-from tillmap.core.files import STANDARD, descriptor_of, is_stream
+from tillmap.core.writing import STANDARD, descriptor_of, is_stream
 
 
 class Input(NamedTuple):

@@ -20,6 +20,7 @@ import platformdirs
 from filelock import FileLock, Timeout
 
 from tillmap.core.errors import ResourceError
+from tillmap.core.files import json_bytes
 from tillmap.core.machine import may_write, temporary_home
 
 STATE_VERSION = 1
@@ -150,7 +151,7 @@ class AnswerLog:
         """Write records, which took `seconds` together, and wait until they are on the disk."""
         entry = {"seconds": round(seconds, 3), "records": records}
         with self._path.open("ab") as file:
-            file.write(json.dumps(entry, ensure_ascii=False).encode() + b"\n")
+            file.write(json_bytes(json.dumps(entry, ensure_ascii=False) + "\n"))
             file.flush()
             os.fsync(file.fileno())
         self._records |= _with_seconds(entry)

@@ -1,14 +1,15 @@
 """Reads what stages hand to each other, and checks that it is what they wrote."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Annotated, Any
 
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from typing_extensions import TypedDict
 
-from tillmap.core.completions import Completion
+from tillmap.core.completions import Completion, Message, Question
 from tillmap.core.errors import InputError
 from tillmap.core.files import read_json, read_jsonl, read_table
 from tillmap.core.taxonomy import KEY
@@ -20,7 +21,23 @@ SUSPECTS = (*KEY, "description", "retailer", "price", "level", "suspicion", "con
             "model_own", "model_guess", "votes_own", "votes_guess")  # fmt: skip
 PREDICTIONS = (*KEY, "confidence", "repair", "in_tree", "source", "status")
 
+
+class _Message(TypedDict):
+    role: str
+    content: str
+
+
+class _Question(TypedDict):
+    split: str
+    id: int
+    messages: list[_Message]
+    answers: list[str] | None
+    choices: list[str] | None
+
+
 _COMPLETION = TypeAdapter(Completion)
+_QUESTION = TypeAdapter(_Question)
+_MESSAGES = TypeAdapter(list[_Message])
 _UNSAID = {each.name: each.default for each in fields(Completion) if each.default is not MISSING}
 
 
@@ -68,6 +85,30 @@ def read_completions(path: Path) -> Iterator[dict[str, Any]]:
         yield _UNSAID | record
 
 
+def read_questions(path: Path) -> Iterator[Question]:
+    """The questions to a language model, one at a time. Raises InputError, with the line, for anything else."""
+    for number, record in enumerate(read_jsonl(path), 1):
+        try:
+            checked: dict[str, Any] = {**_QUESTION.validate_python(record, strict=True)}
+        except ValidationError:
+            raise InputError(
+                f"{path}:{number}: not a question; run `dvc repro prompts` to write the file again"
+            ) from None
+        yield Question(**checked)
+
+
+def read_conversations(path: Path) -> Iterator[list[Message]]:
+    """The training examples of a tuned model, one at a time. Raises InputError, with the line, for anything else."""
+    for number, record in enumerate(read_jsonl(path), 1):
+        try:
+            _MESSAGES.validate_python(record["messages"], strict=True)
+        except (ValidationError, KeyError):
+            raise InputError(
+                f"{path}:{number}: not a training example; run `dvc repro prompts` to write the file again"
+            ) from None
+        yield record["messages"]
+
+
 def _with(columns: Sequence[str], table: pd.DataFrame, path: Path) -> pd.DataFrame:
     if missing := [name for name in columns if name not in table]:
         raise InputError(f"{path}: no column {', '.join(missing)}; run `dvc repro` to write the table again")
@@ -82,6 +123,7 @@ class _Noted(BaseModel):
 
 _Count = Annotated[int, Field(ge=0, le=2**53)]
 _Amount = Annotated[float, Field(ge=0)]
+_MAX_AMOUNT = 1e15
 _MIN_RATE = 1e-9  # rows in a second; below, the hours that rows take are no number any more
 
 
@@ -151,6 +193,20 @@ def read_training(path: Path) -> dict[str, Any] | None:
 def read_job(path: Path) -> dict[str, Any]:
     """The record of a model at a provider. Raises InputError if the file is missing or is something else."""
     return _read_noted(path, _Job)
+
+
+def read_metrics(path: Path, *keys: str) -> dict[str, Any]:
+    """The block below some keys of a metrics file; empty if it is not there. Raises InputError if it is not JSON."""
+    found = read_json(path) if path.is_file() else None
+    for key in keys:
+        found = found.get(key) if isinstance(found, dict) else None
+    return found if isinstance(found, dict) else {}
+
+
+def amount(block: Mapping[str, Any], name: str) -> float:
+    """A number of a metrics file; 0 if there is none that could be one of seconds, rows or tokens."""
+    value = block.get(name)
+    return value if isinstance(value, int | float) and 0 <= value <= _MAX_AMOUNT else 0
 
 
 def _read_noted(path: Path, kind: type[_Noted]) -> dict[str, Any]:

@@ -63,7 +63,8 @@ class _ToWords(dict[int, str]):
     def __missing__(self, code: int) -> str:
         character = chr(code)
         kind = unicodedata.category(character)
-        picture = kind in ("So", "Sk") and code >= _FIRST_PICTURE
+        wide = unicodedata.east_asian_width(character) == "W"  # clocks and the like, which are among the signs
+        picture = kind in ("So", "Sk") and (code >= _FIRST_PICTURE or wide)
         if kind == "Cf" or 0xFE00 <= code <= 0xFE0F:  # the range selects how an emoji looks
             self[code] = ""
         else:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tillmap.core.errors import TillmapError
-from tillmap.core.files import write_jsonl
+from tillmap.core.files import json_bytes, write_jsonl
 from tillmap.core.text import normalise
 
 log = logging.getLogger(__name__)
@@ -66,7 +66,7 @@ class Cache:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         with self._path.open("ab") as file:
             file.write(b"\n" if file.tell() and not _ends_a_line(self._path) else b"")
-            file.write(json.dumps(record, ensure_ascii=False).encode() + b"\n")
+            file.write(json_bytes(json.dumps(record, ensure_ascii=False) + "\n"))
 
     def requests(self) -> int:
         """The requests that all answers took, in this run and earlier ones."""

@@ -63,7 +63,7 @@ def answer_by_batch(
     Batches of this run that the provider already has are taken over. Raises ProviderError if the provider refuses, if a
     batch is cancelled, or if no question is answered. The answers so far are kept for the next run.
     """
-    with own_run(folder) as state:
+    with own_run(folder) as state, service.reading():
         state.set_service(base_url=service.base_url, key_variable=service.key_variable, run=run)
         return _Run(questions, service, chat, limits=limits, tries=1 + retries, state=state).answers()
 

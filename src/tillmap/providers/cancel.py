@@ -38,6 +38,11 @@ def cancel_run(folder: Path, service: Service | None = None) -> int:
     state.cancel()
     run = state.service["run"]
     service = service or Service(state.service["base_url"], state.service["key_variable"])
+    with service.reading():
+        return _cancel_all(folder, service, run)
+
+
+def _cancel_all(folder: Path, service: Service, run: str) -> int:
     cancelled: set[str] = set()
     began = time.monotonic()
     while True:

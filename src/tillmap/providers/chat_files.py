@@ -1,11 +1,11 @@
 """Checks a provider's training examples (JSON Lines) before anything is sent."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from tillmap.core.errors import InputError
+from tillmap.core.files import read_jsonl
 from tillmap.providers.costs import TokenCounter
 
 # https://developers.openai.com/api/docs/guides/supervised-fine-tuning. The maximum tokens are those of
@@ -40,13 +40,8 @@ def check_examples(path: Path, counter: TokenCounter) -> tuple[int, int]:
 
 
 def _read(path: Path) -> Iterator[tuple[int, Any]]:
-    with path.open(encoding="utf-8") as file:
-        for number, line in enumerate(file, 1):
-            try:
-                value = json.loads(line)
-            except ValueError:
-                value = None
-            yield number, value["messages"] if isinstance(value, dict) and set(value) == {"messages"} else None
+    for number, record in enumerate(read_jsonl(path), 1):
+        yield number, record["messages"] if set(record) == {"messages"} else None
 
 
 def _mistake(messages: Any) -> str | None:

@@ -7,7 +7,8 @@ Calls that only read are retried for up to an hour. A call that creates somethin
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 import openai
@@ -21,7 +22,7 @@ from tenacity import (
     wait_fixed,
 )
 
-from tillmap.core.errors import ParamsError, TillmapError
+from tillmap.core.errors import ParamsError, TillmapError, first_line
 
 logger = logging.getLogger(__name__)
 
@@ -114,6 +115,21 @@ class Service:
             429: "check the account's credit and limits, then run again",
         }.get(status, "run again to continue" if status >= 500 else "see docs/openai.md")
         return ProviderError(f"{self.base_url} answered {status}: {said}; {hint}")
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Raise ProviderError where a block cannot make sense of what the provider answered.
+
+        The openai client makes objects of any JSON, whatever the types in it, and fails in its own ways if it is none.
+        """
+        try:
+            yield
+        except (ValueError, TypeError, AttributeError, LookupError, ArithmeticError, RecursionError) as error:
+            said = self.redact(f"{type(error).__name__}: {first_line(error)}")
+            raise ProviderError(
+                f"{self.base_url} answered what cannot be read ({said}); check provider.base_url, and run again: what "
+                "is under way goes on"
+            ) from error
 
     def redact(self, text: str) -> str:
         """Replace the key, for texts that are logged or saved."""

@@ -15,6 +15,7 @@ Constraint = Literal["off", "structured_outputs", "json_schema"]
 # https://developers.openai.com/api/docs/guides/structured-outputs: an enum has at most 1,000 values, and if it has more
 # than 250, at most 15,000 letters in all.
 _MAX_VALUES, _MANY_VALUES, _MAX_LETTERS = 1000, 250, 15_000
+_MAX_TOKENS = 2**31  # of one answer; more is no count
 
 
 @dataclass(frozen=True)
@@ -84,12 +85,12 @@ class ChatSettings:
                 question,
                 text,
                 logprob=_logprob(choice),
-                prompt_tokens=int(usage.get("prompt_tokens") or 0),
-                cached_tokens=int(details.get("cached_tokens") or 0),
-                cache_write_tokens=int(details.get("cache_write_tokens") or 0),
-                completion_tokens=int(usage.get("completion_tokens") or 0),
+                prompt_tokens=_count(usage.get("prompt_tokens")),
+                cached_tokens=_count(details.get("cached_tokens")),
+                cache_write_tokens=_count(details.get("cache_write_tokens")),
+                completion_tokens=_count(usage.get("completion_tokens")),
             )
-        except (LookupError, TypeError, ValueError, AttributeError) as error:
+        except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
             return failed(question, f"not a chat completion: {type(error).__name__} {error}"[:500])
 
     def schema(self, question: Question) -> str:
@@ -123,5 +124,15 @@ class ChatSettings:
 
 
 def _logprob(choice: Mapping[str, Any]) -> float | None:
+    """The sum over the tokens; None if the server gives none, or one that is no number."""
     tokens = (choice.get("logprobs") or {}).get("content")
-    return round(math.fsum(token["logprob"] for token in tokens), 4) if tokens else None
+    logprobs = [float(token["logprob"]) for token in tokens or ()]
+    return round(math.fsum(logprobs), 4) if logprobs and all(map(math.isfinite, logprobs)) else None
+
+
+def _count(given: Any) -> int:
+    """Tokens; 0 if the server gives none. Raises ValueError or ArithmeticError if it is no count."""
+    count = int(given or 0)
+    if not 0 <= count <= _MAX_TOKENS:
+        raise ValueError(f"{count} tokens")
+    return count

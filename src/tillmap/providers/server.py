@@ -8,6 +8,7 @@ import openai
 from pyrate_limiter import InMemoryBucket, Limiter, Rate
 
 from tillmap.core.completions import Completion, Question, failed
+from tillmap.core.errors import first_line
 from tillmap.providers.client import Service, field_hint, is_passing
 from tillmap.providers.requests import ChatSettings
 
@@ -51,4 +52,6 @@ class ServerEngine:
             if is_passing(error) or (getattr(error, "status_code", None) in _OF_THE_QUESTION and not of_every_question):
                 return failed(question, str(told)[:500])
             raise told from error
+        except (ValueError, RecursionError) as error:  # no JSON, of a server that says that it is
+            return failed(question, f"not a chat completion: {first_line(error)}")
         return self._chat.completion(question, response if isinstance(response, dict) else {})

@@ -51,7 +51,7 @@ def tune(service: Service, examples: Path, tuning: Tuning, folder: Path, run: st
     Raises ProviderError if the provider refuses (with the alternatives, if it does not tune this model for this
     organisation), or if the job fails or is cancelled.
     """
-    with own_run(folder) as state:
+    with own_run(folder) as state, service.reading():
         state.set_service(base_url=service.base_url, key_variable=service.key_variable, run=run)
         try:
             jobs = jobs_of(service, run)

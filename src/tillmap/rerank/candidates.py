@@ -8,15 +8,18 @@ from numpy.typing import NDArray
 from tillmap.core.compiled import compiled
 from tillmap.rerank.facts import READ, position
 from tillmap.rerank.lines import Floats, Ints, has_digit
+from tillmap.rerank.similar import Near
 
 KNOWN = 25  # known paths with the best linear scores
-NEAR = 12  # nearest lines, whose paths are candidates
+NEAR = 12  # nearest lines, and so many with the same price, whose paths are candidates
 FEW_CHAINS, MANY_CHAINS, FEW_BRANDS, MANY_BRANDS = 3, 8, 2, 8  # few chains with many brands, and the other way round
 SPELLED = 6  # brands that the line's first or last word spells
 READ_CHAINS = 2  # chains with brands that are read off the line
-_MOST = KNOWN + NEAR + FEW_CHAINS * MANY_BRANDS + MANY_CHAINS * FEW_BRANDS + SPELLED * FEW_CHAINS + READ * READ_CHAINS
+_PAIRS = FEW_CHAINS * MANY_BRANDS + MANY_CHAINS * FEW_BRANDS + SPELLED * FEW_CHAINS + READ * READ_CHAINS
+_MOST = KNOWN + 2 * NEAR + _PAIRS
 UNKNOWN = np.float32(-1)  # the linear score of a brand that no training row has: that of a label that says nothing
-_ALWAYS = np.float32(100)  # added to the score of what is kept whatever its score
+# Added to the linear scores where only some candidates are kept: most pairs that are not known are wrong.
+_KNOWN_BEFORE, _ALWAYS = np.float32(0.5), np.float32(100)  # of known pairs, and of brands that are read off the line
 _LEAST_READ = 3  # letters of a brand that is read off the line
 _LETTERS = 12  # of a line are compared with a brand, at most
 _LEAST = 2  # letters that a brand and a word must share
@@ -40,6 +43,20 @@ class Scale(NamedTuple):
     chains: Ints
     brands: Ints
     weights: Floats
+
+
+class NearLines(NamedTuple):
+    """Positions and similarities (rows, k) of the training rows that are near to some rows, best first; -1 and 0: none.
+
+    Attributes:
+        line: near to the line.
+        rest: near to the line without its first word.
+        same_price: those with exactly the same price that are nearest to the line.
+    """
+
+    line: Near
+    rest: Near
+    same_price: Near
 
 
 class Candidates(NamedTuple):
@@ -66,8 +83,9 @@ def propose(scores: Any, scale: Any, facts: Any, spellings: Any, lines: Any, nea
         scale: a `Scale`.
         facts, spellings: of the training rows.
         lines: the arrays of the rows' `Lines`.
-        near: (rows, k), the nearest training rows, -1 for none.
-        limit: those with the best linear scores are kept, beside brands that are read off the line.
+        near: `NearLines`.
+        limit: those with the best linear scores are kept, known paths before others, beside brands that are read off
+            the line.
         read: whether the line's first words may be a new brand.
     """
     rows, brands = len(scores), len(facts.brands)
@@ -77,7 +95,7 @@ def propose(scores: Any, scale: Any, facts: Any, spellings: Any, lines: Any, nea
     of_chain, of_brand = np.empty(len(facts.chains), np.float32), np.empty(brands, np.float32)
     pair_total = np.empty(len(facts.pair_chain), np.float32)
     found = np.empty(_MOST, np.int64)
-    best = np.empty(_MOST, np.float32)
+    total, worth = np.empty(_MOST, np.float32), np.empty(_MOST, np.float32)
     spelled = np.empty(SPELLED, np.int64)
     for row in range(rows):
         score_chains(scores[row], scale, of_chain)
@@ -87,10 +105,10 @@ def propose(scores: Any, scale: Any, facts: Any, spellings: Any, lines: Any, nea
             pair_total[pair] = of_chain[facts.pair_chain[pair]] + of_brand[facts.pair_brand[pair]]
         for pair in _top(pair_total, KNOWN):
             count = _add(found, count, facts.pairs.keys[pair])
-        for place in range(min(NEAR, near.shape[1])):
-            if near[row, place] >= 0:
-                line = near[row, place]
-                count = _add(found, count, np.int64(facts.chain_of[line]) * brands + facts.brand_of[line])
+        for lines_near in (near.line[0][row], near.same_price[0][row]):
+            for line in lines_near[:NEAR]:
+                if line >= 0:
+                    count = _add(found, count, np.int64(facts.chain_of[line]) * brands + facts.brand_of[line])
         chains, first = _top(of_chain, MANY_CHAINS), _top(of_brand[: spellings.named], MANY_BRANDS)
         if brands > 1:
             for place in range(len(chains)):
@@ -104,17 +122,17 @@ def propose(scores: Any, scale: Any, facts: Any, spellings: Any, lines: Any, nea
                     for other in range(min(READ_CHAINS, len(chains))):
                         count = _add(found, count, chains[other] * brands + brand)
         for place in range(count):
-            best[place] = of_chain[found[place] // brands] + of_brand[found[place] % brands]
-            if found[place] % brands >= spellings.named:
-                best[place] += _ALWAYS
-        kept = _top(best[:count], limit)
-        for place in kept:
-            if found[place] % brands >= spellings.named:
-                best[place] -= _ALWAYS
+            chain, brand = found[place] // brands, found[place] % brands
+            worth[place] = total[place] = of_chain[chain] + of_brand[brand]
+            if brand >= spellings.named:
+                worth[place] += _ALWAYS
+            elif is_pair(facts, chain, brand) >= 0:
+                worth[place] += _KNOWN_BEFORE
+        kept = _top(worth[:count], limit)
         size = starts[row]
-        for place in kept[_top(best[kept], limit)]:
+        for place in kept[_top(total[kept], limit)]:
             out_chain[size], out_brand[size] = found[place] // brands, found[place] % brands
-            out_total[size] = best[place]
+            out_total[size] = total[place]
             size += 1
         starts[row + 1] = size
     size = starts[rows]

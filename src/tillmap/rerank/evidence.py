@@ -13,13 +13,14 @@ from tillmap.core.taxonomy import LabelPath
 from tillmap.core.text import normalise
 from tillmap.linear.model import LinearModel
 from tillmap.rerank import candidates, facts, features
-from tillmap.rerank.candidates import Candidates, Scale
+from tillmap.rerank.candidates import Candidates, NearLines, Scale
 from tillmap.rerank.facts import READ, Facts, Names, Spellings
-from tillmap.rerank.lines import Floats, Lines
+from tillmap.rerank.lines import Floats, Ints, Lines
 from tillmap.rerank.similar import SimilarLines
 
 _NEIGHBOURS = 100  # lines that vote, and fewer for the line without its first word
 _NEIGHBOURS_OF_REST = 60
+_SAME_PRICE = 20  # lines with exactly the same price that vote, too
 _CHUNK = 1024  # rows at a time: limits memory
 
 
@@ -109,14 +110,19 @@ class Evidence:
     def _describe(self, items: pd.DataFrame, limit: int, read: bool) -> tuple[Candidates, Floats]:
         scores = self.model.score(items)
         lines = Lines.of(items["description"])
-        near = self.index.nearest(lines, _NEIGHBOURS)
-        rest = self.index.nearest(lines, _NEIGHBOURS_OF_REST, skip=1)
         prices = items["price"].to_numpy(np.float32)
+        near = self.near(lines, facts.cents(prices))
         logs = np.nan_to_num(facts.log_prices(prices)).astype(np.float32)
-        shared = scores, self.scale, self.facts, self.spellings, lines.arrays()
-        found = Candidates(*candidates.propose(*shared, near[0], limit, read))
-        described = features.describe(*shared, near, rest, facts.cents(prices), logs, found, len(self.features))
-        return found, described
+        shared = scores, self.scale, self.facts, self.spellings, lines.arrays(), near
+        found = Candidates(*candidates.propose(*shared, limit, read))
+        return found, features.describe(*shared, facts.cents(prices), logs, found, len(self.features))
+
+    def near(self, lines: Lines, cents: Ints) -> NearLines:
+        """The training rows near to lines with these prices (lines,), see `facts.cents`."""
+        line, same_price = self.index.nearest_and_in_group(
+            lines, _NEIGHBOURS, self.facts.prices.places(cents), self.facts.same_price, _SAME_PRICE
+        )
+        return NearLines(line, self.index.nearest(lines, _NEIGHBOURS_OF_REST, skip=1), same_price)
 
     def right(self, found: Candidates, paths: Sequence[LabelPath], lines: Sequence[str]) -> NDArray[np.bool_]:
         """Which candidates are the true paths of their rows (candidates,), whose descriptions are `lines`."""

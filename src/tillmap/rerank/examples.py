@@ -55,7 +55,7 @@ class Options:
         held_out_rows: see above; also the number of rows that the trees are trained on, at most.
     """
 
-    candidates: int = 60
+    candidates: int = 45
     unseen_paths: bool = True
     read_brand: bool | None = None
     trees: int = 200

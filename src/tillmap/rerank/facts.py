@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from tillmap.core.compiled import compiled
 from tillmap.core.text import normalise
 from tillmap.rerank.lines import Floats, Ints, Lines
+from tillmap.rerank.similar import Groups
 
 Path = tuple[str, ...]
 
@@ -49,6 +50,10 @@ class Tally(NamedTuple):
         found, counts = np.unique(keys, return_counts=True)
         return cls(found.astype(np.int64), counts.astype(np.float32))
 
+    def places(self, keys: Ints) -> Ints:
+        """The position of each of some keys; -1 if it was not counted."""
+        return np.where(np.isin(keys, self.keys), np.searchsorted(self.keys, keys), -1)
+
 
 class Prices(NamedTuple):
     """The log prices of things: how many are known, their mean, and the sum of squared distances from it."""
@@ -82,6 +87,7 @@ class Facts(NamedTuple):
         pair_chain, pair_brand: (pairs,).
         parent_brands: rows by parent * len(brands) + brand.
         pair_prices, chain_prices, brand_prices: see `Prices`.
+        same_price: the rows by price, in the order of `prices.keys`.
         prices: rows by cents. The exact prices of pairs, chains and brands are counted by number * len(prices) + the
             price's position in `prices.keys`.
         stems: rows by stem. `chain_stems` and `brand_stems` count by number * len(stems) + the stem's position.
@@ -103,6 +109,7 @@ class Facts(NamedTuple):
     pair_prices: Prices
     chain_prices: Prices
     brand_prices: Prices
+    same_price: Groups
     prices: Tally
     pair_exact: Tally
     chain_exact: Tally
@@ -181,7 +188,7 @@ def gather(
     place = np.searchsorted(keys, chain_of * size + brand_of)
     pairs = Tally(keys, np.bincount(place, minlength=len(keys)).astype(np.float32))
     known, logs = cents(prices), log_prices(prices)
-    exact = Tally.of(known[known >= 0])
+    exact, by_price = Tally.of(known[known >= 0]), np.argsort(known, kind="stable")
     at = np.searchsorted(exact.keys, known)
 
     def exactly(owner: Ints) -> Tally:
@@ -207,6 +214,7 @@ def gather(
         Prices.of(place, len(pairs.keys), logs),
         Prices.of(chain_of, len(chains), logs),
         Prices.of(brand_of, size, logs),
+        Groups(np.append(np.searchsorted(known[by_price], exact.keys), len(known)), by_price),
         exact,
         exactly(place),
         exactly(chain_of),

@@ -27,8 +27,12 @@ def names(levels: Sequence[str], *, brand: bool) -> list[str]:
     kinds = ("path", "chain", "brand", "last_label")
     found = ["total", "rank", "mass_of_chain", "mass_of_brand", "behind_best"]
     found += [f"{head}_{what}" for head in heads for what in ("score", "lead", "log_share")]
-    for query in ("line", "rest"):
-        found += [f"{query}_{kind}_{what}" for kind in kinds for what in ("best", "votes", "votes_by_price")]
+    found += [
+        f"{query}_{kind}_{what}"
+        for query in ("line", "rest", "same_price")
+        for kind in kinds
+        for what in ("best", "votes", "votes_by_price")[: 2 if query == "same_price" else 3]
+    ]
     found += [
         f"brand_{what}"
         for what in (
@@ -47,15 +51,13 @@ def names(levels: Sequence[str], *, brand: bool) -> list[str]:
 
 @compiled
 def describe(
-    scores: Any, scale: Any, facts: Any, spellings: Any, lines: Any, near: Any, rest: Any, cents: Any, logs: Any,
+    scores: Any, scale: Any, facts: Any, spellings: Any, lines: Any, near: Any, cents: Any, logs: Any,
     candidates: Any, size: int,
 ) -> Any:  # fmt: skip
     """The features of all candidates (candidates, features), float32.
 
     Args:
-        scores, scale, facts, spellings, lines: as in `propose`.
-        near, rest: positions and similarities (rows, k) of the training rows nearest to the line, and to the line
-            without its first word.
+        scores, scale, facts, spellings, lines, near: as in `propose`.
         cents, logs: (rows,), the rows' prices and their logs; -1 and 0 if unknown.
         candidates: `Candidates`.
         size: the number of features.
@@ -77,8 +79,9 @@ def describe(
         at = _totals(chain_first, brand_first, candidates.total[first:after], rows, 0)
         _spread(scores[row], scale, best, spread)
         at = _scores(scores[row], scale, best, spread, chains, brands, rows, at)
-        at = _votes(near, row, facts, cents[row], logs[row], chains, brands, pair, votes, rows, at)
-        at = _votes(rest, row, facts, cents[row], logs[row], chains, brands, pair, votes, rows, at)
+        at = _votes(near.line, row, facts, cents[row], logs[row], True, chains, brands, pair, votes, rows, at)
+        at = _votes(near.rest, row, facts, cents[row], logs[row], True, chains, brands, pair, votes, rows, at)
+        at = _votes(near.same_price, row, facts, cents[row], logs[row], False, chains, brands, pair, votes, rows, at)
         at = _spelling(row, lines, spellings, facts, brands, brand_first, rows, at)
         at = _label_words(row, lines, spellings, words, chains, chain_first, rows, at)
         at = _stems(row, lines, facts, facts.chain_stems, facts.chains, chains, chain_first, rows, at)
@@ -149,10 +152,12 @@ def _scores(scores: Any, scale: Any, best: Any, spread: Any, chains: Any, brands
 
 @compiled
 def _votes(
-    near: Any, row: int, facts: Any, cents: int, log: float, chains: Any, brands: Any, pair: Any, votes: Any, out: Any,
-    at: int,
+    near: Any, row: int, facts: Any, cents: int, log: float, by_price: bool, chains: Any, brands: Any, pair: Any,
+    votes: Any, out: Any, at: int,
 ) -> int:  # fmt: skip
-    """For path, chain, brand and last label: the nearest line that has it, and its share of the votes (by price).
+    """For path, chain, brand and last label: the nearest line that has it, and its share of the votes.
+
+    With `by_price` also its share of votes that count the less the more the prices differ.
 
     Votes are counted in `votes` (labels, 3): the labels are the known pairs, the chains, the brands, the last labels,
     and one for pairs that are not known. Only those of candidates are set to 0 before, so only these count.
@@ -176,9 +181,8 @@ def _votes(
         closeness = np.float32(0)
         if cents >= 0 and facts.price_of[line] >= 0:
             closeness = np.exp(-4 * abs(log - facts.log_price_of[line]))
-        by_price = vote * closeness
         total += vote
-        total_by_price += by_price
+        total_by_price += vote * closeness
         chain = facts.chain_of[line]
         for key in (
             facts.pair_of[line], size + chain, size + 2 * other + facts.brand_of[line],
@@ -186,16 +190,17 @@ def _votes(
         ):  # fmt: skip
             votes[key, 0] = max(votes[key, 0], similar[number])
             votes[key, 1] += vote
-            votes[key, 2] += by_price
+            votes[key, 2] += vote * closeness
+    width = 3 if by_price else 2
     for place in range(len(chains)):
         for kind in range(4):
-            key = keys[place, kind]
-            out[place, at + 3 * kind] = votes[key, 0]
+            key, first = keys[place, kind], at + width * kind
+            out[place, first] = votes[key, 0]
             if total > 0:
-                out[place, at + 3 * kind + 1] = votes[key, 1] / total
-            if total_by_price > 0:
-                out[place, at + 3 * kind + 2] = votes[key, 2] / total_by_price
-    return at + 12
+                out[place, first + 1] = votes[key, 1] / total
+            if by_price and total_by_price > 0:
+                out[place, first + 2] = votes[key, 2] / total_by_price
+    return at + 4 * width
 
 
 @compiled

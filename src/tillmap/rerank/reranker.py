@@ -16,7 +16,7 @@ from tillmap.rerank.evidence import Evidence
 from tillmap.rerank.lines import Floats, Ints
 from tillmap.rerank.trees import Trees
 
-_FORMAT = 3
+_FORMAT = 4
 _ABOUT, _TREES, _SURE = "reranker.json", "trees.txt", "sure.txt"
 RANKED = 10  # candidates of a row that are named
 SHARES = 4  # of the first candidates, by which the first one's share is corrected

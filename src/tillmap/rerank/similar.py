@@ -1,7 +1,7 @@
 """The most similar of some lines, by n-grams with and without vowels, in compiled code."""
 
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,18 @@ _MAX_SHARE = 0.05
 _MIN_CAP, _MAX_CAP = 200, 4000
 _GROUPS = 512  # of lines: the best scores of the groups tell how good a line must be to be among the best
 _BLOCK = 64  # lines that are compared with that at once
+
+Near = tuple[NDArray[np.int32], Floats]  # positions and similarities (queries, k) of lines, best first; -1 and 0: none
+
+
+class Groups(NamedTuple):
+    """Groups of lines: group g has the lines `lines[starts[g]:starts[g + 1]]`."""
+
+    starts: Ints
+    lines: Ints
+
+
+_NO_GROUPS = Groups(np.zeros(1, dtype=np.int64), np.zeros(0, dtype=np.int64))
 
 
 @dataclass(frozen=True)
@@ -52,17 +64,34 @@ class SimilarLines:
         starts = np.concatenate([[0], np.cumsum(np.bincount(buckets, minlength=_BUCKETS))]).astype(np.int64)
         return cls(idf, starts, line_of[order], weights[order], len(lines))
 
-    def nearest(self, queries: Lines, k: int, *, skip: int = 0) -> tuple[NDArray[np.int32], Floats]:
-        """Positions and similarities (queries, k) of the nearest lines, best first; -1 and 0 if there are fewer.
+    def nearest(self, queries: Lines, k: int, *, skip: int = 0) -> Near:
+        """The nearest lines of each query, at most k.
 
         The first `skip` words of each query are left out. Of equally similar lines the first is ranked first.
         """
+        return self._search(queries, k, skip, np.full(len(queries), -1), _NO_GROUPS, 0)[0]
+
+    def nearest_and_in_group(
+        self, queries: Lines, k: int, group_of: Ints, groups: Groups, few: int
+    ) -> tuple[Near, Near]:
+        """The nearest lines of each query, at most k; and those in its group, at most `few`, however far they are.
+
+        `group_of` (queries,) is -1 for a query without a group. A line without an n-gram of the query is not near.
+        """
+        return self._search(queries, k, 0, group_of, groups, few)
+
+    def _search(self, queries: Lines, k: int, skip: int, group_of: Ints, groups: Groups, few: int) -> tuple[Near, Near]:
         row_starts, buckets, counts = _count(*queries.arrays(), skip)
         weights = _weigh(row_starts, buckets, counts, self.idf)
-        places = np.full((len(queries), k), -1, dtype=np.int32)
-        scores = np.zeros((len(queries), k), dtype=np.float32)
-        _search(row_starts, buckets, weights, self.starts, self.lines, self.weights, self.size, places, scores)
-        return places, scores
+        near, inside = (
+            (np.full((len(queries), size), -1, dtype=np.int32), np.zeros((len(queries), size), dtype=np.float32))
+            for size in (k, few)
+        )
+        _search(
+            row_starts, buckets, weights, self.starts, self.lines, self.weights, self.size, *near, group_of, groups,
+            *inside,
+        )  # fmt: skip
+        return near, inside
 
 
 @compiled
@@ -125,9 +154,9 @@ def _weigh(row_starts: Any, buckets: Any, counts: Any, idf: Any) -> Any:
 @compiled
 def _search(
     row_starts: Any, buckets: Any, weights: Any, starts: Any, lines: Any, line_weights: Any, size: int,
-    places: Any, scores: Any,
+    places: Any, scores: Any, group_of: Any, groups: Any, group_places: Any, group_scores: Any,
 ) -> None:  # fmt: skip
-    """Fill `places` and `scores` with the best of each row, sorted by insertion.
+    """Fill `places` and `scores` with the best of each row, and `group_places` and `group_scores` with its group's.
 
     If k groups of lines each have a line that scores at least x, so do the k best lines. So only few are sorted.
     """
@@ -142,6 +171,9 @@ def _search(
                 bucket = buckets[place]
                 for entry in range(starts[bucket], starts[bucket + 1]):
                     total[lines[entry]] += weight * line_weights[entry]
+        if group_of[row] >= 0:
+            for line in groups.lines[groups.starts[group_of[row]] : groups.starts[group_of[row] + 1]]:
+                _insert(line, total[line], group_places[row], group_scores[row])
         peaks[:] = 0
         for begin in range(0, len(total), _GROUPS):
             some = total[begin : begin + _GROUPS]
@@ -155,10 +187,17 @@ def _search(
             if not found:
                 continue
             for line in range(begin, begin + _BLOCK):
-                score = total[line]
-                if score >= least and score > scores[row, k - 1]:
-                    at = k - 1
-                    while at > 0 and score > scores[row, at - 1]:
-                        scores[row, at], places[row, at] = scores[row, at - 1], places[row, at - 1]
-                        at -= 1
-                    scores[row, at], places[row, at] = score, line
+                if total[line] >= least:
+                    _insert(line, total[line], places[row], scores[row])
+
+
+@compiled
+def _insert(line: int, score: Any, places: Any, scores: Any) -> None:
+    """Add a line to the best ones, which are sorted, if it is one of them and its score is above 0."""
+    at = len(scores) - 1
+    if score <= scores[at]:
+        return
+    while at > 0 and score > scores[at - 1]:
+        scores[at], places[at] = scores[at - 1], places[at - 1]
+        at -= 1
+    scores[at], places[at] = score, line

@@ -15,7 +15,7 @@ from huggingface_hub.errors import HfHubHTTPError
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
-from tillmap.core.errors import ModelError, first_line, model_errors
+from tillmap.core.errors import InputError, ModelError, first_line, model_errors
 from tillmap.core.files import read_json, write_json
 from tillmap.core.machine import use_threads
 from tillmap.core.text import normalise
@@ -125,7 +125,10 @@ class Embedder:
             self._vectors.update(zip(new, np.asarray(vectors, dtype=np.float32), strict=True))
         if not normal:
             return np.zeros((0, self.dimension), dtype=np.float32)
-        return np.stack([self._vectors[text] for text in normal])
+        vectors = [self._vectors[text] for text in normal]
+        if len({len(vector) for vector in vectors}) > 1:
+            raise InputError(f"the vectors of the index are not of {self.folder}; run `dvc repro index` again")
+        return np.stack(vectors)
 
     def save_vectors(self, texts: Sequence[str], folder: Path) -> None:
         """Write the vectors of these texts for another process to load."""
@@ -135,7 +138,17 @@ class Embedder:
 
     def load_vectors(self, folder: Path) -> None:
         """Load what `save_vectors` wrote with the same model. Raises InputError if a file is missing or damaged."""
-        texts, vectors = read_json(folder / "vectors.json"), read_tensors(folder / "vectors.safetensors")["vectors"]
+        texts, vectors = read_json(folder / "vectors.json"), read_tensors(folder / "vectors.safetensors").get("vectors")
+        if (
+            not isinstance(texts, list)
+            or not all(isinstance(text, str) for text in texts)
+            or vectors is None
+            or vectors.dtype != np.float32
+            or vectors.ndim != 2
+            or len(vectors) != len(texts)
+            or not np.isfinite(vectors).all()
+        ):
+            raise InputError(f"{folder}: not the vectors of an index; run `dvc repro index` to write them again")
         self._vectors.update(zip(texts, vectors, strict=True))
 
     @property

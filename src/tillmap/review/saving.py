@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tillmap.core.errors import InputError
-from tillmap.core.files import replacing
 from tillmap.core.run_state import hold
 from tillmap.core.taxonomy import Levels
+from tillmap.core.writing import replacing
 from tillmap.review.decisions import Decisions, as_record
 
 _IN_FOLDER = "review.jsonl"

@@ -11,12 +11,13 @@ from pathlib import Path
 import pandas as pd
 
 from tillmap.catalogue.amounts import Mark
-from tillmap.catalogue.formats import Format, Row, RowFile
+from tillmap.catalogue.formats import Format, RowFile
 from tillmap.catalogue.items import Fields, Item, OnBadRow, mark_of
+from tillmap.catalogue.reading import Row
 from tillmap.catalogue.rows import BadRowError, parse_digits, repeated_id, same_id
 from tillmap.config.blocks import Data
 from tillmap.core.errors import InputError
-from tillmap.core.files import is_stream, replacing
+from tillmap.core.writing import is_stream, replacing
 
 logger = logging.getLogger(__name__)
 

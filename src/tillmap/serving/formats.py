@@ -15,8 +15,8 @@ import pyarrow.parquet as pq
 from tillmap.catalogue.containers import packing
 from tillmap.catalogue.formats import Format, format_of, unpacked
 from tillmap.core.errors import LostRowsError
-from tillmap.core.files import replacing
 from tillmap.core.taxonomy import Levels
+from tillmap.core.writing import replacing
 from tillmap.serving.explanation import EXPLANATION
 
 Write = Callable[[pd.DataFrame], None]

@@ -11,8 +11,8 @@ import pandas as pd
 from tillmap.catalogue.formats import Format, RowFile
 from tillmap.catalogue.rows import ID, BadRowError, read_id, read_labels, repeated_id, same_id
 from tillmap.core.errors import InputError
-from tillmap.core.files import is_stream, replacing
 from tillmap.core.taxonomy import LabelTree, Levels
+from tillmap.core.writing import is_stream, replacing
 from tillmap.serving.formats import answer_columns
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")

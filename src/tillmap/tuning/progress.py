@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tillmap.core.files import read_json, write_json, write_text
+from tillmap.core.files import read_as, read_json, write_json, write_text
 
 logger = logging.getLogger(__name__)
 
@@ -45,8 +45,9 @@ class Progress:
 
 
 def load_progress(checkpoint: Path | None) -> Progress:
-    """The progress at a checkpoint; that of a new training if there is none."""
-    return Progress(**read_json(checkpoint / PROGRESS)) if checkpoint else Progress()
+    """The progress at a checkpoint; that of a new training if there is none. Raises ModelError if it is damaged."""
+    file = checkpoint and checkpoint / PROGRESS
+    return read_as(Progress, file, read_json(file)) if file else Progress()
 
 
 def last_checkpoint(state: Path) -> Path | None:

@@ -1,6 +1,7 @@
 """Training recipes: that of the team GradientGurus, our own, and their changes for a machine without a GPU."""
 
 from dataclasses import dataclass, replace
+from math import ceil
 from typing import Any, Literal
 
 from tillmap.core.machine import usable_dtype
@@ -34,6 +35,10 @@ class TrainingRecipe:
     gradient_checkpointing: bool
     group_by_length: bool
     cpu_dtype: Dtype = "float32"  # instead of `dtype`, without a GPU
+
+    def steps(self, examples: int) -> int:
+        """The number of steps of a training on so many examples."""
+        return ceil(round(examples * self.epochs) / (self.batch_rows * self.accumulation))
 
 
 GRADIENTGURUS = TrainingRecipe(

@@ -72,6 +72,14 @@ class OpenAnswers:
         return re.compile(f"(?:{openings}){re.escape(self.lead)}{brand}{re.escape(self.closing)}")
 
 
+@dataclass(frozen=True)
+class Allowed:
+    """What `AnswerFormat.allowed_to_all` gives, as it is saved."""
+
+    answers: list[str] | None
+    open_answers: OpenAnswers | None
+
+
 class Limits(Protocol):
     """The params of an arm that restrict its answers."""
 

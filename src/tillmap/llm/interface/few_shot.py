@@ -6,6 +6,7 @@ from statistics import median
 
 import pandas as pd
 
+from tillmap.core.errors import InputError
 from tillmap.core.taxonomy import KEY, Chain, Key, LabelPath, LabelTree, Levels, trim
 from tillmap.core.text import normalise
 from tillmap.llm.interface.prompting import Candidate, Example, Item
@@ -46,9 +47,14 @@ class FewShotExamples:
                 self._nearest.setdefault((split, row_id), []).append(neighbour)
 
     def examples(self, split: str, row_id: int) -> list[Example]:
-        """The neighbours of a row, nearest first. Of neighbours with equal description and labels only the first."""
+        """The neighbours of a row, nearest first. Of neighbours with equal description and labels only the first.
+
+        Raises InputError if a neighbour is not one of the labelled rows.
+        """
         distinct: dict[tuple[str, LabelPath], Example] = {}
         for neighbour in self._nearest.get((split, row_id), []):
+            if neighbour not in self._known:
+                raise InputError(f"neighbour {neighbour} is not a labelled training row; run `dvc repro index` again")
             example = self._known[neighbour]
             distinct.setdefault((example.item.description, example.path), example)
         return list(distinct.values())

@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from tillmap.core.completions import Completion, Question, failed
 from tillmap.core.errors import ResourceError, TillmapError, lacks_room
+from tillmap.core.files import write_text
 from tillmap.core.machine import free_threads
 from tillmap.core.run_state import AnswerLog, alone, read_answers, run_key, state_folder, sweep
 from tillmap.llm.interface.generation import Engine, Generation, LoadedEngine, Machine
@@ -77,8 +78,8 @@ class KeptEngine:
         from tillmap.llm.engines.loading import load_engine
 
         kept = run / _THREADS
-        threads = model.machine.threads or (int(kept.read_text()) if kept.is_file() else self._threads(model))
-        kept.write_text(str(threads))
+        threads = model.machine.threads or _kept_threads(kept) or self._threads(model)
+        write_text(str(threads), kept)
         wanted = model.with_threads(threads)
         if self._loaded is None or self._loaded[0] != wanted:
             self.close()
@@ -98,6 +99,14 @@ class KeptEngine:
         if self._loaded is not None:
             self._loaded[1].close()
             self._loaded = None
+
+
+def _kept_threads(file: Path) -> int:
+    """The number in a file; 0 if there is none."""
+    try:
+        return max(int(file.read_text()), 0)
+    except (OSError, ValueError):
+        return 0
 
 
 class _Renewed:

@@ -1,8 +1,10 @@
 """Reads Parquet tables of any writer, some rows at a time."""
 
+import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from io import BufferedReader
 from tempfile import TemporaryFile
 from typing import Any
@@ -13,6 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pyarrow.dataset import ParquetFileFormat
 
+from tillmap.catalogue.reading import Manner, Row
 from tillmap.catalogue.rows import BadRowError
 from tillmap.core.errors import InputError, first_line
 
@@ -25,41 +28,51 @@ _DAMAGED = (pa.ArrowException, OSError, ValueError, MemoryError, OverflowError) 
 
 
 @contextmanager
-def opened(file: BufferedReader, shown: str) -> Iterator[pq.ParquetFile]:
-    """Open a Parquet table. `shown` is what errors call it. Raises InputError if it is none, or is damaged."""
+def open_parquet(file: BufferedReader, manner: Manner) -> Iterator["_Table"]:
+    """A `Reader` of a Parquet table. Raises InputError if the file is none, or is damaged."""
     with TemporaryFile() as plain:
         if not (file.seekable() and isinstance(file, BufferedReader)):  # unpacked on the way; the footer is at the end
             shutil.copyfileobj(file, plain)
         try:
             source = plain if plain.tell() else file
             # As a dictionary, a text that many rows have is in memory once, as it is in the file.
-            yield pq.ParquetFile(source, read_dictionary=_texts_of(ParquetFileFormat().inspect(source)))
+            texts = _texts_of(ParquetFileFormat().inspect(source))
+            yield _Table(pq.ParquetFile(source, read_dictionary=texts), manner.shown)
         except _DAMAGED as error:
             if isinstance(error, OSError) and error.errno is not None:
                 raise
             raise InputError(
-                f"{shown}: not a Parquet table that can be read ({first_line(error)}); write it again, or correct the "
-                "format"
+                f"{manner.shown}: not a Parquet table that can be read ({first_line(error)}); write it again, or "
+                "correct the format"
             ) from None
 
 
-def records(table: pq.ParquetFile, columns: Sequence[str], shown: str) -> Iterator[dict[str, Any]]:
-    """The rows as they are, with some of the columns. Raises InputError if the values are larger than a row may be."""
-    _require_small(table, columns, shown)
-    for batch in table.iter_batches(batch_size=_BATCH_ROWS, columns=list(columns)):
-        size = batch.num_rows
-        while size > 1 and max(map(_longest, batch.columns), default=0) * size > _BATCH_BYTES:
-            size = -(-size // 2)
-        for start in range(0, batch.num_rows, size):
-            yield from batch.slice(start, size).to_pylist()
+class _Table:
+    def __init__(self, table: pq.ParquetFile, shown: str) -> None:
+        self._table, self._shown = table, shown
+        self.header: list[str] = table.schema_arrow.names
+
+    def rows(self, columns: Sequence[str]) -> Iterator[Row]:
+        """Raises InputError if the values are larger than a row may be."""
+        _require_small(self._table, columns, self._shown)
+        for number, row in enumerate(self._records(columns), 1):
+            yield Row(number, partial(_plain, row), partial(_shown_record, row))
+
+    def _records(self, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
+        for batch in self._table.iter_batches(batch_size=_BATCH_ROWS, columns=list(columns)):
+            size = batch.num_rows
+            while size > 1 and max(map(_longest, batch.columns), default=0) * size > _BATCH_BYTES:
+                size = -(-size // 2)
+            for start in range(0, batch.num_rows, size):
+                yield from batch.slice(start, size).to_pylist()
 
 
-def plain(row: Mapping[str, Any]) -> dict[str, Any]:
+def _plain(row: Mapping[str, Any]) -> dict[str, Any]:
     """A row's values as JSON would have them: texts for bytes and UUIDs. Raises BadRowError for other bytes."""
-    return {name: _plain(name, value) for name, value in row.items()}
+    return {name: _plain_value(name, value) for name, value in row.items()}
 
 
-def _plain(name: str, value: Any) -> Any:
+def _plain_value(name: str, value: Any) -> Any:
     if isinstance(value, bytes):
         try:
             return value.decode()
@@ -94,3 +107,7 @@ def _require_small(table: pq.ParquetFile, columns: Sequence[str], shown: str) ->
                         f"{shown}: `{column.path_in_schema}` has {size:,} bytes in {group.num_rows:,} rows; at most "
                         f"{MAX_VALUE_BYTES:,} a row are read; write the table again with shorter values"
                     )
+
+
+def _shown_record(row: Mapping[str, Any]) -> str:
+    return json.dumps(row, ensure_ascii=False, default=str)

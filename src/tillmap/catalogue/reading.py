@@ -1,0 +1,99 @@
+"""What the readers of all formats share: what they are told, what they give, and lines of text."""
+
+import codecs
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from io import BufferedReader
+from typing import IO, NamedTuple, Protocol
+
+from tillmap.catalogue.containers import is_parquet
+from tillmap.catalogue.encodings import as_utf8
+from tillmap.catalogue.rows import Record
+from tillmap.core.errors import InputError
+
+MAX_LINE_BYTES = 2**20
+
+Line = tuple[int, bytes]  # of a file: its number, from 1, and its bytes
+
+
+class Row(NamedTuple):
+    """One row of a file.
+
+    `place`: its line, or in a Parquet file its number, from 1.
+    `read`: gives its record or raises BadRowError. A function, so that a bad row does not end the reading.
+    `raw`: gives the row as it is in the file, to list it among the bad ones.
+    """
+
+    place: int
+    read: Callable[[], Record]
+    raw: Callable[[], str]
+
+
+class Manner(NamedTuple):
+    """How to read a file.
+
+    Attributes:
+        shown: what errors call the file.
+        encoding: of text that does not start with a byte order mark.
+        delimiter: of CSV; None to recognise it.
+        known: names of columns that may be in it, which help to recognise the delimiter.
+    """
+
+    shown: str
+    encoding: str = "utf-8"
+    delimiter: str | None = None
+    known: tuple[str, ...] = ()
+
+
+class Reader(Protocol):
+    """An open file of one format.
+
+    `header`: the names of a table's columns; None for a format in which each row has its own.
+    """
+
+    @property
+    def header(self) -> Sequence[str] | None: ...
+
+    def rows(self, columns: Sequence[str]) -> Iterator[Row]:
+        """The rows, one by one, with these columns of a table. Raises InputError if the file is damaged."""
+
+
+def as_text(file: BufferedReader, manner: Manner) -> BufferedReader:
+    """The file as UTF-8 with line feeds. Raises InputError if it is a Parquet table."""
+    if is_parquet(file):
+        raise InputError(f"{manner.shown}: this is a Parquet table; name it so: rename the file, or --format parquet")
+    return as_utf8(file, manner.encoding, manner.shown)
+
+
+def numbered_lines(file: IO[bytes]) -> Iterator[Line]:
+    """The lines of a file and their numbers, from 1.
+
+    Blank lines at the end of the file are left out. Of a longer line come the first `MAX_LINE_BYTES` + 1 bytes, so
+    that a reader can tell, and memory stays small for a file that is one endless line.
+    """
+    blank: list[int] = []  # the first and the last number of blank lines in a row
+    ending = b""
+    for number, line in enumerate(iter(partial(file.readline, MAX_LINE_BYTES + 1), b""), 1):
+        rest = line
+        while rest and not rest.endswith(b"\n"):
+            rest = file.readline(MAX_LINE_BYTES)
+        if line.isspace():
+            blank = [blank[0] if blank else number, number]
+            ending = b"\r\n" if line.endswith(b"\r\n") else b"\n"
+            continue
+        if blank:  # a row follows, so these blank lines were not the end of the file
+            for earlier in range(blank[0], blank[1] + 1):
+                yield earlier, ending
+            blank = []
+        # Files saved on Windows may start with a byte order mark.
+        yield number, line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
+
+
+def too_long() -> str:
+    """What is wrong with a longer line."""
+    return f"the line is longer than {MAX_LINE_BYTES:,} bytes"
+
+
+def shown_bytes(line: bytes) -> str:
+    """A line as it is in the file, to list it among the bad ones."""
+    return line[:MAX_LINE_BYTES].rstrip(b"\r\n").decode(errors="backslashreplace")
