@@ -290,6 +290,16 @@ def test_a_folder_without_a_test_file_and_a_test_file_without_labels(tmp_path):
     assert rows["id"].tolist() == [1, 2, 5] and rows["level_1"].isna().tolist() == [False, False, True]
 
 
+def test_rows_to_learn_from_that_say_nothing_are_told_at_once(tmp_path):
+    silent = folder_of(tmp_path, train__csv=TRAIN.replace("milk", "-").replace("tea", "..."), test__csv=TEST)
+    with pytest.raises(
+        InputError, match=r"train\.csv: no row to learn from has a letter or a digit in its text \(text\)"
+    ):
+        read_folder(silent)
+    assert len(read_folder(folder_of(tmp_path, train__csv=TRAIN.replace("milk", "-"))).rows) == 4
+    assert len(read_folder(folder_of(tmp_path, train__csv=TRAIN.replace("milk", "🍎").replace("tea", "🍞"))).rows) == 4
+
+
 @pytest.mark.parametrize(
     "name", ["train__labels__csv", "train_labels.csv", "train-labels.csv", "train__labels__csv__gz"]
 )

@@ -53,6 +53,6 @@ def _stop(part, whole, rng, number):
     part.check_broken(whole.prints)
     assert "Traceback" not in run.output, run.output
     if run.status in (0, -number) and part.prints() == whole.prints:
-        return "ended before" if run.status == 0 else "ended before, in Python's own way"  # which has no handlers
+        return "ended before" if run.status == 0 else "ended before (Python's own end)"  # which has no handlers
     assert part.stopped_plainly(run, number), f"ended with {run.status}:\n{run.output}"
     return f"stopped in {took:.1f} s"

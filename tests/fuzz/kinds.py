@@ -242,7 +242,7 @@ def _label(arm: str, confidence: str = "own") -> Callable[[], None]:
     def run() -> None:
         labeller = open_arm(arm, params_here(), confidence)  # type: ignore[arg-type]
         assert len(labeller.label(BATCH, explain=2)) == len(BATCH)
-        _ = labeller.seen, labeller.promise(len(BATCH))
+        _ = labeller.seen
 
     return run
 
@@ -472,7 +472,6 @@ KINDS: dict[str, Kind] = {
     "index": Kind(own("data/index"), _search, BY_ENDING),
     "trees": Kind(lambda: {f"{IN}/trees.txt": _lightgbm().encode()}, _read_trees, "text"),
     "reranker": Kind(_reranker, lambda: Reranker.load(Path(IN, "rerank")), BY_ENDING),
-    "rerank": Kind(own("models/rerank"), _label("rerank"), BY_ENDING),
     "tree": Kind(lambda: {f"{IN}/tree.parquet": paths.TREE.read_bytes()}, _read_tree, "parquet"),
     "completions": Kind(_some_completions, _read_completions, "jsonl"),
     "tables": Kind(

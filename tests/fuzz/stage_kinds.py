@@ -142,31 +142,6 @@ def _read_found() -> None:
                 json.dumps(record, allow_nan=False)
 
 
-OF_EVALUATE = (
-    "data/predictions", "data/completions", "data/candidates", "data/neighbours", "data/usage", "models/confidence",
-    "data/prompts/rag", "data/split",
-)  # fmt: skip
-
-
-def _scored() -> Files:
-    """As if `rag` had answered what `nearest` did."""
-    _asked(), _audited()
-    for name in ("dense", "hybrid"):
-        shutil.copy(paths.NEIGHBOURS / "lexical.parquet", paths.NEIGHBOURS / f"{name}.parquet")
-    for file in ("data/predictions/{}.parquet", "data/completions/{}.jsonl", "data/usage/{}.json"):
-        shutil.copy(file.format("nearest"), file.format("rag"))
-    return own(*OF_EVALUATE)()
-
-
-def _evaluate() -> None:
-    params = params_here()
-    run = params.run.model_copy(update={"rag": True})
-    quick = params.evaluate.model_copy(update={"resamples": 10})
-    drawn = patch("tillmap.evaluation.report.draw", lambda *_: {})
-    with drawn, patch("tillmap.evaluation.page.commit", lambda: ""):  # asks git
-        evaluate.main(params.model_copy(update={"run": run, "evaluate": quick}))
-
-
 def _routed() -> Files:
     routes = read_predictions(paths.PREDICTIONS / "linear.parquet")[[*KEY, "confidence"]]
     roles = np.where(routes["confidence"] < routes["confidence"].median(), ROUTED, KEPT)
@@ -426,7 +401,6 @@ STAGE_KINDS: dict[str, Kind] = {
     "audit": Kind(_audited, _read_audit, BY_ENDING),
     "questions": Kind(_asked, _read_asked, BY_ENDING),
     "candidates": Kind(_found, _read_found, BY_ENDING),
-    "scored": Kind(_scored, _evaluate, BY_ENDING),
     "routes": Kind(_routed, _read_routed, BY_ENDING),
     "metrics": Kind(_metrics, _read_metrics, BY_ENDING),
     "vectors": Kind(_vectors, _read_vectors, BY_ENDING),

@@ -21,6 +21,7 @@ from tillmap.catalogue.rows import BadRowError, Record, read_id, repeated_id, sa
 from tillmap.config.blocks import Data, Taxonomy
 from tillmap.core.errors import InputError, ParamsError
 from tillmap.core.taxonomy import LabelPath, LabelTree, Levels
+from tillmap.core.text import normalise
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -70,8 +71,8 @@ def read_source(data: Data, taxonomy: Taxonomy) -> Source:
     a label. Under "quarantine" bad rows are set aside, always both halves. Only a test row that loses its label in such
     a file stays, unlabelled, because it still needs an answer.
 
-    Raises InputError for the first bad row under "stop", and always for a file that is missing or has no sound row;
-    ParamsError if the params do not fit together.
+    Raises InputError for the first bad row under "stop", and always for a file that is missing, has no sound row, or
+    none with a letter or a digit to learn from; ParamsError if the params do not fit together.
     """
     fields, columns = Fields.of(data.columns), data.columns.levels
     of_labels = [columns] if isinstance(columns, str) else columns or taxonomy.levels or []
@@ -85,6 +86,11 @@ def read_source(data: Data, taxonomy: Taxonomy) -> Source:
     if len(quarantined):
         logger.warning("%s: %d bad rows were set aside", data.source, len(quarantined))
     rows = _to_table(splits, reader.levels)
+    if not any(map(normalise, rows.loc[rows["split"] == "train", "description"])):
+        raise InputError(
+            f"{files['train'].rows.shown}: no row to learn from has a letter or a digit in its text "
+            f"({data.columns.text}); name the column of the receipt line in data.columns.text"
+        )
     known = reader.levels.paths(rows[rows["split"] == "train"])
     declared = codes.declare(reader.levels, known) if codes else None
     return Source(rows, quarantined, reader.levels, declared, reader)
