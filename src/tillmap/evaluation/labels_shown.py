@@ -42,9 +42,8 @@ def labels_shown(
         near[split, row_id].append([neighbour, text, paths(path), round(score, 3)])
     named = shown[guesses(levels)].set_axis(list(levels), axis=1)
     ids = shown[KEY].merge(labelled, on=KEY, how="left").get("given_id", shown["id"])
-    records = zip(
-        ids, levels.paths(shown), levels.paths(named), map(near.__getitem__, keys), shown.to_dict("records"), strict=True
-    )  # fmt: skip
+    similars = [near[key] for key in keys]
+    records = zip(ids, levels.paths(shown), levels.paths(named), similars, shown.to_dict("records"), strict=True)
     return {
         "levels": list(levels),
         "audited": share["rows"],
