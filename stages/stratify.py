@@ -13,6 +13,7 @@ from tillmap.core.stored import INGESTED, read_rows
 from tillmap.core.taxonomy import LabelTree, Levels
 from tillmap.core.writing import new_folder
 from tillmap.splitting.drift import Seen
+from tillmap.splitting.listings import join_products
 from tillmap.splitting.report import split_report
 from tillmap.splitting.subsets import assign_subsets, calibration_share, draw_test, place_added, product_key
 
@@ -29,6 +30,8 @@ def main(params: Params) -> Metrics:
     # Rows that a person added have no part in the draw, so it is the same with and without them.
     is_added = rows["corrected"].eq("added") if "corrected" in rows else pd.Series(False, index=rows.index)
     added, rows = rows[is_added], rows[~is_added]
+    joined = join_products(rows[rows["split"] == "train"], levels)
+    added, rows = (table.assign(product=[joined.get(key, key) for key in table["product"]]) for table in (added, rows))
     draws_test = not (rows["split"] == "test").any()
     if draws_test:
         rows = draw_test(rows, split.by, split.test, params.seed)

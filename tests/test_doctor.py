@@ -132,6 +132,14 @@ def test_keys_are_missed_but_never_shown(look, trained, monkeypatch):
         set_params(trained, {"run": {"openai": False}})
 
 
+def test_a_colleagues_model_that_may_not_be_read_is_found(look, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda path, *_, **__: Path(path).name != "weights.safetensors")
+    found = look()
+    assert "weights.safetensors is there, but you may not read it" in found["arm linear"].found
+    assert "chmod -R a+rX" in found["arm linear"].remedy
+    assert (found["arm linear"].ok, found["arm nearest"].ok) == (False, True)
+
+
 def test_bad_params_are_a_finding_and_no_end(look, trained):
     params = trained / "params.yaml"
     sound = params.read_text()

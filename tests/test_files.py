@@ -19,6 +19,7 @@ from safetensors.numpy import save_file
 from tillmap.core import files, writing
 from tillmap.core.errors import InputError, LostRowsError, ResourceError
 from tillmap.core.files import require_same_rows
+from tillmap.core.run_state import run_key
 from tillmap.core.writing import is_standard_output, new_folder, replacing, require_writable
 from tillmap.linear.heads import SparseHeads
 from tillmap.retrieval.base import read_tensors
@@ -449,6 +450,7 @@ def test_a_private_file_of_a_colleague_is_not_called_missing(reachable):
             ("a.parquet", files.read_table),
             ("a.safetensors", read_tensors),
             ("a.safetensors", SparseHeads.load),
+            ("a.safetensors", lambda path: run_key({}, [path])),
         ]:
             with pytest.raises(InputError, match=rf"{name}: it is there, but you may not read it; .*chmod -R a\+rX"):
                 read(reachable / name)

@@ -27,7 +27,7 @@ from tillmap.llm.interface.answer_formats import make_answer_format
 from tillmap.postprocessing.repair import Repairer
 from tillmap.rerank.candidates import prefix_range
 from tillmap.rerank.evidence import Evidence
-from tillmap.rerank.examples import Options, collect, products
+from tillmap.rerank.examples import Options, collect
 from tillmap.rerank.facts import Names, spell
 from tillmap.rerank.features import distance
 from tillmap.rerank.folds import assign_folds, hold_out
@@ -153,21 +153,14 @@ def test_folds_keep_near_duplicates_together_only_if_the_asked_lines_are_new():
 
 def test_a_product_under_several_paths_stays_in_one_fold():
     lines = Lines.of([f"{first}{second} soap" for first in "abcdefghij" for second in "abcdefghij"])
-    product_of, once = np.arange(100) // 4, np.zeros(100, dtype=np.int64)
+    listing, alone = np.arange(100) // 4 * 4, np.arange(100)
 
-    def kept_together(path_of):
-        fold = assign_folds(lines, path_of, product_of, lines, 4, 1).reshape(-1, 4)
+    def kept_together(listing):
+        fold = assign_folds(lines, np.arange(100) % 4, listing, lines, 4, 1).reshape(-1, 4)
         return (fold == fold[:, :1]).all(axis=1)
 
-    assert kept_together(np.arange(100) % 4).all()
-    assert not kept_together(once).all()
-
-
-def test_a_product_is_what_has_one_price_brand_and_last_label():
-    paths = [LabelPath("a", "soap", "lux"), LabelPath("b", "soap", "lux"), LabelPath("b", "rice", "lux")]
-    levels = Levels(("group", "module", "brand"), "brand")
-    assert products([*paths, *paths], np.array([9, 9, 9, 9, -1, -1]), levels).tolist() == [0, 0, 1, 0, 2, 3]
-    assert products(paths, np.full(3, 9), Levels(("group", "module", "class"))).tolist() == [0, 1, 2]
+    assert kept_together(listing).all()
+    assert not kept_together(alone).all()
 
 
 # Spelling

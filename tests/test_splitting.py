@@ -19,6 +19,7 @@ from tillmap.core.files import read_as, read_table, write_json, write_table
 from tillmap.core.taxonomy import CONTEST, LabelPath, LabelTree, Levels
 from tillmap.core.text import normalise
 from tillmap.splitting.drift import Drift, Seen, words_of
+from tillmap.splitting.listings import join_products, listings
 from tillmap.splitting.report import split_report
 from tillmap.splitting.samples import sample_for_training, sample_report
 from tillmap.splitting.subsets import (
@@ -310,6 +311,34 @@ def catalogue(split_by, seed):
         ignore_index=True,
     )  # fmt: skip
     return rows.assign(product=rows["description"].map(product_key))
+
+
+LISTED = [("a", "soap", "lux"), ("b", "soap", "lux"), ("b", "rice", "lux"), ("a", "soap", "dove"), ("b", "soap", "")]
+
+
+def listed(paths, prices, products):
+    rows = pd.DataFrame(paths, columns=["group", "module", "brand"]).replace("", None)
+    return rows.assign(price=prices, product=products)
+
+
+def test_a_product_with_several_paths_has_one_price_brand_and_last_label():
+    levels = Levels(("group", "module", "brand"), "brand")
+    rows = listed(LISTED, 0.99, "p")
+    assert listings(rows, levels).tolist() == [0, 0, 2, 3, 4]
+    assert listings(rows.assign(price=[0.99, 1, 0.99, 0.99, 0.99]), levels).tolist() == [0, 1, 2, 3, 4]
+    assert listings(rows.assign(price=np.nan), levels).tolist() == [0, 1, 2, 3, 4]
+    assert listings(rows, Levels(("group", "module", "brand"))).tolist() == [0, 1, 2, 3, 4]
+    assert listings(rows.iloc[[0, 0, 3]].reset_index(drop=True), levels).tolist() == [0, 1, 2]  # one path each
+    assert listings(rows[:0], levels).tolist() == []
+
+
+def test_the_listings_of_a_product_share_its_key():
+    levels = Levels(("group", "module", "brand"), "brand")
+    rows = listed(
+        [*LISTED, LISTED[1]], [0.99, 0.99, 1, 1, 1, 2], ["lx so", "bar lux", "lx rc", "dv so", "so", "bar lux"]
+    )
+    assert join_products(rows, levels) == {"lx so": "bar lux"}
+    assert join_products(rows[2:], levels) == {}
 
 
 @pytest.mark.parametrize("split_by", ["product", "row"])

@@ -20,7 +20,7 @@ import platformdirs
 from filelock import FileLock, Timeout
 
 from tillmap.core.errors import ResourceError
-from tillmap.core.files import json_bytes
+from tillmap.core.files import json_bytes, require_readable
 from tillmap.core.machine import may_write, temporary_home
 
 STATE_VERSION = 1
@@ -57,9 +57,12 @@ def run_key(settings: dict[str, Any], files: Iterable[Path]) -> str:
     Args:
         settings: any JSON value.
         files: their names and contents count, their folders do not.
+
+    Raises InputError if a file may not be read, such as a colleague's model.
     """
     digest = hashlib.sha256(json.dumps([STATE_VERSION, settings], sort_keys=True).encode())
     for path in sorted(files):
+        require_readable(path)
         with path.open("rb") as file:
             digest.update(path.name.encode() + b"\0" + hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()[:32]

@@ -36,14 +36,14 @@ def labels_shown(
     """
     shown, paths = suspects.head(SUSPECTS), Numbered()
     labelled = rows[rows["split"] == "train"]
-    near: dict[Key, list[list[Any]]] = {key: [] for key in shown[KEY].itertuples(index=False, name=None)}
+    keys: list[Key] = list(shown[KEY].itertuples(index=False, name=None))
+    near: dict[Key, list[list[Any]]] = {key: [] for key in keys}
     for split, row_id, neighbour, text, score, path in nearest_rows(similar, labelled, shown, levels):
         near[split, row_id].append([neighbour, text, paths(path), round(score, 3)])
     named = shown[guesses(levels)].set_axis(list(levels), axis=1)
     ids = shown[KEY].merge(labelled, on=KEY, how="left").get("given_id", shown["id"])
-    records = zip(
-        ids, levels.paths(shown), levels.paths(named), near.values(), shown.to_dict("records"), strict=True
-    )  # fmt: skip
+    similars = [near[key] for key in keys]
+    records = zip(ids, levels.paths(shown), levels.paths(named), similars, shown.to_dict("records"), strict=True)
     return {
         "levels": list(levels),
         "audited": share["rows"],

@@ -1,7 +1,7 @@
 """Examples for the reranker: candidates of training rows that nothing else was trained on."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import lightgbm
@@ -13,10 +13,10 @@ from tillmap.core.taxonomy import KEY, LabelPath, LabelTree, Levels
 from tillmap.linear.model import LinearModel
 from tillmap.linear.recipes import rows_right
 from tillmap.rerank.evidence import Evidence
-from tillmap.rerank.facts import cents, labels_of
 from tillmap.rerank.folds import assign_folds, hold_out
 from tillmap.rerank.lines import Floats, Ints, Lines
 from tillmap.rerank.trees import Trees
+from tillmap.splitting.listings import listings
 
 log = logging.getLogger(__name__)
 
@@ -140,8 +140,7 @@ def _parts(
     training: pd.DataFrame, levels: Levels, asked: pd.DataFrame, options: Options, seed: int
 ) -> Iterator[tuple[pd.DataFrame, pd.DataFrame, Ints]]:
     """The rows outside a fold, those in it, and the half of each of these: the folds in turn, or one held-out part."""
-    paths = levels.paths(training)
-    path_of = pd.factorize(pd.Series(paths))[0]
+    path_of = pd.factorize(pd.Series(levels.paths(training)))[0]
     lines = Lines.of(training["description"])
     some = Lines.of(asked["description"].sample(min(len(asked), _MAX_ASKED), random_state=seed))
     if len(training) > options.fold_up_to:
@@ -154,25 +153,11 @@ def _parts(
             np.arange(size) % HALVES,
         )
         return
-    product_of = products(paths, cents(training["price"].to_numpy(np.float32)), levels)
-    fold_of = assign_folds(lines, path_of, product_of, some, options.folds, seed)
+    fold_of = assign_folds(lines, path_of, listings(training, levels), some, options.folds, seed)
     for fold in range(options.folds):
         inside, outside = training[fold_of == fold], training[fold_of != fold]
         if not inside.empty and not outside.empty:
             yield outside, inside, np.full(len(inside), fold % HALVES)
-
-
-def products(paths: Sequence[LabelPath], prices: Ints, levels: Levels) -> Ints:
-    """The product of each row (rows,): rows of one price, brand and last label are taken for one.
-
-    Without a price or a brand nothing is known, and each row is a product of its own. `prices`: see `facts.cents`.
-    """
-    keys = [
-        (price, path[-1], labels_of(levels.chain_of(path))[-1]) if levels.brand and path[-1] and price >= 0 else row
-        for row, (path, price) in enumerate(zip(paths, prices.tolist(), strict=True))
-    ]
-    number: dict[object, int] = {}
-    return np.array([number.setdefault(key, len(number)) for key in keys], dtype=np.int64)
 
 
 def _of_fold(

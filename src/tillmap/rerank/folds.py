@@ -17,7 +17,7 @@ _THRESHOLDS = (1.1, 0.9, 0.8, 0.7, 0.6)
 _NEIGHBOURS = 16
 
 
-def assign_folds(lines: Lines, path_of: Ints, product_of: Ints, asked: Lines, count: int, seed: int) -> Ints:
+def assign_folds(lines: Lines, path_of: Ints, listing: Ints, asked: Lines, count: int, seed: int) -> Ints:
     """The fold of each training line (lines,), 0 to count - 1.
 
     If near-duplicates of a line are in other folds, the scores of its true path look better out of fold than they will
@@ -31,7 +31,7 @@ def assign_folds(lines: Lines, path_of: Ints, product_of: Ints, asked: Lines, co
     Args:
         lines: the training lines.
         path_of: (lines,), the number of each line's path.
-        product_of: (lines,), the number of each line's product, as far as it can be told; see `examples.products`.
+        listing: (lines,), see `splitting.listings`.
         asked: the lines to be answered.
         count: how many folds there are.
         seed: for the draw.
@@ -41,7 +41,7 @@ def assign_folds(lines: Lines, path_of: Ints, product_of: Ints, asked: Lines, co
     places, similar = index.nearest(lines, _NEIGHBOURS)
     best, best_gap = np.zeros(len(lines), dtype=np.int64), np.inf
     for threshold in _THRESHOLDS:
-        group = _groups(places, similar, path_of, product_of, threshold)
+        group = _groups(places, similar, path_of, listing, threshold)
         fold = np.random.default_rng(seed).permutation(group.max() + 1)[group] % count
         gap = float(abs(_out_of_fold(places, similar, fold) - wanted))
         log.info("folds: near-duplicates from %.1f on together, %.3f from what is asked", threshold, gap)
@@ -77,16 +77,13 @@ def hold_out(lines: Lines, path_of: Ints, asked: Lines, held: Ints, held_lines: 
     return best
 
 
-def _groups(places: NDArray[np.int32], similar: Floats, path_of: Ints, product_of: Ints, threshold: float) -> Ints:
+def _groups(places: NDArray[np.int32], similar: Floats, path_of: Ints, listing: Ints, threshold: float) -> Ints:
     """The group of each line: similar lines of one path, and lines of a product with several."""
     line, rank = np.nonzero((similar >= threshold) & (places >= 0))
     other = places[line, rank]
     same = path_of[line] == path_of[other]
-    _, first, product = np.unique(product_of, return_index=True, return_inverse=True)
-    first = first[product]  # line of each line's product
-    several = np.bincount(product, path_of != path_of[first])[product] > 0
-    line = np.concatenate([line[same], np.flatnonzero(several)])
-    other = np.concatenate([other[same], first[several]])
+    line = np.concatenate([line[same], np.arange(len(listing))])
+    other = np.concatenate([other[same], listing])
     links = coo_matrix((np.ones(len(line)), (line, other)), shape=(len(path_of), len(path_of)))
     return np.asarray(connected_components(links, directed=False)[1], dtype=np.int64)
 

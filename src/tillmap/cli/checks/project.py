@@ -70,10 +70,16 @@ def corrections(root: Path, params: Params) -> Finding:
 
 
 def arms(root: Path, params: Params) -> Iterator[Finding]:
-    """Whether the files are here that the arms that are on need to label new rows."""
-    from tillmap.serving.labeller import missing_files
+    """Whether the files are here that the arms that are on need to label new rows, and may be read."""
+    from tillmap.serving.labeller import files_of, missing_files
 
     for arm in (arm for arm in params.run.on if arm in ARMS):
+        needed = [file for path in files_of(arm, params) for file in (root / path, *(root / path).rglob("*"))]
+        closed = [file for file in needed if file.exists() and not os.access(file, os.R_OK, effective_ids=True)]
+        if closed:
+            remedy = f"ask its owner for `chmod -R a+rX {closed[0].parent}`"
+            yield Finding(f"arm {arm}", False, f"{closed[0]} is there, but you may not read it", remedy)
+            continue
         missing = " ".join(str(path) for path in missing_files(arm, params, root))
         found = f"missing: {missing}" if missing else "all files are here"
         yield Finding(f"arm {arm}", not missing, found, f"`dvc repro` makes them, `dvc pull {missing}` fetches them")

@@ -1,0 +1,56 @@
+"""Products that are listed under several label paths, as in trees where a label may have two parents."""
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
+
+from tillmap.core.taxonomy import Levels
+
+_CENTS = 100
+
+
+def listings(rows: pd.DataFrame, levels: Levels) -> NDArray[np.int64]:
+    """The position of the first row of each row's product (rows,), if that is listed under several paths; else its own.
+
+    Rows of one price, brand and last label are taken for one product. Without a price or a brand nothing is known.
+
+    Needs the columns price and those of the levels.
+    """
+    own = np.arange(len(rows))
+    price = rows["price"].to_numpy(np.float64)
+    if levels.brand is None or not len(rows):
+        return own
+    paths = levels.paths(rows)
+    known = [cost > 0 and bool(path[-1]) for cost, path in zip(price, paths, strict=True)]
+    product = pd.Series(
+        [
+            (round(cost * _CENTS), path[-1], last_label(levels.chain_of(path))) if there else place
+            for place, (cost, path, there) in enumerate(zip(price, paths, known, strict=True))
+        ]
+    )
+    path_of = pd.Series(pd.factorize(pd.Series(paths))[0])
+    alike = path_of.groupby(pd.factorize(product)[0])
+    several = alike.transform("nunique").to_numpy() > 1
+    first = pd.Series(own).groupby(pd.factorize(product)[0]).transform("first").to_numpy()
+    return np.where(several, first, own)
+
+
+def last_label(chain: tuple[str, ...]) -> str:
+    """The last label of a chain, which may end early."""
+    return next((label for label in reversed(chain) if label), "")
+
+
+def join_products(rows: pd.DataFrame, levels: Levels) -> dict[str, str]:
+    """One product key for all the keys that the listings of a product have; only of those that have several.
+
+    Lines of one listing may be spelled unlike those of another, so `product_key` tells them apart. Held-out rows would
+    then not be of unseen products. Needs the columns product and price, and those of the levels.
+    """
+    number, keys = pd.factorize(rows["product"])
+    first = listings(rows, levels)
+    links = coo_matrix((np.ones(len(rows)), (number, number[first])), shape=(len(keys), len(keys)))
+    group = pd.Series(connected_components(links, directed=False)[1])
+    joined = pd.Series(keys).groupby(group).transform("min")
+    return {key: one for key, one in zip(keys, joined, strict=True) if key != one}
