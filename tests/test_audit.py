@@ -106,6 +106,18 @@ def test_no_evidence_accuses_nobody():
     assert find_suspects(rows, ev(rows, [], [], []), LEVELS, 0.5).empty
 
 
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_rows_whose_labels_no_other_row_has_accuse_nobody(count):
+    paths = [(f"food {row}", f"tea {row}", f"brand {row}") for row in range(count)]
+    rows = make_rows(LEVELS, paths, count=count)
+    rows[list(LEVELS)] = paths
+    evidence = ev(rows, *[[(("food", "cake", "rowan"), 1.0)]] * count)
+    assert find_suspects(rows, evidence, LEVELS, 0.9).empty
+    if count > 1:
+        rows.loc[:1, list(LEVELS)] = [("food", "tea", "alder")] * 2  # fewer than the share that is wrong
+        assert find_suspects(rows, evidence, LEVELS, 0.9)["id"].tolist() == [0, 1]
+
+
 def test_the_review_page_gets_the_rows_in_order(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match=r"suspects.parquet: file not found; run `dvc repro audit`"):

@@ -14,6 +14,7 @@ from runs import Run, python
 from openai_server import KEY
 
 IGNORED = {".git", "cache", "__pycache__"}  # the second of .dvc and of the home: what may be deleted at any time
+CACHE = "torchinductor_"  # begins the name of torch's cache among the temporary files
 PROBE = re.compile(r"[a-z0-9_]{8}")  # Python's, which tries whether a folder for temporary files can be written
 GROWING = "curves"  # the folder of files that grow while a stage runs
 CHECKPOINT = re.compile(r"checkpoint-\d+")  # of a training: the last two are kept, whichever these are
@@ -38,7 +39,11 @@ class World:
         found = set()
         for top in (self.project.folder, self.state, self.tmp, self.home):
             for folder, folders, files in os.walk(top):
-                folders[:] = [name for name in folders if name not in IGNORED and not Path(folder).match("*/.dvc/tmp")]
+                folders[:] = [
+                    name
+                    for name in folders
+                    if name not in IGNORED and not name.startswith(CACHE) and not Path(folder).match("*/.dvc/tmp")
+                ]
                 names = [*folders, *(name for name in files if not PROBE.fullmatch(name))]
                 there = Path(folder).relative_to(top.parent)
                 found |= {CHECKPOINT.sub("checkpoint-N", str(there / name)) for name in names}

@@ -142,8 +142,14 @@ def _odds(given: Sequence[LabelPath], evidence: Sequence[RankedPaths], levels: L
 
 
 def _doubts(odds: Floats, share: float) -> Floats:
-    """The logistic function of the odds plus that number which makes its mean the share (rows,)."""
-    wanted = float(np.clip(share, 1 / (2 * len(odds)), 0.5))
+    """The logistic function of the odds plus that number which makes its mean the share (rows,).
+
+    Odds of minus infinity, of a label that no other row has, stay without a doubt, so the share is less than the others'.
+    """
+    doubtful, least = float(np.isfinite(odds).mean()), 1 / (2 * len(odds))
+    if not doubtful:
+        return np.zeros(len(odds))
+    wanted = float(np.clip(share, least, min(0.5, doubtful - least)))
     plus = brentq(lambda plus: float(expit(odds + plus).mean()) - wanted, -50, 50)
     return np.asarray(expit(odds + plus), dtype=np.float64)
 
