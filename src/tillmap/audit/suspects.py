@@ -144,7 +144,8 @@ def _odds(given: Sequence[LabelPath], evidence: Sequence[RankedPaths], levels: L
 def _doubts(odds: Floats, share: float) -> Floats:
     """The logistic function of the odds plus that number which makes its mean the share (rows,).
 
-    Odds of minus infinity, of a label that no other row has, stay without a doubt, so the share is less than the others'.
+    Odds of minus infinity, of a label that no other row has, stay without a doubt, so the share is below that of the
+    others.
     """
     doubtful, least = float(np.isfinite(odds).mean()), 1 / (2 * len(odds))
     if not doubtful:
