@@ -390,7 +390,7 @@ GOOD = example("system", "user", "assistant")
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ("{", 'not an object with "messages" alone'),
+        ("{", "not a JSON object"),
         ('{"messages": [], "more": 1}', 'not an object with "messages" alone'),
         (example("user", "assistant", content=" "), "the content of the user message is empty"),
         (example("user", "tool"), r"a role \(system, user, assistant\)"),
