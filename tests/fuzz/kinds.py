@@ -51,6 +51,7 @@ from tillmap.providers.batches import _Run
 from tillmap.providers.requests import ChatSettings
 from tillmap.providers.state import RunState
 from tillmap.providers.tuned_model import untuned_record
+from tillmap.rerank import reranker
 from tillmap.rerank.reranker import Reranker
 from tillmap.rerank.trees import Trees
 from tillmap.retrieval.base import read_tensors
@@ -216,7 +217,7 @@ def _queue_files() -> Files:
 
 def _answers(name: str) -> Callable[[], Files]:
     def files() -> Files:
-        rows = pd.readparquet("data/predictions/linear.parquet")
+        rows = pd.read_parquet("data/predictions/linear.parquet")
         rows = rows[rows["split"] == "test"].head(8)
         table = rows[["id", *CONTEST, "confidence", "status"]].rename(columns={"id": "indoml_id"})
         content = {"csv": lambda: table.to_csv(index=False).encode(), "parquet": lambda: parquet(table)}
@@ -277,7 +278,14 @@ def _read_trees() -> None:
 
 
 def _reranker() -> Files:
-    about = {"format": 3, "reranks": True, "candidates": 20, "unseen_paths": True, "read_brand": False, "trials": []}
+    about = {
+        "format": reranker._FORMAT,
+        "reranks": True,
+        "candidates": 20,
+        "unseen_paths": True,
+        "read_brand": False,
+        "trials": [],
+    }
     about |= {"sharpness": 1.0, "corrected": False}
     return {f"{IN}/rerank/reranker.json": json.dumps(about).encode(), f"{IN}/rerank/trees.txt": _lightgbm().encode()}
 
