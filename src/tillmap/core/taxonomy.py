@@ -47,6 +47,11 @@ Chain = tuple[str, ...]  # a label path without its brand
 RankedPaths = Sequence[tuple[LabelPath, float]]  # best first, each with its share or weight
 
 
+def labels_of(chain: Chain) -> Chain:
+    """The labels that a chain has: it may end early."""
+    return tuple(label for label in chain if label)
+
+
 @dataclass(frozen=True)
 class Levels:
     """The names of a taxonomy's levels.

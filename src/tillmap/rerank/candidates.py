@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from tillmap.core.compiled import compiled
 from tillmap.rerank.facts import READ, position
 from tillmap.rerank.lines import Floats, Ints, has_digit
-from tillmap.rerank.similar import Near
+from tillmap.rerank.similar import Near, place_sorted
 
 KNOWN = 25  # known paths with the best linear scores
 NEAR = 12  # nearest lines, and so many with the same price, whose paths are candidates
@@ -232,10 +232,7 @@ def _spell_word(
                 at = known
             elif score <= best[at]:
                 continue
-            while at > 0 and score > best[at - 1]:
-                best[at], out[at] = best[at - 1], out[at - 1]
-                at -= 1
-            best[at], out[at] = score, brand
+            place_sorted(at, brand, score, out, best)
         seen = high - low
         if seen >= SPELLED:
             return

@@ -8,6 +8,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from tillmap.core.compiled import compiled
+from tillmap.core.taxonomy import labels_of
 from tillmap.core.text import normalise
 from tillmap.rerank.lines import Floats, Ints, Lines
 from tillmap.rerank.similar import Groups
@@ -161,11 +162,6 @@ def log_prices(prices: Floats) -> NDArray[np.float64]:
     """The logs of prices; NaN if unknown."""
     known = np.isfinite(prices) & (prices > 0)
     return np.where(known, np.log(np.where(known, prices, 1.0)), np.nan)
-
-
-def labels_of(chain: Path) -> Path:
-    """The labels that a chain has: it may end early."""
-    return tuple(label for label in chain if label)
 
 
 def gather(

@@ -197,7 +197,13 @@ def _insert(line: int, score: Any, places: Any, scores: Any) -> None:
     at = len(scores) - 1
     if score <= scores[at]:
         return
+    place_sorted(at, line, score, places, scores)
+
+
+@compiled
+def place_sorted(at: int, item: Any, score: Any, items: Any, scores: Any) -> None:
+    """Put an item among sorted ones instead of that at a position, above all with lower scores, which move down."""
     while at > 0 and score > scores[at - 1]:
-        scores[at], places[at] = scores[at - 1], places[at - 1]
+        scores[at], items[at] = scores[at - 1], items[at - 1]
         at -= 1
-    scores[at], places[at] = score, line
+    scores[at], items[at] = score, item

@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
-from tillmap.core.taxonomy import Levels
+from tillmap.core.taxonomy import Levels, labels_of
 
 _CENTS = 100
 
@@ -26,20 +26,13 @@ def listings(rows: pd.DataFrame, levels: Levels) -> NDArray[np.int64]:
     known = [cost > 0 and bool(path[-1]) for cost, path in zip(price, paths, strict=True)]
     product = pd.Series(
         [
-            (round(cost * _CENTS), path[-1], last_label(levels.chain_of(path))) if there else place
+            (round(cost * _CENTS), path[-1], labels_of(levels.chain_of(path))[-1:]) if there else place
             for place, (cost, path, there) in enumerate(zip(price, paths, known, strict=True))
         ]
     )
-    path_of = pd.Series(pd.factorize(pd.Series(paths))[0])
-    alike = path_of.groupby(pd.factorize(product)[0])
-    several = alike.transform("nunique").to_numpy() > 1
-    first = pd.Series(own).groupby(pd.factorize(product)[0]).transform("first").to_numpy()
-    return np.where(several, first, own)
-
-
-def last_label(chain: tuple[str, ...]) -> str:
-    """The last label of a chain, which may end early."""
-    return next((label for label in reversed(chain) if label), "")
+    alike = pd.DataFrame({"path": pd.factorize(pd.Series(paths))[0], "row": own}).groupby(pd.factorize(product)[0])
+    several = alike["path"].transform("nunique") > 1
+    return np.where(several, alike["row"].transform("first"), own)
 
 
 def join_products(rows: pd.DataFrame, levels: Levels) -> dict[str, str]:
