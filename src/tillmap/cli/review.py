@@ -144,13 +144,14 @@ def _say(saved: "Saved") -> None:
 def _export(found: "Decisions", levels: Levels, out: Path) -> int:
     """Write the corrections as the table that a file's name says. Returns their number."""
     from tillmap.catalogue.containers import packing
+    from tillmap.evaluation.csv_files import to_csv
     from tillmap.review.decisions import corrections
     from tillmap.serving.formats import format_or_lines
 
     table, content = corrections(found, levels), io.BytesIO()
     match format_or_lines(out, is_stream(out)):
         case "csv":
-            table.to_csv(content, index=False, lineterminator="\n")
+            content.write(to_csv(table).encode())
         case "jsonl":
             records = table.astype(object).where(table.notna(), None).to_dict("records")
             content.writelines(json_bytes(json.dumps(record, ensure_ascii=False) + "\n") for record in records)

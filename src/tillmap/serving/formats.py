@@ -1,6 +1,5 @@
 """Writes labelled rows as JSON Lines, CSV with a header, or Parquet."""
 
-import csv
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from io import TextIOWrapper
@@ -17,6 +16,7 @@ from tillmap.catalogue.formats import Format, format_of, unpacked
 from tillmap.core.errors import LostRowsError
 from tillmap.core.taxonomy import Levels
 from tillmap.core.writing import replacing
+from tillmap.evaluation.csv_files import csv_writer
 from tillmap.serving.explanation import EXPLANATION
 
 Write = Callable[[pd.DataFrame], None]
@@ -132,7 +132,7 @@ def _jsonl_writer(file: IO[bytes], id_name: str, columns: Columns, numbers: bool
 @contextmanager
 def _csv_writer(file: IO[bytes], id_name: str, columns: Columns, numbers: bool) -> Iterator[Write]:
     text = TextIOWrapper(file, encoding="utf-8", newline="")
-    lines = csv.writer(text, lineterminator="\n")
+    lines = csv_writer(text)
     lines.writerow([id_name, *columns.values()])
 
     def write(answers: pd.DataFrame) -> None:
