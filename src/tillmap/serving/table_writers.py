@@ -1,6 +1,5 @@
 """Writes tables piece by piece as JSON Lines, CSV with a header, or Parquet."""
 
-import csv
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from io import TextIOWrapper
@@ -12,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tillmap.catalogue.formats import Format
+from tillmap.evaluation.csv_files import csv_writer
 
 Write = Callable[[pd.DataFrame], None]
 Writer = Callable[[IO[bytes], pa.Schema], AbstractContextManager[Write]]
@@ -37,7 +37,7 @@ def _json_lines(file: IO[bytes], schema: pa.Schema) -> Iterator[Write]:
 @contextmanager
 def _csv(file: IO[bytes], schema: pa.Schema) -> Iterator[Write]:
     text = TextIOWrapper(file, encoding="utf-8", newline="")
-    lines = csv.writer(text, lineterminator="\n")
+    lines = csv_writer(text)
     lines.writerow(schema.names)
 
     def write(table: pd.DataFrame) -> None:
