@@ -83,7 +83,7 @@ def test_a_product_key_is_the_same_in_every_process():
         ("康师傅 红烧牛肉面 5包", "包 康师傅 红烧牛肉面"),
         ("น้ำตาลทราย 1กก", "กก น้ําตาลทราย"),  # NFKC takes the vowel apart
         ("दाल चावल 500 g", "चावल दाल"),
-        ("خبز عربي", "خبز عربي"),
+        ("خبز عربي", "خبز عربی"),  # ya as a Persian keyboard has it
         ("МОЛОКО топленое 1л", "л мо то"),
         ("Crème brûlée 2 x 100g", "br cr"),
     ],
