@@ -36,6 +36,8 @@ def scarce(part, whole, rng):
         return "enough memory"
     if run.status in ABORTED:
         return f"aborted or hung in a library ({signal.Signals(-run.status).name})"
+    if "libgomp: Thread creation failed" in run.output:  # it exits by itself
+        return "given up by libgomp"
     assert "Traceback" not in run.output, f"with {limit:,} bytes:\n{run.output}"
     assert "memory" in run.output.lower(), f"with {limit:,} bytes:\n{run.output}"
     return "out of memory"
