@@ -6,6 +6,7 @@ import io
 import json
 import zipfile
 from decimal import Decimal
+from pathlib import Path
 from uuid import UUID
 
 import pandas as pd
@@ -196,6 +197,8 @@ OTHERS = {
     "a Parquet table": b"PAR1 ... PAR1",
     "a tar archive": b"rows.csv".ljust(257, b"\0") + b"ustar\0",
     "an xz file": b"\xfd7zXZ\0\0\4",
+    "an lz4 file": b"\x04\x22\x4d\x18 ...",
+    "zeros": (bytes(4096), "it starts with zeros, as a file does that was not written whole"),
     "utf-16-le": (CSV.decode().encode("utf-16-le"), "looks like utf-16-le"),
     "utf-16-be": (CSV.decode().encode("utf-16-be"), "looks like utf-16-be"),
     "packed twice": (gzip.compress(bz2.compress(CSV)), "this is packed twice; unpack it first"),
@@ -208,6 +211,16 @@ OTHERS = {
 def test_other_files_are_called_by_their_name(tmp_path, name):
     content, said = OTHERS[name] if isinstance(OTHERS[name], tuple) else (OTHERS[name], f"this is {name}")
     refused(write(tmp_path, "rows.csv", content), said)
+
+
+@pytest.mark.parametrize(("name", "what"), [("rows.csv.xz", "an xz file"), ("rows.tgz", "a tar archive")])
+def test_what_is_in_a_file_counts_more_than_its_name(tmp_path, name, what):
+    content = OTHERS[what] if what == "an xz file" else gzip.compress(OTHERS[what])
+    refused(write(tmp_path, name, content), f"this is {what}; unpack it")
+
+
+def test_an_address_is_not_fetched():
+    refused(Path("https://shop.example/rows.csv"), "this is an address, .*curl")
 
 
 # Parquet of other writers
@@ -314,7 +327,7 @@ def test_a_source_may_be_a_folder_of_parts(tmp_path):
         assert read_source(source).rows["description"].tolist() == ["milk", "bread"]
 
 
-@pytest.mark.parametrize("nothing", ["NA", "n/a", "NaN", "NULL", "\\N", "-", "--", "none", " . "])
+@pytest.mark.parametrize("nothing", ["NA", "n/a", "NaN", "NULL", "\\N", "-", "--", "none", " . ", "<NA>", "N.A.", "?"])
 def test_prices_that_say_that_there_is_none(tmp_path, nothing):
     path = write(tmp_path, "rows.csv", f"indoml_id,description,price\n1,milk,{nothing}\n2,tea,1\n".encode())
     assert read(path)["price"].isna().tolist() == [True, False]

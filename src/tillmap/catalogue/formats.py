@@ -98,12 +98,13 @@ class RowFile:
 
     def check(self) -> None:
         """Raise InputError if the file cannot be opened, or its format or encoding is unknown."""
-        _ = self.kind
         require_encoding(self.encoding, self.shown)
         require_delimiter(self.delimiter, self.shown)
+        if not self.path.is_file():
+            _ = self.kind
         for part in self.parts():
-            with part._opened():
-                pass
+            with part._opened():  # first, because it calls an archive or a workbook by its name
+                _ = part.kind
 
     def parts(self) -> list["RowFile"]:
         """The file itself; or of a folder, as Spark writes it, its files with rows, by name.

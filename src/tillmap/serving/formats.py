@@ -53,6 +53,11 @@ def format_or_lines(path: Path, stream: bool) -> Format:
     return "jsonl" if stream and not path.suffix else format_of(unpacked(path))
 
 
+def format_of_input(path: Path, stream: bool) -> Format | None:
+    """The format of an input, as `format_or_lines` says; None for a file, whose reader looks at its name itself."""
+    return format_or_lines(path, stream) if stream else None
+
+
 @contextmanager
 def write_answers(
     path: Path,
