@@ -192,6 +192,7 @@ OTHERS = {
     ),
     "an OpenDocument file": zipped(mimetype=b"", **{"content.xml": b""}),
     "two files": (zipped(a=CSV, b=CSV), "a zip with 2 files, expected one"),
+    "no file": (zipped(), "a zip with 0 files, expected one"),
     "a web page": b"\n<!DOCTYPE html><html>",
     "an SQLite database": b"SQLite format 3\0",
     "a Parquet table": b"PAR1 ... PAR1",
@@ -217,6 +218,22 @@ def test_other_files_are_called_by_their_name(tmp_path, name):
 def test_what_is_in_a_file_counts_more_than_its_name(tmp_path, name, what):
     content = OTHERS[what] if what == "an xz file" else gzip.compress(OTHERS[what])
     refused(write(tmp_path, name, content), f"this is {what}; unpack it")
+
+
+def test_a_packed_file_whose_name_says_no_format_is_called_by_its_whole_name(tmp_path):
+    refused(write(tmp_path, "rows.zip", zipped(rows=CSV)), r"rows\.zip: unknown file format")
+
+
+def test_what_a_system_notes_in_a_zip_is_no_second_file(tmp_path):
+    notes = {".DS_Store": b"", "__MACOSX/._rows.csv": b"", "rows/": b"", "rows/.hidden": b""}
+    assert len(read(write(tmp_path, "rows.csv.zip", zipped(**notes, **{"rows/rows.csv": CSV})))) == 2
+
+
+def test_files_that_were_joined_and_those_of_dos(tmp_path):
+    mark = b"\xef\xbb\xbf"
+    rows = read(write(tmp_path, "rows.csv", mark * 2 + CSV + mark + b"3,tea,1\r\n\x1a"))
+    assert rows["key"].tolist() == ["1", "2", "3"]
+    refused(write(tmp_path, "lone.csv", CSV + b"3,tea\r4,cola,1\n"), "a carriage return that ends no line")
 
 
 def test_an_address_is_not_fetched():

@@ -25,6 +25,7 @@ _PACKINGS = {
     b"\x28\xb5\x2f\xfd": ".zst",
     b"BZh": ".bz2",
     b"PK\x03\x04": ".zip",
+    b"PK\x05\x06": ".zip",  # without a file
 }
 _PARQUET = b"PAR1"
 _AS_CSV = "export the rows as CSV or JSON Lines"
@@ -46,6 +47,7 @@ _OTHERS = {
     b"<?xml": ("XML", _AS_CSV),
 }
 _ADDRESS = re.compile(r"(?:https?|ftp|file|s3|gs|az|abfss?):/", re.IGNORECASE)
+_IS_NO_FILE = re.compile(r"/$|^__MACOSX/|(?:^|/)\.[^/]*$")  # folders, and what systems note of them
 _TAR = slice(257, 262)  # where a tar archive says `ustar`
 _WORKBOOKS = {"xl/workbook.xml": "an Excel workbook", "xl/workbook.bin": "an Excel workbook",
               "content.xml": "an OpenDocument file", "Index/Document.iwa": "a Numbers document"}  # fmt: skip
@@ -138,7 +140,7 @@ def _unpack(file: BufferedReader, packing: str, shown: str, stack: ExitStack) ->
 def _only_member(file: BufferedReader, shown: str, stack: ExitStack) -> IO[bytes]:
     """The one file in a zip. Its name is not used, so it can lead nowhere."""
     archive = stack.enter_context(zipfile.ZipFile(file))
-    names = [name for name in archive.namelist() if not name.endswith("/") and not name.startswith("__MACOSX/")]
+    names = [name for name in archive.namelist() if not _IS_NO_FILE.search(name)]
     for name, what in _WORKBOOKS.items():
         if name in names:
             raise InputError(f"{shown}: this is {what}; save the sheet as CSV UTF-8")

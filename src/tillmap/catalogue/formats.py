@@ -35,8 +35,11 @@ _SPREADSHEETS = (".xlsx", ".xlsm", ".xlsb", ".xls", ".ods", ".numbers")
 
 
 def format_of(path: Path) -> Format:
-    """The format that the ending of a file's name says. Raises InputError for an unknown ending."""
-    ending = path.suffix.lower()
+    """The format that the ending of a file's name says, before that of a packed file.
+
+    Raises InputError for an unknown ending.
+    """
+    ending = unpacked(path).suffix.lower()
     if ending in _SPREADSHEETS:
         raise InputError(
             f"{path}: a spreadsheet is neither read nor written; use CSV UTF-8, which it can save and open"
@@ -89,7 +92,7 @@ class RowFile:
     @property
     def kind(self) -> Format:
         """The file's format. Raises InputError for an unknown ending."""
-        return self.format or format_of(unpacked(self.path))
+        return self.format or format_of(self.path)
 
     @property
     def unit(self) -> str:

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tillmap.catalogue.containers import packing
-from tillmap.catalogue.formats import Format, format_of, unpacked
+from tillmap.catalogue.formats import Format, format_of
 from tillmap.core.errors import LostRowsError
 from tillmap.core.taxonomy import Levels
 from tillmap.core.writing import replacing
@@ -50,7 +50,7 @@ def format_or_lines(path: Path, stream: bool) -> Format:
 
     Raises InputError for an unknown ending.
     """
-    return "jsonl" if stream and not path.suffix else format_of(unpacked(path))
+    return "jsonl" if stream and not path.suffix else format_of(path)
 
 
 def format_of_input(path: Path, stream: bool) -> Format | None:
