@@ -114,3 +114,13 @@ def test_a_file_without_labels_says_what_to_do(project: Path) -> None:
 def test_a_sample_leaves_out_rows_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "rows.csv").write_text("text,code\nbread,1.1\nmilk,1.2,extra\ntea,1.1\n")
     assert sample_of(RowFile(tmp_path / "rows.csv"))["text"].tolist() == ["bread", "tea"]
+
+
+def test_what_is_missing_and_a_pipe_are_told(tmp_path):
+    rows = tmp_path / "rows.csv"
+    rows.write_text("id,text\n" + "".join(f"{number},milk {number} and bread\n" for number in range(30)))
+    with pytest.raises(InputError, match="no column looks like one of labels;"):
+        init(rows, dry_run=True)
+    os.mkfifo(tmp_path / "pipe.csv")
+    with pytest.raises(InputError, match="this is a pipe, .*; save them to a file"):
+        init(tmp_path / "pipe.csv", dry_run=True)
