@@ -9,15 +9,17 @@ With --notes the prompts may define labels by the notes of a taxonomy file, whic
 
     python benchmarks/choosing.py rag --rows 120 --notes benchmarks/notes.csv "definitions=0" "definitions=3"
 
+`openai` is asked as params.yaml says, within its budget, after `python -m stages.train openai`.
+
 Does a small model that is tuned to choose improve on the free arm's choice where that arm is not sure?
 
     python benchmarks/choosing.py llama --unsure 0.5 --subset test --rows 450 --examples 1000 --seeds 3 \\
         "layout=letters retriever=paths candidates=5 choose=likelihood ranking=hidden" ...
 
 With --examples each line is tuned first, once for each seed: `dvc repro base_model@llama` must have been run. With
---unsure the rows are those that linear or rerank is less sure of, after `dvc repro postprocess`. Each free arm is
-compared on the rows that it is less sure of itself, with the answers of the model and with the most probable ones by
-both: the product of the model's probability and the free arm's. An interrupted training goes on.
+--unsure the rows are those that linear or rerank is less sure of (one of --doubted), after `dvc repro postprocess`.
+Each free arm is compared on the rows that it is less sure of itself, with the answers of the model and with the most
+probable ones by both: the product of the model's probability and the free arm's. An interrupted training goes on.
 """
 
 import argparse
@@ -55,7 +57,7 @@ from tillmap.splitting.samples import sample_for_training
 SHOWN = ("prompt_tokens", "cached_tokens", "completion_tokens")
 TOLD = ("examples", "tokens", "tokens_per_second", "padding_share", "train_seconds", "processor_seconds", "last_loss")
 SEED = 3407  # of the first training
-DOUBTED = ("linear", "rerank")  # with --unsure, the arms that may be in doubt
+DOUBTED = ("linear", "rerank")
 
 
 def changed(block: Any, text: str) -> Any:
@@ -159,7 +161,7 @@ def compare(name: str, found: Sequence[pd.DataFrame], free: pd.DataFrame) -> Non
 def run_tuned(params: Any, args: argparse.Namespace, rows: pd.DataFrame) -> None:
     """Tune and ask each line with each seed."""
     levels = open_context(args.arm, params.block(args.arm)).levels
-    free = {arm: mark(predictions_of(arm), rows, arm, levels) for arm in DOUBTED}
+    free = {arm: mark(predictions_of(arm), rows, arm, levels) for arm in args.doubted}
     for text in args.lines:
         settings = changed(params.block(args.arm), f"{text} sample_rows={args.examples}")
         print(text, flush=True)
@@ -175,6 +177,9 @@ def run_untuned(params: Any, args: argparse.Namespace, rows: pd.DataFrame, tree:
     """Ask each line."""
     levels = open_context(args.arm, params.block(args.arm)).levels
     marks: dict[str, pd.DataFrame] = {}
+    if args.unsure:
+        for arm in args.doubted:
+            print(f"{arm} alone, {len(rows)} rows: {mark(predictions_of(arm), rows, arm, levels)['right'].mean():.3f}")
     for text in args.lines:
         predictions, _, took = answer(params, args.arm, changed(params.block(args.arm), text), rows, tree=tree)
         marks[text] = mark(predictions, rows, args.arm, levels)
@@ -195,7 +200,10 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=200)
     parser.add_argument("--subset", default="calibration", choices=["calibration", "dev", "test"])
     parser.add_argument("--seed", type=int, default=0, help="of the draw")
-    parser.add_argument("--unsure", type=float, help="only rows that linear or rerank is less sure of")
+    parser.add_argument("--unsure", type=float, help="only rows that a doubted arm is less sure of")
+    parser.add_argument(
+        "--doubted", nargs="+", default=DOUBTED, choices=[name for name, arm in ARMS.items() if arm.free]
+    )
     parser.add_argument("--notes", type=Path, help="a taxonomy file, whose notes the prompts may show")
     parser.add_argument("--examples", type=int, help="tune each line on so many first")
     parser.add_argument("--seeds", type=int, default=1, help="of the training")
@@ -204,7 +212,7 @@ def main() -> None:
     table = read_table(Path("data/split/rows.parquet"))
     rows = table[table["subset"] == args.subset]
     if args.unsure:
-        doubted = pd.concat([predictions_of(arm)[[*KEY, "confidence"]] for arm in DOUBTED])
+        doubted = pd.concat([predictions_of(arm)[[*KEY, "confidence"]] for arm in args.doubted])
         rows = rows.merge(doubted.loc[doubted["confidence"] < args.unsure, KEY].drop_duplicates(), on=KEY)
     rows = rows.sample(min(args.rows, len(rows)), random_state=args.seed).sort_index()
     if args.examples:

@@ -80,6 +80,20 @@ def test_too_little_memory_is_said_and_other_errors_keep_their_traceback():
     assert "Traceback" in done.stderr
 
 
+def test_too_little_memory_while_a_library_tidies_up_is_one_line():
+    program = (
+        START
+        + """
+def tidy():
+    raise MemoryError
+import atexit
+atexit.register(tidy)
+"""
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, f"it: out of memory; {OF_A_COMMAND.memory}\n")
+
+
 def test_what_is_said_of_an_error():
     assert expected("it", ValueError("x"), OF_A_COMMAND) is None
     assert expected("it", InputError("no such file"), OF_A_COMMAND) == "it: no such file"

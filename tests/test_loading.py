@@ -128,6 +128,33 @@ def test_what_to_do_fits_what_vllm_says(said, kind, advice):
     assert advice in str(error)
 
 
+TRAIN = """
+import sys
+from pathlib import Path
+from tillmap.tuning.lora import train_adapter
+from tillmap.tuning.recipes import choose_recipe
+
+base, folder = map(Path, sys.argv[1:])
+conversation = [{"role": "user", "content": "butter"}, {"role": "assistant", "content": "dairy | farm"}]
+recipe = choose_recipe("ours", {"batch_rows": 4, "epochs": 40, "learning_rate": 0.02})
+train_adapter([conversation] * 4, base, recipe, folder / "state", folder / "adapter", checkpoint_steps=100, seed=1)
+"""
+
+
+@pytest.mark.slow
+def test_a_4_bit_base_is_trained_and_answers_merged_and_apart(four_bit, tmp_path):
+    """As the stages go: Unsloth trains, in a process of its own, then both engines answer."""
+    command = [sys.executable, "-c", TRAIN, str(four_bit), str(tmp_path)]
+    done = subprocess.run(command, text=True, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    said = {}
+    for name, machine in (("vllm", MERGING), ("transformers", MERGING), ("transformers", SMALL)):
+        engine = load_engine(name, four_bit, machine, GREEDY, tmp_path / "adapter")
+        said[name, machine.lora] = engine.answer(QUESTIONS)[0].text
+        engine.close()
+    assert set(said.values()) == {"dairy | farm"} and len(said) == 3
+
+
 def test_what_cannot_be_merged_is_an_error_of_one_line(four_bit, adapter, tmp_path):
     import torch
     from safetensors.torch import save_file

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, NamedTuple, TypeVar
+from typing import Annotated, Any, NamedTuple, TypeVar
 
 import pandas as pd
 import typer
@@ -19,14 +19,17 @@ from tillmap.tuning.recipes import RECIPES
 
 T = TypeVar("T")
 
-# Of the limit. Tuning: an H100 reached a quarter of its datasheet with batches of 64 (docs/gpu.md). Answering was not
-# measured with vLLM; this is the project's goal for an H100. GradientGurus' 30 minutes on an A40 are 0.77 of its limit.
+# Of the limit. Tuning: an H100 reached a quarter of its datasheet with batches of 64. Answering: 0.35 with short free
+# text, where the host held it up (below), more with long questions. GradientGurus' 30 minutes on an A40 are 0.77.
 TRAINING_SHARE, ANSWERING_SHARE = 0.25, 0.4
+# Rows per second of the host, whatever the GPU can do, as measured with vLLM beside an H100 (docs/gpu.md): free text is
+# fed by one Python process, and allowed answers take 16 cores as long as this.
+HOST_ROWS = {"off": 515.0, "tree": 190.0, "retrieved": 173.0}
 _YOURS, _CONTEST = "your run", "contest"  # where the tokens are from
 
 
 class Work(NamedTuple):
-    """One thing that a GPU does: how many rows of how many tokens, and the least seconds for all of them."""
+    """One thing that a GPU does: how many rows of how many tokens, and the least and the expected seconds."""
 
     arm: str
     recipe: str
@@ -35,7 +38,7 @@ class Work(NamedTuple):
     tokens: str
     source: str
     seconds: float
-    share: float
+    expected: float
 
 
 def estimate(
@@ -53,7 +56,7 @@ def estimate(
     card, shape = _known(gpu.lower(), CARDS, "gpu"), _known(model, SHAPES, "model")
     params = read_params(paths.PARAMS, schema())
     arms = {name: arm for name, arm in ARMS.items() if isinstance(arm, LocalModelArm)}
-    recipes = {name: str(getattr(params, name).recipe) for name in arms}
+    blocks = {name: params.block(name) for name in arms}
     usd = usd_per_hour if usd_per_hour is not None else params.costs.gpu_usd_per_hour or card.usd_per_hour
     if usd is None:
         raise ParamsError(f"no price of the {card.name} is known: add --usd-per-hour, or set costs.gpu_usd_per_hour")
@@ -65,14 +68,15 @@ def estimate(
     typer.echo(f"{card.name}: {card.flops / 1e12:g} TFLOP/s, {card.bandwidth / 1e9:g} GB/s, {card.memory_gb} GB")
     typer.echo(f"{model}: {shape.gib:.1f} GiB in 16 bit")
     typer.echo(f"{answered:,} rows to answer, {trained:,} to train on, ${usd:.2f} an hour\n")
-    typer.echo(_table(list(_work(shape, card, arms, recipes, answered=answered, trained=trained)), usd) + "\n")
+    typer.echo(_table(list(_work(shape, card, arms, blocks, answered=answered, trained=trained)), usd) + "\n")
     if usd == card.usd_per_hour:
         typer.echo(f"The price is RunPod's of {card.priced}; yours: --usd-per-hour.")
     if shape.gib * 2**30 > 0.9 * card.memory_gb * 1e9:
         typer.echo("The model does not fit on this GPU in 16 bit. In 4 bit it takes a quarter, and is not faster.")
+    hosts = ", ".join(f"{rows:.0f} with `constrain: {name}`" for name, rows in HOST_ROWS.items())
     typer.echo(
-        f"Expected: training at {TRAINING_SHARE} of the limit, answering at {ANSWERING_SHARE}. Downloading, "
-        "loading and compiling come on top."
+        f"Expected: training at {TRAINING_SHARE} of the limit, answering at {ANSWERING_SHARE}, but no more rows "
+        f"a second than a host with 16 cores: {hosts}.\nDownloading, loading and compiling come on top."
     )
 
 
@@ -95,24 +99,25 @@ def _work(
     shape: Shape,
     card: Card,
     arms: Mapping[str, LocalModelArm],
-    recipes: Mapping[str, str],
+    blocks: Mapping[str, Any],
     *,
     answered: int,
     trained: int,
 ) -> Iterator[Work]:
     for arm, recipe in ((arm, recipe) for arm in arms for recipe in RECIPES):
         contest = arms[arm].contest[recipe]
-        pilot = _pilot(arm) if recipes[arm] == recipe else None
+        pilot = _pilot(arm) if blocks[arm].recipe == recipe else None
         if contest.example:
             epochs = RECIPES[recipe].epochs
             tokens, source = (pilot["example"], _YOURS) if pilot and pilot["example"] else (contest.example, _CONTEST)
             seconds = tuning_seconds(shape, card, tokens * trained * epochs)
             name = f"training, {epochs:g} epoch{'s' * (epochs != 1)}"
-            yield Work(arm, recipe, name, trained, f"{tokens:.0f}", source, seconds, TRAINING_SHARE)
+            yield Work(arm, recipe, name, trained, f"{tokens:.0f}", source, seconds, seconds / TRAINING_SHARE)
         asked, told = (pilot["question"], pilot["answer"]) if pilot else (contest.question, contest.answer)
         seconds = answered * answering_seconds(shape, card, asked, told, cached=0 if pilot else contest.cached)
         source = _YOURS if pilot else _CONTEST
-        yield Work(arm, recipe, "answering", answered, f"{asked:.0f} + {told:.0f}", source, seconds, ANSWERING_SHARE)
+        expected = max(seconds / ANSWERING_SHARE, answered / HOST_ROWS[blocks[arm].constrain])
+        yield Work(arm, recipe, "answering", answered, f"{asked:.0f} + {told:.0f}", source, seconds, expected)
 
 
 def _pilot(arm: str) -> dict[str, float] | None:
@@ -131,7 +136,7 @@ def _pilot(arm: str) -> dict[str, float] | None:
 def _table(works: list[Work], usd_per_hour: float) -> str:
     lines = []
     for work in works:
-        least, likely = work.seconds / 3600, work.seconds / work.share / 3600
+        least, likely = work.seconds / 3600, work.expected / 3600
         lines.append(
             {
                 "arm": work.arm,

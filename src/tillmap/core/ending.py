@@ -67,7 +67,9 @@ def end_plainly(name: str, remedies: Remedies) -> None:
         raise SystemExit(128 + told[0])
 
     def ignored(what: "sys.UnraisableHookArgs") -> None:
-        if not told or not isinstance(what.exc_value, SystemExit):
+        if isinstance(what.exc_value, MemoryError):  # such as of a library that tidies up
+            print(f"{name}: out of memory; {remedies.memory}", file=sys.stderr)
+        elif not told or not isinstance(what.exc_value, SystemExit):
             unraisable(what)
         elif threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGALRM, again)
