@@ -30,13 +30,13 @@ import numpy as np
 import pandas as pd
 from linear import SEED, read
 
+from tillmap.core.prices import cents, log_prices
 from tillmap.core.taxonomy import CONTEST, LabelTree
 from tillmap.evaluation.bootstrap import mean_interval
 from tillmap.linear.model import LinearModel, Recipe
 from tillmap.rerank.candidates import Candidates, propose
 from tillmap.rerank.evidence import Evidence
 from tillmap.rerank.examples import Options
-from tillmap.rerank.facts import cents, log_prices
 from tillmap.rerank.features import describe
 from tillmap.rerank.lines import Lines
 from tillmap.rerank.reranker import Reranker

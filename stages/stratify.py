@@ -12,6 +12,7 @@ from tillmap.core.files import of_this_version, read_as, read_json, read_table, 
 from tillmap.core.stored import INGESTED, read_rows
 from tillmap.core.taxonomy import LabelTree, Levels
 from tillmap.core.writing import new_folder
+from tillmap.splitting.alike import count_alike
 from tillmap.splitting.drift import Seen
 from tillmap.splitting.listings import join_products
 from tillmap.splitting.report import split_report
@@ -54,6 +55,7 @@ def main(params: Params) -> Metrics:
         "added_unused": int((added["subset"] == "unused").sum()),
         "paths": len(tree),
         "strict_tree": tree.is_strict,
+        "alike_labels": count_alike(rows[rows["split"] == "train"], levels),
         "split_by": split.by,
         **split_report(rows, levels, params.seed),
     }

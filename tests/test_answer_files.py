@@ -72,6 +72,16 @@ def test_ids_may_be_called_as_one_of_our_columns(tmp_path, name, format_):
     assert f"answer_{name}" in table.columns and len(set(table.columns)) == 10
 
 
+def test_a_label_with_a_carriage_return_stays_one_field_of_a_csv(tmp_path):
+    """Python's own writer leaves it bare, and readers then see two rows."""
+    path = tmp_path / "a.csv"
+    with write_answers(path, "csv", "sku", rows=3, numbers=False, levels=LEVELS, codes=True) as write:
+        write(ANSWERS.assign(group="te\ra"))
+        write(ANSWERS.tail(1).assign(key="8"))
+    assert pd.read_csv(path)["group"].tolist()[:2] == ["te\ra", "te\ra"]
+    assert b"\n" in path.read_bytes() and b"\r\n" not in path.read_bytes()
+
+
 def test_the_contests_columns():
     names = answer_columns("indoml_id", CONTEST, codes=False)
     assert list(names) == list(names.values()) == [*CONTEST, *REST]

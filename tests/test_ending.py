@@ -80,6 +80,20 @@ def test_too_little_memory_is_said_and_other_errors_keep_their_traceback():
     assert "Traceback" in done.stderr
 
 
+def test_too_little_memory_while_a_library_tidies_up_is_one_line():
+    program = (
+        START
+        + """
+def tidy():
+    raise MemoryError
+import atexit
+atexit.register(tidy)
+"""
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, f"it: out of memory; {OF_A_COMMAND.memory}\n")
+
+
 def test_what_is_said_of_an_error():
     assert expected("it", ValueError("x"), OF_A_COMMAND) is None
     assert expected("it", InputError("no such file"), OF_A_COMMAND) == "it: no such file"
@@ -98,3 +112,16 @@ def test_at_the_limit_of_the_address_space_every_error_is_about_memory(monkeypat
     monkeypatch.setattr(resource, "getrlimit", lambda _: (1, 1))
     assert lacks_memory(OSError("no library"))
     assert ending._is_at_limit()
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_a_closed_stream_is_no_place_for_a_file(tmp_path, closed):
+    """A file that is opened next would get its number, and with it what a library prints."""
+    program = f"""
+file = open({str(tmp_path / "file")!r}, "w")
+print("said", file=sys.stderr)
+sys.exit(file.fileno() < 3 or any(not os.get_inheritable(number) for number in range(3)))
+"""
+    line = f'"$0" -c "$1" {closed}'
+    assert subprocess.run(["bash", "-c", line, sys.executable, START + program], check=False).returncode == 0
+    assert (tmp_path / "file").read_text() == ""

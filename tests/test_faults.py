@@ -1,6 +1,9 @@
 """A small share of the fault campaign (`make faults`): everyday in parts that take a second, more of it marked slow."""
 
+import os
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -8,7 +11,9 @@ from project import Project
 
 sys.path.insert(0, str(Path(__file__).parent / "faults"))
 from fault_campaign import Campaign, give_servers, plan
+from memory import hangs_in_a_library
 from parts import Part, World, commands_of, stages_of
+from runs import Run
 from served import Repro, Review
 
 QUICK = ["kill", "terminate", "full disk"]
@@ -67,3 +72,20 @@ def test_the_campaign_catches_a_program_that_does_all_of_it_wrong(tmp_path):
     found = "\n".join(what for *_, what in campaign.wrong)
     assert "half of labelled/out is left" in found
     assert "the run afterwards failed" in found and "FileExistsError" in found
+
+
+LOOPS = "void PyInit_loops(void) { for (volatile int on = 1; on;) {} }"
+
+
+@pytest.mark.parametrize(("program", "excused"), [("import loops", True), ("while True: pass", False)])
+def test_a_run_that_hangs_is_wrong_unless_a_library_hangs_that_is_being_loaded(tmp_path, program, excused):
+    (tmp_path / "loops.c").write_text(LOOPS)
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", "loops.so", "loops.c"], cwd=tmp_path, check=True)
+    (tmp_path / "begins.py").write_text(f"print('begun', flush=True)\n{program}\n")
+    run = Run([sys.executable, "-X", "faulthandler", "begins.py"], tmp_path, dict(os.environ))
+    while "begun" not in run.output:
+        assert run.child.poll() is None, run.output
+        time.sleep(0.01)
+    run.wait(work=0.5)
+    assert hangs_in_a_library(run) == excused
+    assert run.left() == []

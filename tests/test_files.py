@@ -331,7 +331,7 @@ def test_standard_output_is_written_through(tmp_path):
         subprocess.run(call, cwd=tmp_path, stdout=file, check=True)
     assert kept.read_text() == f"there\n{expected}"
     closed = subprocess.run(["sh", "-c", '"$@" >&-', "sh", *call], cwd=tmp_path, capture_output=True, check=False)
-    assert b"-: cannot be written (Bad file descriptor)" in closed.stderr
+    assert b"-: standard output is closed" in closed.stderr
     assert alone(tmp_path) == ["kept", "link"]
 
 
@@ -513,3 +513,10 @@ def test_a_kill_at_any_change_leaves_the_old_folder_the_new_one_or_none(tmp_path
         operation += 1
     assert len(seen) == 3
     assert [each.name for each in sorted(tmp_path.rglob("*"))] == ["out", "a", "b"]
+
+
+def test_a_closed_standard_output_is_told_before_the_work(monkeypatch):
+    monkeypatch.setattr("sys.stdout", None)
+    for name in ("-", "/dev/stdout", "/proc/self/fd/1"):
+        with pytest.raises(InputError, match="standard output is closed"):
+            require_writable(Path(name))

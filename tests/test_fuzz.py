@@ -13,12 +13,14 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 sys.path.insert(0, str(Path(__file__).parent / "fuzz"))
-from campaign import CORPUS, attack, corpus, limited, mutants
+from campaign import CORPUS, attack, corpus, limited, mutants, prepare
+from kind import Kind, refusing
 from kinds import KINDS
 from trained import make_trained
 
 from shop import data
 from tillmap.core.errors import InputError, ModelError
+from tillmap.core.files import read_table
 from tillmap.linear.heads import SparseHeads
 from tillmap.retrieval.lexical import LexicalRetriever
 from tillmap.serving.feed import open_feed
@@ -53,6 +55,17 @@ def test_more_damaged_files(project, name):
 def test_what_once_failed(project, name):
     result = attack(name, project, corpus(name))
     assert result.mutants and not result.failures, result.details
+
+
+def test_a_kind_whose_sound_file_is_refused_measures_nothing(tmp_path, monkeypatch):
+    def read():
+        with refusing():
+            read_table(Path("in.parquet"))
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TILLMAP_STATE", str(tmp_path))
+    with pytest.raises(ValueError, match=r"a sound file is refused: in.parquet: not a Parquet table"):
+        prepare(Kind(lambda: {"in.parquet": b"x"}, read), tmp_path)
 
 
 # What crashed compiled code: places outside of an array.

@@ -14,9 +14,17 @@ from tillmap.arms._llm import _read_allowed
 from tillmap.cli.run_cache import broken_entries
 from tillmap.core.completions import Question, finished
 from tillmap.core.errors import InputError, ModelError
-from tillmap.core.files import read_jsonl, write_json, write_jsonl
+from tillmap.core.files import read_jsonl, write_json, write_jsonl, write_table
 from tillmap.core.run_state import AnswerLog, read_answers
-from tillmap.core.stored import amount, read_conversations, read_metrics, read_questions
+from tillmap.core.stored import (
+    amount,
+    read_conversations,
+    read_held_out,
+    read_metrics,
+    read_predictions,
+    read_questions,
+    read_training,
+)
 from tillmap.core.taxonomy import CONTEST
 from tillmap.llm.interface.few_shot import FewShotExamples
 from tillmap.llm.interface.generation import Generation
@@ -40,6 +48,58 @@ def test_half_a_surrogate_is_written_and_read_again(tmp_path):
     assert json.loads((tmp_path / "x.json").read_text()) == {"text": HALF}
     AnswerLog(tmp_path / "log.jsonl").add({"a": {"text": HALF}}, 1.0)
     assert read_answers(tmp_path / "log.jsonl", {"a"})["a"][0] == {"text": HALF}
+
+
+HELD_OUT = {"alone": [0.5, 0.25], "right": [True, False], "product": [0, 1]}
+NO_HELD_OUT = {
+    "texts": {"alone": ["0.5", "x"]},
+    "no number": {"alone": [0.5, np.nan]},
+    "beyond 1": {"alone": [0.5, 1.5]},
+    "whole numbers": {"alone": [0, 1]},
+    "right by halves": {"right": [0.5, 1.0]},
+}
+
+
+@pytest.mark.parametrize("changes", NO_HELD_OUT.values(), ids=NO_HELD_OUT)
+def test_what_confidences_are_promised_on(tmp_path, changes):
+    path = tmp_path / "held_out.parquet"
+    write_table(pd.DataFrame(HELD_OUT), path)
+    assert list(read_held_out(path, "alone")["alone"]) == [0.5, 0.25]
+    write_table(pd.DataFrame(HELD_OUT | changes), path)
+    with pytest.raises(InputError, match=r"held_out.parquet: .*`dvc repro post"):
+        read_held_out(path, "alone")
+
+
+PREDICTED = {
+    "split": "test", "id": 1, "confidence": 0.5, "repair": "none", "in_tree": True, "source": "x", "status": "ok",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"confidence": np.nan}, "confidence has empty values"),
+        ({"confidence": 1.5}, "a confidence is not 0 to 1"),
+        ({"repair": None}, "repair has empty values"),
+    ],
+)
+def test_predictions(tmp_path, changes, said):
+    path = tmp_path / "x.parquet"
+    write_table(pd.DataFrame([PREDICTED]), path)
+    assert len(read_predictions(path)) == 1
+    write_table(pd.DataFrame([PREDICTED, PREDICTED | {"id": 2} | changes]), path)
+    with pytest.raises(InputError, match=rf"x.parquet: {said}; run `dvc repro`"):
+        read_predictions(path)
+
+
+@pytest.mark.parametrize("losses", [[1], [[1, 2]], [[1, 2, "x"]], [[1, 2, None]], {"a": 1}])
+def test_losses(tmp_path, losses):
+    trained = {"train_seconds": 1, "device": "cpu"}
+    write_json(trained | {"losses": [[1, 2.5, 1e-4]]}, tmp_path / "train.json")
+    assert read_training(tmp_path / "train.json")["losses"] == [[1, 2.5, 1e-4]]
+    write_json(trained | {"losses": losses}, tmp_path / "train.json")
+    with pytest.raises(InputError, match=r"train.json: losses"):
+        read_training(tmp_path / "train.json")
 
 
 NO_QUESTIONS = {

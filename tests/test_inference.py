@@ -112,17 +112,27 @@ def test_a_dead_engine_stops_the_run_and_keeps_what_was_done():
     assert engine.asked == [4, 5, 6, 7, 8, 9]
 
 
+FULL = "the disk is full; free some space, among the temporary files, too"
+SHORT = "out of memory; close other programs, or lower engine.batch_rows"
+
+
 @pytest.mark.parametrize(
-    "error", [OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), RuntimeError("g++: /tmp/x: No space left on device")]
+    ("error", "message"),
+    [
+        (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), FULL),
+        (RuntimeError("g++: /tmp/x: No space left on device"), FULL),
+        (MemoryError(), SHORT),
+        (ImportError("x.so: failed to map segment from shared object"), SHORT),
+    ],
 )
-def test_a_full_disk_is_no_fault_of_the_rows(error, caplog):
+def test_a_full_disk_and_too_little_memory_are_no_fault_of_the_rows(error, message, caplog):
     class Full(Echo):
         def answer(self, questions):
             if self.batches:
                 raise error
             return super().answer(questions)
 
-    with pytest.raises(ResourceError, match=r"^the disk is full; free some space, among the temporary files, too"):
+    with pytest.raises(ResourceError, match=f"^{message}"):
         ask(Full())
     assert caplog.records == []
     assert ask(engine := Echo()) == said(*range(10)) and engine.asked == [4, 5, 6, 7, 8, 9]

@@ -330,6 +330,37 @@ def test_with_many_rows_a_part_is_held_out_instead_of_folds(model, evidence, tra
     assert right(reranker.rank(evidence, test), paths) > right(linear, paths)
 
 
+def of_two_groups(count, prices):
+    """Rows of one brand and module, each in one of two groups at the same price."""
+    rows = pd.DataFrame({"id": range(count), "description": [f"soap {name_of(each)}" for each in range(count)]})
+    rows["group"] = ["bath", "gifts"] * (count // 2)
+    return rows.assign(retailer="", module="soap", brand="dove", price=prices, split="train")
+
+
+def name_of(number):
+    return "".join("aeioubcdf"[int(digit)] for digit in str(number).translate(str.maketrans("9", "0")))
+
+
+@pytest.mark.parametrize("fold_up_to", [0, 1000])
+def test_all_listings_of_a_product_are_held_out_together(fold_up_to):
+    levels = Levels(("group", "module", "brand"), "brand")
+    rows = of_two_groups(240, np.repeat(np.arange(60) + 1.0, 4))
+    options = replace(FEW, fold_up_to=fold_up_to, held_out_rows=50)
+    model = LinearModel.fit(rows, LabelTree.from_rows(rows, levels), QUICK, 1)
+    found = collect(model, rows, rows, options, 1)
+    inside = rows.merge(found.keys.assign(half=found.half), on=["split", "id"])
+    assert len(inside) == (52 if fold_up_to == 0 else 240)  # 12 products of 4 rows are too few
+    assert (inside.groupby("price").size() == 4).all()
+    assert (inside.groupby("price")["half"].nunique() == 1).all()
+
+
+@pytest.mark.parametrize("fold_up_to", [0, 1000])
+def test_where_all_rows_are_listings_of_one_product_the_linear_model_answers(fold_up_to):
+    levels, rows = Levels(("group", "module", "brand"), "brand"), of_two_groups(120, 1.0)
+    model = LinearModel.fit(rows, LabelTree.from_rows(rows, levels), QUICK, 1)
+    assert train(model, rows, rows, replace(FEW, fold_up_to=fold_up_to), 1).trees is None
+
+
 def test_lines_too_near_to_held_out_ones_of_their_path_train_nothing_if_asked_lines_are_new():
     lines = [f"{first} {second} soap" for first in ("dove", "lux", "fa") for second in ("rose", "lime", "mint", "aloe")]
     path_of = np.repeat(np.arange(len(lines)), 3)

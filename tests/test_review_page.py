@@ -21,6 +21,7 @@ from tillmap.config.params import read_params
 from tillmap.core.errors import InputError
 from tillmap.core.files import write_jsonl, write_table
 from tillmap.core.taxonomy import CONTEST, KEY, LabelPath, LabelTree, Levels
+from tillmap.evaluation.csv_files import to_csv
 from tillmap.evaluation.review import review_arms
 from tillmap.postprocessing.calibration import candidate_scores
 from tillmap.review import sources
@@ -423,3 +424,13 @@ def test_names_such_as_na_are_names(trained, tmp_path, monkeypatch):
     pd.read_csv(file).assign(retailer="NA", description="null").to_csv(file, index=False)
     (first, *_), *_ = sources.from_pipeline("linear", CONTEST).items
     assert (first.retailer, first.text) == ("NA", "null")
+
+
+def test_texts_that_a_spreadsheet_would_compute_come_back(trained, tmp_path, monkeypatch):
+    shutil.copytree(trained[0] / "data", tmp_path / "data")
+    monkeypatch.chdir(tmp_path)
+    file = Path("data/review/linear_needs_review.csv")
+    table = pd.read_csv(file).assign(retailer="@shop", description="'=1+1'", guess_brand="-brand")
+    file.write_text(to_csv(table, for_people=True))
+    (first, *_), *_ = sources.from_pipeline("linear", CONTEST).items
+    assert (first.retailer, first.text, first.answer[-1]) == ("@shop", "'=1+1'", "-brand")

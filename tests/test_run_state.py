@@ -55,6 +55,30 @@ def test_a_file_cut_anywhere_keeps_its_whole_lines(tmp_path_factory, cut):
     assert path.read_bytes() == whole
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda line: line[:-3],
+        lambda line: line.replace(b'"text": "a"', b'"text": "b"'),
+        lambda line: line.replace(b"1.5", b"1e9"),
+        lambda line: line.replace(b'"crc32"', b'"crc"'),
+        lambda line: b"[" * 100_000,
+        lambda line: b"\xff\x00" + line,
+        lambda line: b"",
+    ],
+)
+def test_a_damaged_line_does_not_count_and_the_others_do(tmp_path, caplog, damage):
+    path = tmp_path / "run.jsonl"
+    filled(path)
+    first, second = path.read_bytes().splitlines()
+    path.write_bytes(damage(first) + b"\n" + second + b"\n")
+    log = AnswerLog(path)
+    assert ["x" in log, "y" in log, "z" in log] == [False, False, True]
+    assert f"{path}: damaged lines, whose questions are asked again: 1" in caplog.text
+    log.add(LINES[0], 1.5)
+    assert AnswerLog(path).records("xz") == [LINES[0]["x"], LINES[1]["z"]]
+
+
 def test_answers_of_other_runs_count_but_are_not_written_again(tmp_path):
     filled(tmp_path / "old.jsonl")
     found = read_answers(tmp_path / "old.jsonl", {"x", "z", "unknown"})

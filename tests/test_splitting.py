@@ -18,6 +18,7 @@ from tillmap.core.errors import InputError, ParamsError
 from tillmap.core.files import read_as, read_table, write_json, write_table
 from tillmap.core.taxonomy import CONTEST, LabelPath, LabelTree, Levels
 from tillmap.core.text import normalise
+from tillmap.splitting.alike import alike_labels
 from tillmap.splitting.drift import Drift, Seen, words_of
 from tillmap.splitting.listings import join_products, listings
 from tillmap.splitting.report import split_report
@@ -82,7 +83,7 @@ def test_a_product_key_is_the_same_in_every_process():
         ("康师傅 红烧牛肉面 5包", "包 康师傅 红烧牛肉面"),
         ("น้ำตาลทราย 1กก", "กก น้ําตาลทราย"),  # NFKC takes the vowel apart
         ("दाल चावल 500 g", "चावल दाल"),
-        ("خبز عربي", "خبز عربي"),
+        ("خبز عربي", "خبز عربی"),  # ya as a Persian keyboard has it
         ("МОЛОКО топленое 1л", "л мо то"),
         ("Crème brûlée 2 x 100g", "br cr"),
     ],
@@ -507,3 +508,20 @@ def test_words_of_scripts_without_spaces_are_letters():
     drift = Drift(seen)
     drift.add(pd.DataFrame({"description": ["茶绿 tea", "红茶", "tea"], "retailer": ["vale", "", None]}))
     assert (drift.rows, drift.new_retailers, drift.new_words) == (3, 1, 1)
+
+
+def test_labels_that_are_probably_one_are_said(stratified, caplog):
+    rows = raw_rows(600)
+    rows.loc[rows["class"].notna() & (rows["id"] < 60), "group"] = "Bread "
+    _, tree, found = stratified(rows)
+    assert found["alike_labels"] == {"group": 1}
+    assert "group: 'Bread ' and 'bread' differ only in case, spaces or signs" in caplog.text
+    assert {"Bread ", "bread"} <= set(tree.labels("group")), "they stay apart"
+    caplog.clear()
+    assert stratified(raw_rows(600))[2]["alike_labels"] == {}
+    assert "differ only" not in caplog.text
+
+
+def test_accents_tell_labels_apart():
+    rows = pd.DataFrame({"class": ["pate", "pâté", "दाल", "दल", "7-up", "7 UP", None]})
+    assert alike_labels(rows, Levels(("class",))) == {"class": [["7 UP", "7-up"]]}

@@ -99,3 +99,10 @@ def test_every_stage_module_is_in_the_pipeline():
     modules = {module_and_arm(stage)[0] for stage in STAGES.values()}
     shared = {"stages.__init__", "stages.context", "stages.answers"}
     assert modules | shared == {f"stages.{path.stem}" for path in (ROOT / "stages").glob("*.py")}
+
+
+def test_the_lock_of_an_editor_is_no_data():
+    """Emacs' is a link that leads nowhere, at which DVC would stop."""
+    with Repo(str(ROOT)) as repo:
+        assert repo.dvcignore.is_ignored_file(str(ROOT / "data/shop/.#train.labels"))
+        assert not repo.dvcignore.is_ignored_file(str(ROOT / "data/shop/train.labels"))

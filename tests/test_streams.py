@@ -10,8 +10,10 @@ import stat
 import subprocess
 import sys
 import threading
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
+from unittest.mock import patch
 
 import pandas as pd
 import pyarrow as pa
@@ -312,6 +314,29 @@ def test_an_arm_that_loses_a_row_gives_no_output(labeller, feed, tmp_path, monke
         batch.label_feed(labeller, open_feed(feed, labeller.params.data), tmp_path / "out.jsonl", "jsonl")
     assert not (tmp_path / "out.jsonl").exists()
     assert not any((tmp_path / "state").rglob("*.parquet"))
+
+
+def cut(piece):
+    piece.write_bytes(piece.read_bytes()[:-9])
+
+
+def turn(piece):
+    pd.read_parquet(piece).iloc[::-1].to_parquet(piece)
+
+
+@pytest.mark.parametrize("damage", [cut, turn])
+def test_a_saved_batch_that_is_damaged_is_made_again(labeller, feed, tmp_path, caplog, damage):
+    def label():
+        batch.label_feed(labeller, open_feed(feed, labeller.params.data), tmp_path / "out.jsonl", "jsonl")
+        return (tmp_path / "out.jsonl").read_bytes()
+
+    unbroken = label()
+    with patch.object(batch, "write_answers", nullcontext), pytest.raises(TypeError):  # as it takes other arguments
+        label()
+    (piece,) = (tmp_path / "state").rglob("*.parquet")
+    damage(piece)
+    assert label() == unbroken
+    assert f"{piece}: damaged, so its rows are labelled again" in caplog.text
 
 
 def test_a_saved_batch_that_lost_a_row_gives_no_output(labeller, feed, tmp_path, monkeypatch):

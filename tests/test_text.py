@@ -23,6 +23,13 @@ from tillmap.core.text import normalise, without_vowels
         ("🍎 apple", "🍎 apple"),
         ("❤️ 茶", "❤ 茶"),
         ("21°C", "21 c"),
+        ("L´ORÉAL L¨x O´BRIEN", normalise("L'OREAL L x O'BRIEN")),
+        ("カ゛ム ハ゜ン ｶﾞﾑ", "ガム パン ガム"),
+        ("か\u200b\u3099", "が"),
+        ("1½ L, ½ L", "1 1 2 l 1 2 l"),
+        ("٣ ۱۲ १२", "3 12 12"),
+        ("ملـــك كيك ي", normalise("ملک کیک ی")),
+        ("葛\U000e0100 か\u034f", "葛 か"),
         ("--", ""),
         ("", ""),
     ],
@@ -53,6 +60,21 @@ def test_case_accents_forms_and_signs_are_folded(text: str, folded: str) -> None
 def test_marks_of_other_scripts_are_letters(pair: tuple[str, str]) -> None:
     first, second = map(normalise, pair)
     assert first and second and first != second
+
+
+def test_the_flags_of_a_kingdoms_parts_are_told_apart() -> None:
+    england, scotland = (
+        "🏴" + "".join(chr(0xE0000 + ord(tag)) for tag in tags) + "\U000e007f" for tags in ("gbeng", "gbsct")
+    )
+    assert (
+        len({normalise(flag, keep_accents=keep) for flag in (england, scotland, "🏴") for keep in (False, True)}) == 3
+    )
+    assert normalise(f"tea {england}🍵 \U000e0041") == "tea 🏴gbeng 🍵"
+
+
+def test_labels_keep_what_lines_fold() -> None:
+    pairs = (("كيك", "کیک"), ("ملـك", "ملك"), ("١", "1"), ("葛\U000e0100", "葛"))
+    assert all(normalise(one, keep_accents=True) != normalise(other, keep_accents=True) for one, other in pairs)
 
 
 def test_labels_keep_their_accents() -> None:

@@ -45,6 +45,7 @@ AS_TESTS = {
     "TOKENIZERS_PARALLELISM": "false",
     "DVC_NO_ANALYTICS": "1",
     "OMP_NUM_THREADS": "1",
+    "PYTHONFAULTHANDLER": "1",  # says where a run hangs
 }
 KINDS = {
     "kill": kills.kill,

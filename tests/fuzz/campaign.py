@@ -171,7 +171,10 @@ def prepare(kind: Kind, folder: Path) -> dict[str, bytes]:
         Path(place).write_bytes(kind.pack(content) if kind.pack else content)
     with watched(folder):
         pass
-    kind.run()  # what is sound must be read
+    refused.clear()
+    kind.run()
+    if refused:  # else the campaign would measure that what is refused anyway is refused
+        raise ValueError(f"a sound file is refused: {refused[0]}") from refused[0]
     return files
 
 

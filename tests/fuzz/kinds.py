@@ -21,6 +21,7 @@ import pandas as pd
 import pyarrow as pa
 from kind import BY_ENDING, IN, Files, Kind, own, params_here, parquet, refusing
 from model_kinds import MODEL_KINDS
+from run_kinds import RUN_KINDS
 from safetensors.numpy import save
 from stage_kinds import STAGE_KINDS
 
@@ -350,8 +351,10 @@ def _read_state() -> None:
 
 
 def _log() -> Files:
-    lines = [{"seconds": 1.5, "records": {"a": {"id": 1}, "b": {"id": 2}}}, {"seconds": 0, "records": {"c": {}}}]
-    return {f"{IN}/run.jsonl": "".join(json.dumps(line) + "\n" for line in lines).encode()}
+    log, file = AnswerLog(Path(IN, "run.jsonl")), Path(IN, "run.jsonl")
+    log.add({"a": {"id": 1}, "b": {"id": 2}}, 1.5)
+    log.add({"c": {}}, 0)
+    return {str(file): file.read_bytes()}
 
 
 def _read_log() -> None:
@@ -500,4 +503,5 @@ KINDS: dict[str, Kind] = {
     "checkpoint": Kind(_checkpoint, _read_checkpoint, BY_ENDING),
     **MODEL_KINDS,
     **STAGE_KINDS,
+    **RUN_KINDS,
 }

@@ -1,7 +1,5 @@
 """`tillmap review`: a page on which a person accepts or corrects answers."""
 
-import io
-import json
 import webbrowser
 from contextlib import nullcontext
 from pathlib import Path
@@ -15,7 +13,6 @@ from tillmap.cli.outputs import require_outside
 from tillmap.config import paths
 from tillmap.config.params import read_params
 from tillmap.core.errors import InputError
-from tillmap.core.files import json_bytes
 from tillmap.core.inputs import steady
 from tillmap.core.taxonomy import Levels
 from tillmap.core.writing import is_standard_output, is_stream, replacing, require_writable
@@ -143,19 +140,18 @@ def _say(saved: "Saved") -> None:
 
 def _export(found: "Decisions", levels: Levels, out: Path) -> int:
     """Write the corrections as the table that a file's name says. Returns their number."""
+    import pyarrow as pa
+
     from tillmap.catalogue.containers import packing
     from tillmap.review.decisions import corrections
     from tillmap.serving.formats import format_or_lines
+    from tillmap.serving.table_writers import TABLE_WRITERS
 
-    table, content = corrections(found, levels), io.BytesIO()
-    match format_or_lines(out, is_stream(out)):
-        case "csv":
-            table.to_csv(content, index=False, lineterminator="\n")
-        case "jsonl":
-            records = table.astype(object).where(table.notna(), None).to_dict("records")
-            content.writelines(json_bytes(json.dumps(record, ensure_ascii=False) + "\n") for record in records)
-        case "parquet":
-            table.to_parquet(content, index=False, compression="zstd")
-    with replacing(out) as file, packing(file, out) as plain:
-        plain.write(content.getvalue())
+    table = corrections(found, levels)
+    schema, writer = (
+        pa.Schema.from_pandas(table, preserve_index=False),
+        TABLE_WRITERS[format_or_lines(out, is_stream(out))],
+    )
+    with replacing(out) as file, packing(file, out) as plain, writer(plain, schema) as write:
+        write(table)
     return len(table)

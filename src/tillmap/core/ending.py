@@ -47,6 +47,7 @@ def end_plainly(name: str, remedies: Remedies) -> None:
     takes longer than some seconds, because a library or another thread goes on, the process ends without: what is on
     the disk is never half written anyway.
     """
+    _hold_closed_streams()
     told: list[int] = []
     unraisable = sys.unraisablehook
 
@@ -66,7 +67,9 @@ def end_plainly(name: str, remedies: Remedies) -> None:
         raise SystemExit(128 + told[0])
 
     def ignored(what: "sys.UnraisableHookArgs") -> None:
-        if not told or not isinstance(what.exc_value, SystemExit):
+        if isinstance(what.exc_value, MemoryError):  # such as of a library that tidies up
+            print(f"{name}: out of memory; {remedies.memory}", file=sys.stderr)
+        elif not told or not isinstance(what.exc_value, SystemExit):
             unraisable(what)
         elif threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGALRM, again)
@@ -108,6 +111,21 @@ def end_plainly(name: str, remedies: Remedies) -> None:
         after_in_child=_as_usual,
     )
     threading.Thread(target=watch, args=(reading,), daemon=True).start()
+
+
+def _hold_closed_streams() -> None:
+    """Keep the numbers of standard input, output and error from the files that are opened next.
+
+    A caller may have closed them. Messages go nowhere then. `sys.stdin` and `sys.stdout` are None, as Python made them.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # which gets the lowest free number, this one
+            os.set_inheritable(number, True)
+    if sys.stderr is None:
+        sys.stderr = os.fdopen(2, "w", closefd=False)
 
 
 def _as_usual() -> None:

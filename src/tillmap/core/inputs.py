@@ -83,11 +83,11 @@ def _look(path: Path) -> tuple[int, ...] | None:
 
 def _open_stream(given: Path) -> IO[bytes]:
     """Open a stream, which is read from where it is now. Raises InputError if that is not possible."""
-    if given == STANDARD and sys.stdin is None:
+    number = 0 if given == STANDARD else descriptor_of(given)
+    if number == 0 and sys.stdin is None:
         raise InputError("standard input is closed; name a file, or feed it: `zcat FILE | tillmap ...`")
     if given == STANDARD:
         return sys.stdin.buffer
-    number = descriptor_of(given)
     with _told(given):
         return given.open("rb") if number is None else os.fdopen(os.dup(number), "rb")
 

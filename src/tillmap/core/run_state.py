@@ -8,8 +8,10 @@ the code makes saved answers wrong.
 
 import hashlib
 import json
+import logging
 import os
 import shutil
+import zlib
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -22,6 +24,8 @@ from filelock import FileLock, Timeout
 from tillmap.core.errors import ResourceError
 from tillmap.core.files import json_bytes, require_readable
 from tillmap.core.machine import may_write, temporary_home
+
+logger = logging.getLogger(__name__)
 
 STATE_VERSION = 1
 _LOCK = "lock"
@@ -130,8 +134,9 @@ def _swept() -> Iterator[Path]:
 class AnswerLog:
     """The answers of one run so far, in a file that is only appended to. A record counts once its line is complete.
 
-    A line is {"seconds": the time for these records, "records": {key: record}}. The caller chooses the keys, such as
-    hashes of the questions, so that another run of the same model finds the answers (`read_answers`).
+    A line is {"seconds": the time for these records, "records": {key: record}, "crc32": a check sum of both}. A damaged
+    line does not count, and those after it do. The caller chooses the keys, such as hashes of the questions, so that
+    another run of the same model finds the answers (`read_answers`).
     """
 
     def __init__(self, path: Path) -> None:
@@ -141,11 +146,14 @@ class AnswerLog:
         self._records: Timed = {}
         with path.open("ab+") as file:
             file.seek(0)
-            end = 0
+            end = damaged = 0
             for size, records in _whole_lines(file):
-                self._records |= records
+                self._records |= records or {}
                 end += size
+                damaged += records is None
             file.truncate(end)  # else the next line would be appended to half a line
+        if damaged:
+            logger.warning("%s: damaged lines, whose questions are asked again: %d", path, damaged)
 
     def __contains__(self, key: str) -> bool:
         return key in self._records
@@ -153,6 +161,7 @@ class AnswerLog:
     def add(self, records: Mapping[str, Record], seconds: float) -> None:
         """Write records, which took `seconds` together, and wait until they are on the disk."""
         entry = {"seconds": round(seconds, 3), "records": records}
+        entry |= {"crc32": _check_sum(entry)}
         with self._path.open("ab") as file:
             file.write(json_bytes(json.dumps(entry, ensure_ascii=False) + "\n"))
             file.flush()
@@ -178,23 +187,28 @@ def read_answers(path: Path, keys: Container[str]) -> Timed:
     Another process may be writing to the log, so an incomplete last line is ignored.
     """
     with path.open("rb") as file:
-        lines = [records for _, records in _whole_lines(file)]
+        lines = [records or {} for _, records in _whole_lines(file)]
     return {key: record for records in lines for key, record in records.items() if key in keys}
 
 
-def _whole_lines(file: IO[bytes]) -> Iterator[tuple[int, Timed]]:
-    """The size in bytes and the records of each line, up to the first incomplete or damaged one."""
+def _whole_lines(file: IO[bytes]) -> Iterator[tuple[int, Timed | None]]:
+    """The size in bytes and the records of each line, None of a damaged one; not the last one if it is incomplete."""
     for line in file:
-        try:
-            records = _with_seconds(json.loads(line))
-        except (ValueError, LookupError, TypeError, AttributeError, RecursionError):  # not what `add` wrote
-            return
         if not line.endswith(b"\n"):
             return
-        yield len(line), records
+        try:
+            yield len(line), _with_seconds(json.loads(line))
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError):  # not what `add` wrote
+            yield len(line), None
 
 
-def _with_seconds(entry: Mapping[str, Any]) -> Timed:
-    """The records of a line, each with an equal share of its seconds."""
+def _with_seconds(entry: dict[str, Any]) -> Timed:
+    """The records of a line, each with an equal share of its seconds. Raises ValueError if its check sum is wrong."""
+    if entry.pop("crc32") != _check_sum(entry):
+        raise ValueError("damaged")
     each = entry["seconds"] / max(len(entry["records"]), 1)
     return {key: (record, each) for key, record in entry["records"].items()}
+
+
+def _check_sum(entry: Mapping[str, Any]) -> int:
+    return zlib.crc32(json.dumps(entry, sort_keys=True).encode())

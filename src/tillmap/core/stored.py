@@ -20,6 +20,8 @@ NEIGHBOURS = (*KEY, "rank", "neighbour", "score")
 SUSPECTS = (*KEY, "description", "retailer", "price", "level", "suspicion", "confidence",
             "model_own", "model_guess", "votes_own", "votes_guess")  # fmt: skip
 PREDICTIONS = (*KEY, "confidence", "repair", "in_tree", "source", "status")
+_MAX_SHARE = 1.001  # sums of shares, and probabilities from logarithms, are rounded
+_FULL = {*ROWS, *NEIGHBOURS, *PREDICTIONS} - {"price"}  # columns without an empty value
 
 
 class _Message(TypedDict):
@@ -109,10 +111,30 @@ def read_conversations(path: Path) -> Iterator[list[Message]]:
         yield record["messages"]
 
 
+def read_held_out(path: Path, confidence: str) -> pd.DataFrame:
+    """The calibration rows of an arm: `right`, their `product`, and the confidences in the column of that name.
+
+    Raises InputError if the file is missing or damaged.
+    """
+    columns = [confidence, "right", "product"]
+    table = _with(columns, read_table(path, columns), path)
+    if table["right"].dtype.kind != "b" or not _are_shares(table[confidence]):
+        raise InputError(f"{path}: not confidences of 0 to 1; run `dvc repro postprocess` to write the table again")
+    return table
+
+
 def _with(columns: Sequence[str], table: pd.DataFrame, path: Path) -> pd.DataFrame:
     if missing := [name for name in columns if name not in table]:
         raise InputError(f"{path}: no column {', '.join(missing)}; run `dvc repro` to write the table again")
+    if empty := [name for name in _FULL if name in table and table[name].isna().any()]:
+        raise InputError(f"{path}: {empty[0]} has empty values; run `dvc repro` to write the table again")
+    if "confidence" in table and not _are_shares(table["confidence"]):
+        raise InputError(f"{path}: a confidence is not 0 to 1; run `dvc repro` to write the table again")
     return table
+
+
+def _are_shares(column: pd.Series) -> bool:
+    return column.empty or (column.dtype.kind == "f" and bool(column.between(0, _MAX_SHARE).all()))
 
 
 class _Noted(BaseModel):
@@ -144,7 +166,7 @@ class _Usage(_Noted):
 class _Trained(_Noted):
     train_seconds: _Amount
     device: str
-    losses: list[Any] = []
+    losses: list[Annotated[list[float], Field(min_length=3, max_length=3)]] = []
 
 
 class _Job(_Noted):

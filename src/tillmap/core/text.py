@@ -5,9 +5,12 @@ import unicodedata
 
 _NOT_WORD = re.compile(r"[^\w%]+|_+")
 _VOWELS = re.compile(r"(?<=\w)[aeiou]+")
+_FLAG = re.compile("(?<=\U0001f3f4)[\U000e0020-\U000e007f]+")  # which flag a black one stands for: England's, say
 _FIRST_PICTURE = 0x2600  # from here on, symbols are pictures such as emoji; before, they are signs such as the degree's
-# Letters that tills print without their strokes, and that Unicode does not take apart.
+# Letters that tills print without their strokes, and that Unicode does not take apart; and the kaf and ya of Arabic
+# keyboards, for those of Persian and Urdu ones.
 _PLAIN = str.maketrans({"ł": "l", "ø": "o", "đ": "d", "ħ": "h", "ı": "i", "æ": "ae", "œ": "oe", "ð": "d", "þ": "th"})  # noqa: RUF001  # Turkish
+_PLAIN |= str.maketrans({"ك": "ک", "ي": "ی"})
 
 
 def normalise(text: str, *, keep_accents: bool = False) -> str:
@@ -15,6 +18,8 @@ def normalise(text: str, *, keep_accents: bool = False) -> str:
 
     Accents are folded on Latin and Greek letters, since tills print "CREME" and "ΚΑΦΕΣ". In other scripts a mark is a
     letter of its own and stays: without its marks, Hindi "दाल" would be "दल". Invisible format characters vanish.
+    With the accents go other ways to write the same word: the digits of a script, the Arabic kaf and ya of a Persian
+    word, and the strokes that stretch an Arabic one.
 
     Args:
         text: any text.
@@ -28,7 +33,8 @@ def normalise(text: str, *, keep_accents: bool = False) -> str:
     if text.isascii():
         return _NOT_WORD.sub(" ", text.casefold()).strip()
     # Twice, because folding may undo NFKC: U+0345 becomes a letter.
-    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+    plain = _FLAG.sub(_letters_of_tags, text).translate(_PREPARED)
+    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", plain).casefold())
     if not keep_accents:
         folded = _without_accents(folded)
     return " ".join(folded.translate(_TO_WORDS).split())
@@ -49,30 +55,52 @@ def _without_accents(text: str) -> str:
     kept: list[str] = []
     folds = False  # whether the last letter is one whose marks are dropped
     for character in unicodedata.normalize("NFD", text):
-        if unicodedata.category(character) != "Mn":
-            folds = unicodedata.name(character, "").startswith(("LATIN", "GREEK"))
-        elif folds:
+        kind = unicodedata.category(character)
+        if character in _UNSEEN or (kind == "Mn" and folds):
             continue
-        kept.append(character)
+        if kind != "Mn":
+            folds = unicodedata.name(character, "").startswith(("LATIN", "GREEK"))
+        kept.append(str(unicodedata.decimal(character)) if kind == "Nd" else character)
     return unicodedata.normalize("NFC", "".join(kept)).translate(_PLAIN)
 
 
+def _letters_of_tags(tags: re.Match[str]) -> str:
+    return "".join(chr(ord(tag) - 0xE0000) for tag in tags[0][:-1]) + " "
+
+
+class _Prepared(dict[int, str]):
+    """For `str.translate`: what each character becomes before NFKC. It fills itself, because Unicode is large."""
+
+    def __missing__(self, code: int) -> str:
+        character = chr(code)
+        kind, spelled = unicodedata.category(character), unicodedata.normalize("NFKC", character)
+        if kind == "Cf" or 0xFE00 <= code <= 0xFE0F:  # the range selects how an emoji looks
+            self[code] = ""
+        elif kind[0] != "L" and spelled.startswith(
+            " "
+        ):  # a mark by itself, such as the acute that tills print for an apostrophe
+            self[code] = " "
+        else:  # "1½" would become 11/2
+            self[code] = f" {spelled}" if unicodedata.decomposition(character).startswith("<fraction>") else character
+        return self[code]
+
+
 class _ToWords(dict[int, str]):
-    """For `str.translate`: what each character becomes. It fills itself, because Unicode is large."""
+    """For `str.translate`: what each character becomes in the end. It fills itself, too."""
 
     def __missing__(self, code: int) -> str:
         character = chr(code)
         kind = unicodedata.category(character)
         wide = unicodedata.east_asian_width(character) == "W"  # clocks and the like, which are among the signs
         picture = kind in ("So", "Sk") and (code >= _FIRST_PICTURE or wide)
-        if kind == "Cf" or 0xFE00 <= code <= 0xFE0F:  # the range selects how an emoji looks
-            self[code] = ""
-        else:
-            self[code] = character if kind[0] in "LMN" or character == "%" or picture else " "
+        self[code] = character if kind[0] in "LMN" or character == "%" or picture else " "
         return self[code]
 
 
+_PREPARED = _Prepared({0x309B: "\u3099", 0x309C: "\u309a"})  # voicing marks that stand beside their kana
 _TO_WORDS = _ToWords()
+# Marks that change nothing that is seen, and the Arabic tatweel.
+_UNSEEN = frozenset({"\u034f", "\u0640", *map(chr, range(0x180B, 0x1810)), *map(chr, range(0xE0100, 0xE01F0))})
 
 
 def without_vowels(text: str) -> str:

@@ -92,6 +92,8 @@ def require_writable(path: Path) -> None:
     """Raise InputError unless `replacing` can write to `path`. Call it before long work. It changes nothing."""
     try:
         number = descriptor_of(path)
+        if number == 1 and sys.stdout is None:
+            raise InputError(f"{path}: standard output is closed; open it, or name a file")
         if number is not None:
             os.fstat(number)
             return

@@ -20,6 +20,8 @@ from matplotlib.colors import PowerNorm, to_hex
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator, PercentFormatter, ScalarFormatter
 
+from tillmap.evaluation.csv_files import to_csv
+
 # The palette of Okabe and Ito, which colour-blind readers can tell apart, without its yellow, too pale on white.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#E69F00", "#56B4E9")
 _MARKERS = ("o", "s", "D", "^", "v", "P", "X", "*")
@@ -57,7 +59,7 @@ def save(figure: Figure, table: pd.DataFrame, folder: Path, name: str) -> tuple[
         warnings.filterwarnings("ignore", "Glyph .* missing")
         figure.savefig(partial, format="png", dpi=_DPI, metadata={"Software": None})
     partial.replace(picture)
-    table.to_csv(partial, index=False, lineterminator="\n")
+    partial.write_text(to_csv(table, for_people=True), encoding="utf-8")
     partial.replace(numbers)
     return picture, numbers
 

@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
+from tillmap.core.files import write_text
 from tillmap.core.taxonomy import KEY, Levels
 from tillmap.evaluation import charts
 from tillmap.evaluation.calibration_curves import (
@@ -18,6 +19,7 @@ from tillmap.evaluation.calibration_curves import (
     expected_calibration_error,
 )
 from tillmap.evaluation.comparison import compare_arms
+from tillmap.evaluation.csv_files import to_csv
 from tillmap.evaluation.metrics import WHOLE_PATH, mark, rounded, score_arm, score_held_back
 from tillmap.evaluation.promises import promise
 from tillmap.evaluation.recall import of_whole_paths
@@ -210,7 +212,7 @@ def draw(
     for arm, own in marks.items():
         matrix = confusion(own, first)
         keep(charts.draw_confusion(matrix, arm, first), matrix, f"confusion_{arm}", narrow=False)
-        costliest_confusions(own, last).to_csv(folder / f"costliest_{arm}.csv", index=False, lineterminator="\n")
+        write_text(to_csv(costliest_confusions(own, last), for_people=True), folder / f"costliest_{arm}.csv")
     for arm, steps in losses.items():
         table = pd.DataFrame(steps, columns=["step", "loss", "learning_rate"])
         keep(charts.draw_loss(table), table, f"loss_{arm}")

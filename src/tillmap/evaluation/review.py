@@ -10,6 +10,7 @@ import pandas as pd
 
 from tillmap.core.files import OFF, write_json, write_table, write_text
 from tillmap.core.taxonomy import KEY, Levels, right_labels
+from tillmap.evaluation.csv_files import to_csv
 from tillmap.evaluation.promises import Threshold, promise
 from tillmap.postprocessing.calibration import CandidateScores, Confidence, cross_fit
 
@@ -112,7 +113,7 @@ def review_arms(
         held = hold_back(table, confidences, levels, [threshold.value for threshold in thresholds])
         todo = needs_review(held, table, rows, levels)
         write_table(held, folder / f"{arm}.parquet")
-        write_text(todo.to_csv(index=False, lineterminator="\n"), folder / f"{arm}_needs_review.csv")
+        write_text(to_csv(todo, for_people=True), folder / f"{arm}_needs_review.csv")
         held_back[arm] = held
         chosen[arm] = {
             level: {"why": found.why} if found.why else {"threshold": round(found.value, 6)}

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from tillmap.core.prices import cents, log_prices
 from tillmap.core.taxonomy import LabelPath
 from tillmap.core.text import normalise
 from tillmap.linear.model import LinearModel
@@ -111,16 +112,16 @@ class Evidence:
         scores = self.model.score(items)
         lines = Lines.of(items["description"])
         prices = items["price"].to_numpy(np.float32)
-        near = self.near(lines, facts.cents(prices))
-        logs = np.nan_to_num(facts.log_prices(prices)).astype(np.float32)
+        near = self.near(lines, cents(prices))
+        logs = np.nan_to_num(log_prices(prices)).astype(np.float32)
         shared = scores, self.scale, self.facts, self.spellings, lines.arrays(), near
         found = Candidates(*candidates.propose(*shared, limit, read))
-        return found, features.describe(*shared, facts.cents(prices), logs, found, len(self.features))
+        return found, features.describe(*shared, cents(prices), logs, found, len(self.features))
 
-    def near(self, lines: Lines, cents: Ints) -> NearLines:
-        """The training rows near to lines with these prices (lines,), see `facts.cents`."""
+    def near(self, lines: Lines, prices: Ints) -> NearLines:
+        """The training rows near to lines with these prices in cents (lines,)."""
         line, same_price = self.index.nearest_and_in_group(
-            lines, _NEIGHBOURS, self.facts.prices.places(cents), self.facts.same_price, _SAME_PRICE
+            lines, _NEIGHBOURS, self.facts.prices.places(prices), self.facts.same_price, _SAME_PRICE
         )
         return NearLines(line, self.index.nearest(lines, _NEIGHBOURS_OF_REST, skip=1), same_price)
 

@@ -118,8 +118,10 @@ class Examples:
         return Trees.parse(str(lightgbm.train(params, data, trees).model_to_string()))
 
 
-def collect(model: LinearModel, training: pd.DataFrame, asked: pd.DataFrame, options: Options, seed: int) -> Examples:
-    """The candidates that training rows have out of fold. See `training.train`."""
+def collect(
+    model: LinearModel, training: pd.DataFrame, asked: pd.DataFrame, options: Options, seed: int
+) -> Examples | None:
+    """The candidates that training rows have out of fold; None if all rows are of one product. See `training.train`."""
     levels = model.tree.levels
     read = options.read_brand is not False and options.unseen_paths
     parts, paths, keys = [], list[LabelPath](), list[pd.DataFrame]()
@@ -131,6 +133,8 @@ def collect(model: LinearModel, training: pd.DataFrame, asked: pd.DataFrame, opt
         parts.append((*found, half))
         paths += named
         keys.append(inside[KEY])
+    if not parts:
+        return None
     described, right, sizes, linear, half = (np.concatenate(part) for part in zip(*parts, strict=True))
     starts = np.concatenate([[0], np.cumsum(sizes)])
     return Examples(described, right, starts, linear, half, evidence.features, paths, pd.concat(keys), levels)
@@ -141,19 +145,18 @@ def _parts(
 ) -> Iterator[tuple[pd.DataFrame, pd.DataFrame, Ints]]:
     """The rows outside a fold, those in it, and the half of each of these: the folds in turn, or one held-out part."""
     path_of = pd.factorize(pd.Series(levels.paths(training)))[0]
-    lines = Lines.of(training["description"])
+    lines, listing = Lines.of(training["description"]), listings(training, levels)
     some = Lines.of(asked["description"].sample(min(len(asked), _MAX_ASKED), random_state=seed))
     if len(training) > options.fold_up_to:
-        size = min(options.held_out_rows, len(training) // 2)
-        held = np.sort(np.random.default_rng(seed).permutation(len(training))[:size])
+        # Products are drawn one after the other until there are enough rows, so that all listings of one are held out.
+        place = np.random.default_rng(seed).permutation(len(training))[listing]
+        held = np.flatnonzero(place <= np.sort(place)[min(options.held_out_rows, len(training) // 2) - 1])
         inside = training.iloc[held]
-        yield (
-            training[hold_out(lines, path_of, some, held, Lines.of(inside["description"]))],
-            inside,
-            np.arange(size) % HALVES,
-        )
+        outside = training[hold_out(lines, path_of, some, held, Lines.of(inside["description"]))]
+        if not outside.empty:
+            yield outside, inside, place[held] % HALVES
         return
-    fold_of = assign_folds(lines, path_of, listings(training, levels), some, options.folds, seed)
+    fold_of = assign_folds(lines, path_of, listing, some, options.folds, seed)
     for fold in range(options.folds):
         inside, outside = training[fold_of == fold], training[fold_of != fold]
         if not inside.empty and not outside.empty:

@@ -8,6 +8,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from tillmap.core.compiled import compiled
+from tillmap.core.prices import cents, log_prices
 from tillmap.core.taxonomy import labels_of
 from tillmap.core.text import normalise
 from tillmap.rerank.lines import Floats, Ints, Lines
@@ -17,7 +18,6 @@ Path = tuple[str, ...]
 
 READ = 3  # a new brand is read off at most so many words at the line's start
 _STEM_LETTERS = 3  # consonants
-_CENTS = 100
 
 
 class Names(NamedTuple):
@@ -150,18 +150,6 @@ class Spellings(NamedTuple):
     leaf_words: NDArray[np.int32]
     parent_starts: NDArray[np.int32]
     parent_words: NDArray[np.int32]
-
-
-def cents(prices: Floats) -> Ints:
-    """Prices in cents; -1 if unknown."""
-    known = np.isfinite(prices) & (prices > 0) & (prices < 1e12)
-    return np.where(known, np.round(np.where(known, prices, 0) * _CENTS), -1).astype(np.int64)
-
-
-def log_prices(prices: Floats) -> NDArray[np.float64]:
-    """The logs of prices; NaN if unknown."""
-    known = np.isfinite(prices) & (prices > 0)
-    return np.where(known, np.log(np.where(known, prices, 1.0)), np.nan)
 
 
 def gather(

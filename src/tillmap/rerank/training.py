@@ -66,6 +66,9 @@ def train(model: LinearModel, training: pd.DataFrame, asked: pd.DataFrame, optio
         log.info("rerank: %d rows are too few to choose by; the linear model answers", len(training))
         return untrained
     examples = collect(model, training, asked, options, seed)
+    if examples is None:
+        log.info("rerank: all rows are of one product, so none is out of fold; the linear model answers")
+        return untrained
     chosen = choose(untrained, examples, options, _leaves(training), seed)
     if chosen.trees is None:
         return chosen

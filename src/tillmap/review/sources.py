@@ -12,6 +12,7 @@ from tillmap.core.errors import InputError
 from tillmap.core.files import read_table
 from tillmap.core.stored import read_completions, read_rows, read_suspects
 from tillmap.core.taxonomy import KEY, Key, LabelPath, LabelTree, Levels, RankedPaths
+from tillmap.evaluation.csv_files import text_of
 from tillmap.evaluation.review import guesses
 from tillmap.postprocessing.calibration import candidate_scores
 from tillmap.review.queue import Queue, ReviewRow, gains
@@ -60,13 +61,13 @@ def from_pipeline(arm: str, levels: Levels) -> Queue:
             if not isinstance(number, int):
                 raise BadRowError("`id` is no number")
             key, gain = (record["split"], number), read_price(record, "teaches")
-            answer = levels.path(record[guess] for guess in proposed)
+            answer = levels.path(text_of(record[guess]) for guess in proposed)
             rows.append(
                 ReviewRow(
                     id=given.get(key, number),
                     split=record["split"],
-                    text=record["description"],
-                    retailer=record["retailer"],
+                    text=text_of(record["description"]),
+                    retailer=text_of(record["retailer"]),
                     price=record["price"],
                     answer=answer if any(answer) else None,
                     confidence=_confidence(record, "confidence"),

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from tillmap.catalogue.formats import Format
 from tillmap.core.errors import LostRowsError
-from tillmap.core.files import read_table, write_table
+from tillmap.core.files import read_table, write_table, write_text
 from tillmap.core.inputs import watch
 from tillmap.core.run_state import alone, run_key, state_folder
 from tillmap.evaluation.promises import Threshold
@@ -94,7 +94,7 @@ def label_feed(labeller: Labeller, feed: Feed, out: Path, format_: Format, expla
     threshold = labeller.promise(checked.rows)
     run = state_folder() / "predict" / _key(labeller, feed, explain)
     with alone(run):
-        kept = sum(1 for _ in run.glob("[0-9]*.parquet"))
+        kept = sum(1 for _ in run.glob("[0-9]*.sha256"))
         if kept:
             logger.info("%d of %d rows were labelled by an earlier run", min(checked.rows, kept * size), checked.rows)
         drift = Drift(labeller.seen) if labeller.seen else None
@@ -102,12 +102,13 @@ def label_feed(labeller: Labeller, feed: Feed, out: Path, format_: Format, expla
             for number, batch in enumerate(feed.batches(size)):
                 unchanged()  # else the answers of other rows would be saved as those of this feed
                 piece = run / f"{number:06d}.parquet"
-                if not piece.is_file():
+                if not _is_whole(piece):
                     answers = labeller.label(batch, first=number * size, explain=explain).drop(columns="key")
                     _require_all(answers, batch, labeller.arm)
                     for name in EXPLANATION if explain else ():
                         answers[name] = answers[name].map(orjson.dumps).map(bytes.decode).astype("str")
                     write_table(answers, piece)
+                    write_text(_digest_of(piece), _sum_of(piece))
                 if drift is not None:
                     drift.add(batch)
                 bar.update(len(batch))
@@ -143,6 +144,25 @@ def label_feed(labeller: Labeller, feed: Feed, out: Path, format_: Format, expla
     return Summary(checked.rows, failed, expected, drift, reviewed if wanted else None, threshold)
 
 
+def _is_whole(piece: Path) -> bool:
+    """Whether a batch was saved, and is still what was saved. Says so if it is not."""
+    if not piece.is_file() or not _sum_of(piece).is_file():
+        return False
+    whole = _sum_of(piece).read_bytes() == _digest_of(piece).encode()
+    if not whole:
+        logger.warning("%s: damaged, so its rows are labelled again", piece)
+    return whole
+
+
+def _sum_of(piece: Path) -> Path:
+    return piece.with_suffix(".sha256")
+
+
+def _digest_of(file: Path) -> str:
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
 def _require_all(answers: pd.DataFrame, batch: pd.DataFrame, what: str) -> None:
     """Raise LostRowsError unless each row of a batch has one answer."""
     if len(answers) != len(batch):
@@ -153,8 +173,7 @@ def _key(labeller: Labeller, feed: Feed, explain: int) -> str:
     """A hash of everything that the labels depend on."""
     digest = hashlib.sha256()
     for part in feed.file.parts():
-        with part.path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
+        digest.update(bytes.fromhex(_digest_of(part.path)))
     settings = {
         "arm": labeller.arm,
         "params": labeller.params.model_dump(include={*_SHAPING, *labeller.free, labeller.arm}),

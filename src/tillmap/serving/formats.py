@@ -1,16 +1,11 @@
-"""Writes labelled rows as JSON Lines, CSV with a header, or Parquet."""
+"""The columns and the format of a file of labelled rows."""
 
-import csv
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from io import TextIOWrapper
 from pathlib import Path
-from typing import IO, Any
 
-import orjson
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from tillmap.catalogue.containers import packing
 from tillmap.catalogue.formats import Format, format_of, unpacked
@@ -18,8 +13,8 @@ from tillmap.core.errors import LostRowsError
 from tillmap.core.taxonomy import Levels
 from tillmap.core.writing import replacing
 from tillmap.serving.explanation import EXPLANATION
+from tillmap.serving.table_writers import TABLE_WRITERS, Write
 
-Write = Callable[[pd.DataFrame], None]
 _PATH = pa.list_(pa.string())
 _OTHER_TYPES = {  # than text
     "confidence": pa.float64(),
@@ -91,73 +86,23 @@ def write_answers(
     Raises LostRowsError, and leaves `path` as it is, if another number of rows was written.
     """
     written = 0
-    writer = {"jsonl": _jsonl_writer, "csv": _csv_writer, "parquet": _parquet_writer}[format_]
     columns = answer_columns(id_name, levels, codes=codes, reviewed=reviewed, explained=explained)
     texts = [*levels, *(["code"] if codes else [])]
-    with replacing(path) as file, packing(file, path) as plain, writer(plain, id_name, columns, numbers) as write:
+    fields = [(new, _OTHER_TYPES.get(name, pa.string())) for name, new in columns.items()]
+    schema = pa.schema([(id_name, pa.int64() if numbers else pa.string()), *fields])
+    with replacing(path) as file, packing(file, path) as plain, TABLE_WRITERS[format_](plain, schema) as write:
 
         def append(answers: pd.DataFrame) -> None:
             nonlocal written
             written += len(answers)
             keys = [int(key) for key in answers["key"]] if numbers else list(answers["key"])
-            labels = answers[texts].astype(object)
-            labels = labels.where(labels.notna() & (labels != ""), None)
             ids = pd.Series(keys, index=answers.index, dtype=object)
-            write(answers.assign(key=ids, **{name: labels[name] for name in texts})[["key", *columns]])
+            labels = answers[texts].astype(object).replace("", None)
+            table = answers.assign(key=ids, **labels)[["key", *columns]]
+            write(table.set_axis(schema.names, axis=1))
 
         yield append
         if written != rows:
             raise LostRowsError(
                 f"{path}: {written:,} rows were to be written, but {rows:,} were read; nothing was written: run again"
             )
-
-
-Columns = Mapping[str, str]  # see `answer_columns`
-
-
-@contextmanager
-def _jsonl_writer(file: IO[bytes], id_name: str, columns: Columns, numbers: bool) -> Iterator[Write]:
-    def write(answers: pd.DataFrame) -> None:
-        names = [id_name, *columns.values()]
-        for name in EXPLANATION:
-            if name in answers:
-                answers[name] = answers[name].map(orjson.Fragment)
-        for values in answers.itertuples(index=False, name=None):
-            record = dict(zip(names, values, strict=True))
-            file.write(orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_SERIALIZE_NUMPY))
-
-    yield write
-
-
-@contextmanager
-def _csv_writer(file: IO[bytes], id_name: str, columns: Columns, numbers: bool) -> Iterator[Write]:
-    text = TextIOWrapper(file, encoding="utf-8", newline="")
-    lines = csv.writer(text, lineterminator="\n")
-    lines.writerow([id_name, *columns.values()])
-
-    def write(answers: pd.DataFrame) -> None:
-        lines.writerows(answers.itertuples(index=False, name=None))
-
-    try:
-        yield write
-    finally:
-        text.detach()  # flushes; closing `text` would close `file`, which `replacing` still needs
-
-
-@contextmanager
-def _parquet_writer(file: IO[bytes], id_name: str, columns: Columns, numbers: bool) -> Iterator[Write]:
-    types: dict[str, Any] = {name: _OTHER_TYPES.get(name, pa.string()) for name in columns}
-    fields = [(columns[name], type_) for name, type_ in types.items()]
-    schema = pa.schema([(id_name, pa.int64() if numbers else pa.string()), *fields])
-    with pq.ParquetWriter(file, schema, compression="zstd") as table:
-
-        def write(answers: pd.DataFrame) -> None:
-            keys = answers["key"] if numbers else answers["key"].map(str)
-            arrays = [pa.array(keys, schema.field(0).type)]
-            arrays += [
-                pa.array(answers[name].map(orjson.loads) if name in EXPLANATION else answers[name], type_)
-                for name, type_ in types.items()
-            ]
-            table.write_table(pa.table(arrays, schema=schema))
-
-        yield write

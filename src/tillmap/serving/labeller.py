@@ -17,7 +17,7 @@ from tillmap.config import paths
 from tillmap.config.params import Params
 from tillmap.core.errors import InputError
 from tillmap.core.files import OFF, of_this_version, read_as, read_json, read_table
-from tillmap.core.stored import read_rows
+from tillmap.core.stored import read_held_out, read_rows
 from tillmap.core.taxonomy import KEY, Key, LabelTree, Levels, RankedPaths
 from tillmap.evaluation.promises import Threshold, promise
 from tillmap.postprocessing.calibration import CandidateScores, Confidence, candidate_scores, make_signals
@@ -198,7 +198,7 @@ class Labeller:
             logger.warning("%s is missing, so no accuracy is promised; `dvc repro postprocess` writes it", file)
             return None
         name = TOGETHER if self.free else ALONE
-        known = read_table(file, [name, "right", "product"])
+        known = read_held_out(file, name)
         return promise(
             known[name], known["right"], target, self.params.evaluate.promise,
             new_rows=new_rows, product=known["product"],

@@ -6,9 +6,8 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
+from tillmap.core.prices import cents
 from tillmap.core.taxonomy import Levels, labels_of
-
-_CENTS = 100
 
 
 def listings(rows: pd.DataFrame, levels: Levels) -> NDArray[np.int64]:
@@ -19,15 +18,13 @@ def listings(rows: pd.DataFrame, levels: Levels) -> NDArray[np.int64]:
     Needs the columns price and those of the levels.
     """
     own = np.arange(len(rows))
-    price = rows["price"].to_numpy(np.float64)
     if levels.brand is None or not len(rows):
         return own
     paths = levels.paths(rows)
-    known = [cost > 0 and bool(path[-1]) for cost, path in zip(price, paths, strict=True)]
     product = pd.Series(
         [
-            (round(cost * _CENTS), path[-1], labels_of(levels.chain_of(path))[-1:]) if there else place
-            for place, (cost, path, there) in enumerate(zip(price, paths, known, strict=True))
+            (price, path[-1], labels_of(levels.chain_of(path))[-1:]) if price >= 0 and path[-1] else place
+            for place, (price, path) in enumerate(zip(cents(rows["price"].to_numpy(np.float64)), paths, strict=True))
         ]
     )
     alike = pd.DataFrame({"path": pd.factorize(pd.Series(paths))[0], "row": own}).groupby(pd.factorize(product)[0])

@@ -12,6 +12,7 @@ from typing import Any
 from tqdm import tqdm
 
 from tillmap.core.completions import Completion, Question, failed
+from tillmap.core.ending import OF_A_STAGE, lacks_memory
 from tillmap.core.errors import ResourceError, TillmapError, lacks_room
 from tillmap.core.files import write_text
 from tillmap.core.machine import free_threads
@@ -209,13 +210,17 @@ def _answer(engine: Engine, batch: Sequence[Question]) -> list[Completion]:
 
 
 def _ask(engine: Engine, questions: Sequence[Question]) -> list[Completion]:
-    """What the engine answers. Raises ResourceError if the disk is full, which no row can help."""
+    """What the engine answers. Raises ResourceError if the disk or the memory is full, which no row can help."""
     try:
         return engine.answer(questions)
     except Exception as error:
         if problem := lacks_room(error):
             raise ResourceError(
                 f"{problem}; free some space, among the temporary files, too, and run again: earlier batches are kept"
+            ) from error
+        if lacks_memory(error):
+            raise ResourceError(
+                f"out of memory; {OF_A_STAGE.memory}; then run again: earlier batches are kept"
             ) from error
         raise
 
