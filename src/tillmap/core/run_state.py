@@ -27,7 +27,7 @@ from tillmap.core.machine import may_write, temporary_home
 
 logger = logging.getLogger(__name__)
 
-STATE_VERSION = 1
+STATE_VERSION = 2
 _LOCK = "lock"
 
 Record = dict[str, Any]
