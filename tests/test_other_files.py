@@ -6,6 +6,7 @@ import io
 import json
 import zipfile
 from decimal import Decimal
+from pathlib import Path
 from uuid import UUID
 
 import pandas as pd
@@ -191,11 +192,14 @@ OTHERS = {
     ),
     "an OpenDocument file": zipped(mimetype=b"", **{"content.xml": b""}),
     "two files": (zipped(a=CSV, b=CSV), "a zip with 2 files, expected one"),
+    "no file": (zipped(), "a zip with 0 files, expected one"),
     "a web page": b"\n<!DOCTYPE html><html>",
     "an SQLite database": b"SQLite format 3\0",
     "a Parquet table": b"PAR1 ... PAR1",
     "a tar archive": b"rows.csv".ljust(257, b"\0") + b"ustar\0",
     "an xz file": b"\xfd7zXZ\0\0\4",
+    "an lz4 file": b"\x04\x22\x4d\x18 ...",
+    "zeros": (bytes(4096), "it starts with zeros, as a file does that was not written whole"),
     "utf-16-le": (CSV.decode().encode("utf-16-le"), "looks like utf-16-le"),
     "utf-16-be": (CSV.decode().encode("utf-16-be"), "looks like utf-16-be"),
     "packed twice": (gzip.compress(bz2.compress(CSV)), "this is packed twice; unpack it first"),
@@ -208,6 +212,32 @@ OTHERS = {
 def test_other_files_are_called_by_their_name(tmp_path, name):
     content, said = OTHERS[name] if isinstance(OTHERS[name], tuple) else (OTHERS[name], f"this is {name}")
     refused(write(tmp_path, "rows.csv", content), said)
+
+
+@pytest.mark.parametrize(("name", "what"), [("rows.csv.xz", "an xz file"), ("rows.tgz", "a tar archive")])
+def test_what_is_in_a_file_counts_more_than_its_name(tmp_path, name, what):
+    content = OTHERS[what] if what == "an xz file" else gzip.compress(OTHERS[what])
+    refused(write(tmp_path, name, content), f"this is {what}; unpack it")
+
+
+def test_a_packed_file_whose_name_says_no_format_is_called_by_its_whole_name(tmp_path):
+    refused(write(tmp_path, "rows.zip", zipped(rows=CSV)), r"rows\.zip: unknown file format")
+
+
+def test_what_a_system_notes_in_a_zip_is_no_second_file(tmp_path):
+    notes = {".DS_Store": b"", "__MACOSX/._rows.csv": b"", "rows/": b"", "rows/.hidden": b""}
+    assert len(read(write(tmp_path, "rows.csv.zip", zipped(**notes, **{"rows/rows.csv": CSV})))) == 2
+
+
+def test_files_that_were_joined_and_those_of_dos(tmp_path):
+    mark = b"\xef\xbb\xbf"
+    rows = read(write(tmp_path, "rows.csv", mark * 2 + CSV + mark + b"3,tea,1\r\n\x1a"))
+    assert rows["key"].tolist() == ["1", "2", "3"]
+    refused(write(tmp_path, "lone.csv", CSV + b"3,tea\r4,cola,1\n"), "a carriage return that ends no line")
+
+
+def test_an_address_is_not_fetched():
+    refused(Path("https://shop.example/rows.csv"), "this is an address, .*curl")
 
 
 # Parquet of other writers
@@ -314,7 +344,7 @@ def test_a_source_may_be_a_folder_of_parts(tmp_path):
         assert read_source(source).rows["description"].tolist() == ["milk", "bread"]
 
 
-@pytest.mark.parametrize("nothing", ["NA", "n/a", "NaN", "NULL", "\\N", "-", "--", "none", " . "])
+@pytest.mark.parametrize("nothing", ["NA", "n/a", "NaN", "NULL", "\\N", "-", "--", "none", " . ", "<NA>", "N.A.", "?"])
 def test_prices_that_say_that_there_is_none(tmp_path, nothing):
     path = write(tmp_path, "rows.csv", f"indoml_id,description,price\n1,milk,{nothing}\n2,tea,1\n".encode())
     assert read(path)["price"].isna().tolist() == [True, False]

@@ -10,6 +10,7 @@ import pytest
 from project import DVC, ROOT, Project, stages_run
 
 from storage_servers import S3, SSH
+from tillmap.cli.checks.sharing import without_git
 from tillmap.cli.private import keep_private
 from tillmap.core.errors import ParamsError
 
@@ -298,3 +299,20 @@ def test_what_is_not_at_the_remote_and_what_needs_a_model_stops_a_rescore(projec
     output = rescore(copy, "linear.epochs=6", ok=False)
     assert "only postprocess evaluate may run here (TILLMAP_ONLY)" in output
     assert "Traceback" not in output
+
+
+@pytest.mark.parametrize(
+    "content", [b"[", b"\xff\xfe", b"stages: 1", b"stages: {a: [x]}", b"", b"a: 1\na: 2", b"[" * 3000]
+)
+def test_a_pipeline_that_cannot_be_read_is_kept_as_it_is(tmp_path, content):
+    (tmp_path / "dvc.yaml").write_bytes(content)
+    with pytest.raises(ParamsError, match=r"dvc.yaml: not a pipeline \(.+\); run this from the project's root, or"):
+        keep_private(tmp_path / "dvc.yaml")
+    assert (tmp_path / "dvc.yaml").read_bytes() == content
+
+
+@pytest.mark.parametrize("content", [b"[core\n", b"\xff", b"x", b"[core]\nno_scm\n"])
+def test_settings_of_dvc_that_cannot_be_read_are_those_of_git(tmp_path, content):
+    (tmp_path / ".dvc").mkdir()
+    (tmp_path / ".dvc/config").write_bytes(content)
+    assert not without_git(tmp_path)

@@ -233,6 +233,20 @@ def test_the_file_to_label_is_not_overwritten(tillmap, feed, tmp_path):
     assert feed.read_bytes() == ROWS
 
 
+def test_a_list_of_bad_rows_does_not_replace_the_input_nor_an_output_go_into_its_folder(tillmap, tmp_path):
+    listed, folder = tmp_path / "out.csv.bad.jsonl", tmp_path / "feed.jsonl"
+    folder.mkdir()
+    for file in (listed, folder / "part.jsonl"):
+        file.write_bytes(ROWS + b"bad\n")
+    options = ("--arm", "linear", "--on-bad-row", "quarantine")
+    code, _, said = tillmap("predict", listed, *options, "--out", tmp_path / "out.csv")
+    assert (code, f"{listed}: this is the input" in said) == (1, True)
+    code, _, said = tillmap("predict", folder, *options, "--out", folder / "out.jsonl")
+    assert (code, "this is in the folder of the input" in said) == (1, True)
+    assert listed.read_bytes() == (folder / "part.jsonl").read_bytes() == ROWS + b"bad\n"
+    assert list(folder.iterdir()) == [folder / "part.jsonl"]
+
+
 @pytest.mark.parametrize("name", ["params.yaml", "dvc.lock", "src/x.csv", "models/linear"])
 def test_the_project_itself_is_not_overwritten(tillmap, project, feed, name):
     before = (project / "params.yaml").read_bytes()

@@ -1,25 +1,19 @@
 """Damages files: bytes of any file, and the structure of JSON, CSV, YAML, Parquet and safetensors."""
 
+import bz2
+import gzip
 import io
 import json
 import random
 import struct
+from collections.abc import Callable
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from odd import ODD_JSON, ODD_NUMBERS, ODD_TEXTS, ODD_TYPES, ODD_VALUES, ODD_YAML
 
-ODD_TEXTS = [
-    "", " ", "-", "NA", "null", "\0", "\ufeff", "\u202e", "\u0345", "é", "e\u0301", "\ufb00", "İ", "ß", "कि", "\ud83d",
-    "💩", "a\nb", "a\rb", "a\u2028b", '"', '""', "'", "\\", "\\u0000", "=1+1", "../../x", "/etc/passwd", "a|b", "a > b",
-    ">", "|", ",", ";", "\t", "%s", "{}", "${x}", "01.1.4", "1e999", "-1", "0", "9" * 25, "1,99", "x" * 5000,
-    "[" * 2000, "__import__('os')",
-]  # fmt: skip
-ODD_VALUES = [
-    None, True, False, 0, 1, -1, 2, 255, 2**31, 2**53 + 1, 2**63, -(2**63), 10**30, 0.5, -0.0, 1e-320, 1e308, [], {},
-    [[]], [None], {"a": 1}, {"": None}, [1] * 100, "x" * 70000,
-]  # fmt: skip
-ODD_NUMBERS = ["nan", "inf", "-inf", "-1", "0", "1", "1e400", "2147483648", "-9223372036854775809", "0x10", "1_0", ""]
+MARK = "\1odd\1"  # stands for what `json.dumps` does not write
 
 
 def damage_bytes(content: bytes, rng: random.Random) -> bytes:
@@ -57,8 +51,10 @@ def damage_json(content: bytes, rng: random.Random) -> bytes:
     """Change, drop, double or rename one value of a JSON document."""
     value = json.loads(content)
     holder = {"": value}
-    _change_somewhere(holder, rng)
-    return json.dumps(holder.get("", rng.choice(ODD_VALUES)), ensure_ascii=rng.random() < 0.5).encode(errors="replace")
+    key = _change_somewhere(holder, rng)
+    text = json.dumps(holder.get("", rng.choice(ODD_VALUES)), ensure_ascii=rng.random() < 0.5)
+    text = text.replace(json.dumps(MARK) + ":", json.dumps(key) + ":").replace(json.dumps(MARK), rng.choice(ODD_JSON))
+    return text.encode(errors="replace")
 
 
 def damage_lines(content: bytes, rng: random.Random) -> bytes:
@@ -88,16 +84,20 @@ def damage_csv(content: bytes, rng: random.Random) -> bytes:
     sign = next((sign for sign in ",;\t|" if sign in lines[0]), ",")
     cells = lines[at].split(sign)
     cell = rng.randrange(len(cells))
-    match rng.randrange(8):
+    match rng.randrange(80):
         case 0:
-            del cells[cell]
+            cells += ["x"] * 100_000
         case 1:
+            cells[cell] = '""' * 50_000
+        case number if number % 8 == 0:
+            del cells[cell]
+        case number if number % 8 == 1:
             cells.insert(cell, cells[rng.randrange(len(cells))])
-        case 2:
+        case number if number % 8 == 2:
             cells[cell] = '"' + cells[cell]
-        case 3:
+        case number if number % 8 == 3:
             lines.insert(at, rng.choice(("", sign * 3, "sep=;", lines[at], "#")))
-        case 4:
+        case number if number % 8 == 4:
             lines = [line.replace(sign, rng.choice((";", ",", "\t", "|", "^"))) for line in lines]
             cells = lines[at].split("\n")
         case _:
@@ -134,7 +134,7 @@ def damage_text(content: bytes, rng: random.Random) -> bytes:
                 words[rng.randrange(len(words))] = rng.choice(ODD_NUMBERS)
                 lines[at] = f"{key}{sign}{' '.join(words)}"
             case _:
-                lines[at] = f"{key}{sign} {rng.choice(ODD_TEXTS)}"
+                lines[at] = f"{key}{sign} {rng.choice(rng.choice((ODD_TEXTS, ODD_YAML)))}"
         if not lines:
             return b""
     return "\n".join(lines).encode(errors="surrogatepass")
@@ -146,7 +146,7 @@ def damage_parquet(content: bytes, rng: random.Random) -> bytes:
     name = rng.choice(table.column_names)
     place = table.column_names.index(name)
     column = table[name].to_pylist()
-    match rng.randrange(9):
+    match rng.randrange(13):
         case 0:
             table = table.drop_columns([name])
         case 1:
@@ -161,6 +161,15 @@ def damage_parquet(content: bytes, rng: random.Random) -> bytes:
             key = rng.choice([*about, b"pandas"])
             about[key] = damage_bytes(about.get(key, b"{}"), rng)
             table = table.replace_schema_metadata(about)
+        case 5:
+            names = rng.sample(table.column_names, rng.choice((len(table.column_names), 1, 0)))
+            table = table.select(names)
+        case 6:
+            places = list(range(len(table)))
+            rng.shuffle(places)
+            table = rng.choice((table.take(pa.array(places, pa.int64())), pa.concat_tables([table, table])))
+        case 7 | 8:
+            table = table.set_column(place, name, _of_another_type(table[name], rng))
         case _:
             values = rng.choice(
                 (ODD_TEXTS, ODD_VALUES, [float("nan"), -1.0, 1e300], [-1, 0, 2**31, 2**62], [b"\xff", b"a"])
@@ -226,6 +235,27 @@ def damage_safetensors(content: bytes, rng: random.Random) -> bytes:
     return struct.pack("<Q", len(text)) + text + bytes(body)
 
 
+def _of_another_type(column: pa.ChunkedArray, rng: random.Random) -> pa.Array:
+    """The same values as another type, or in lists, structs, maps or a dictionary. Nulls if they cannot be."""
+    flat = column.combine_chunks()
+    match rng.randrange(6):
+        case 0:
+            return flat.dictionary_encode()
+        case 1:
+            return pa.ListArray.from_arrays(pa.array(range(len(flat) + 1), pa.int32()), flat)
+        case 2:
+            return pa.StructArray.from_arrays([flat, flat], ["a", "b"])
+        case 3:
+            keys = pa.array(["k"] * len(flat))
+            return pa.MapArray.from_arrays(pa.array(range(len(flat) + 1), pa.int32()), keys, flat)
+        case _:
+            type_ = rng.choice(ODD_TYPES)
+            try:
+                return flat.cast(type_, safe=False)
+            except pa.ArrowException:
+                return pa.nulls(len(flat), type_)
+
+
 def _any_array(values: list) -> pa.Array:
     try:
         return pa.array(values)
@@ -233,17 +263,16 @@ def _any_array(values: list) -> pa.Array:
         return pa.array([str(value).encode(errors="replace").decode() for value in values])
 
 
-def _change_somewhere(holder: dict | list, rng: random.Random) -> None:
-    """Walk down at random, and change the value where the walk ends."""
+def _change_somewhere(holder: dict | list, rng: random.Random) -> str | int | None:
+    """Walk down at random, and change the value where the walk ends. Gives its key."""
     keys = list(holder) if isinstance(holder, dict) else list(range(len(holder)))
     if not keys:
-        return
+        return None
     key = rng.choice(keys)
     value = holder[key]
     if isinstance(value, dict | list) and value and rng.random() < 0.85:
-        _change_somewhere(value, rng)
-        return
-    match rng.randrange(6):
+        return _change_somewhere(value, rng)
+    match rng.randrange(8):
         case 0:
             del holder[key]
         case 1 if isinstance(holder, dict):
@@ -256,8 +285,13 @@ def _change_somewhere(holder: dict | list, rng: random.Random) -> None:
             holder[key] = rng.choice((-value, value + 1, value * 1e9, str(value), 0))
         case 4:
             holder[key] = [value] if rng.random() < 0.5 else {"x": value}
+        case 5:
+            holder[key] = MARK
+        case 6 if isinstance(holder, dict):
+            holder[MARK] = rng.choice(ODD_VALUES)  # the same key a second time
         case _:
             holder[key] = rng.choice(ODD_VALUES)
+    return key
 
 
 DAMAGE = {
@@ -266,9 +300,35 @@ DAMAGE = {
 }  # fmt: skip
 
 
+def damage_whole(content: bytes, rng: random.Random) -> bytes:
+    """Another encoding, a compressed file, or far more or far less than there was."""
+    pack = rng.choice((gzip.compress, bz2.compress, lambda plain: pa.compress(plain, "zstd", asbytes=True)))
+    encoding = rng.choice(("utf-16", "utf-16-le", "utf-16-be", "utf-32"))
+    unit = rng.choice((b"\0", b"[", b'"', b"a,", b"a: ", b"\n"))
+    ways: tuple[Callable[[], bytes], ...] = (
+        lambda: b"\xef\xbb\xbf" + content,
+        lambda: content.decode("latin-1").encode(encoding),
+        lambda: pack(content),
+        lambda: _cut(pack(content), rng),
+        lambda: pack(unit * 2**25),
+        lambda: unit * 2**20,
+        lambda: content + content,
+        lambda: b"\0" * len(content),
+        lambda: _cut(content, rng),
+        bytes,
+    )
+    return rng.choice(ways)()
+
+
+def _cut(content: bytes, rng: random.Random) -> bytes:
+    return content[: rng.randrange(len(content) + 1)]
+
+
 def damaged(content: bytes, structure: str, rng: random.Random) -> bytes:
-    """A damaged copy: mostly of the structure, else of the bytes."""
-    if structure == "bytes" or rng.random() < 0.35:
+    """A damaged copy: mostly of the structure, else of the bytes or as a whole."""
+    if rng.random() < 0.04:
+        return damage_whole(content, rng)
+    if structure == "bytes" or rng.random() < 0.3:
         return damage_bytes(content, rng)
     try:
         return DAMAGE[structure](content, rng)

@@ -10,10 +10,12 @@ from typing import Any
 from unittest.mock import patch
 
 import pandas as pd
-from kind import BY_ENDING, IN, Files, Kind, own, params_here, parquet
+from kind import BY_ENDING, IN, Files, Kind, own, params_here, parquet, refusing
 
 from stages import audit, evaluate, infer, prompts
 from tillmap.arms import ARMS
+from tillmap.cli.checks.sharing import without_git
+from tillmap.cli.private import keep_private
 from tillmap.config import paths
 from tillmap.core.completions import Completion, Question, finished
 from tillmap.core.files import read_jsonl, read_table, write_json, write_jsonl, write_table
@@ -161,9 +163,31 @@ def _promise(arm: str) -> Callable[[], None]:
     return run
 
 
+# What a person may write: the pipeline, and the settings of DVC
+
+
+def _project() -> Files:
+    config = "[core]\n    remote = x\n    no_scm = true\n['remote \"x\"']\n    url = ../in/remote\n"
+    return {
+        "dvc.yaml": (Path(__file__).parents[2] / "dvc.yaml").read_bytes(),
+        ".dvc/config": config.encode(),
+    }
+
+
+def _look_at_project() -> None:
+    sound = Path("dvc.yaml").read_bytes()
+    try:
+        with refusing():
+            keep_private(Path("dvc.yaml"))
+    finally:
+        Path("dvc.yaml").write_bytes(sound)
+    without_git(Path())
+
+
 RUN_KINDS: dict[str, Kind] = {
     "evaluate": Kind(_evaluated, _evaluate, BY_ENDING),
     "pieces": Kind(_pieces, _resume_prediction, BY_ENDING),
     "answer_log": Kind(_answer_log, _resume_answers, BY_ENDING),
+    "project": Kind(_project, _look_at_project, "text"),
     "promise": Kind(own("models/confidence/linear/held_out.parquet"), _promise("linear"), BY_ENDING),
 }

@@ -19,14 +19,23 @@ _COMMA = re.compile(r"[+-]?[0-9]+,[0-9]{1,2}")
 _NUMBER = re.compile(r"\d[\d.,' ]*|[.,]\d+")
 _SIGN = re.compile(r"[+-]")
 _GROUPS = re.compile(r"\d{1,3}([.,' ])(?:\d{2,3}\1)*\d{3}")  # thousands, or lakhs: 1,23,456
-_NO_CENTS = re.compile(r"(?<=\d)[.,]--?(?!\d)")  # 12.- and 12,--
+_NO_CENTS = re.compile(r"(?<=\d)([.,])--?(?!\d)")  # 12.- and 12,--
+_NO_PAISE = re.compile(r"(?<=\d)/[-=](?!\d)")  # 45/- and 45/=
+_TAX_CODE = re.compile(r"(?<=[.,]\d\d)(-?)[ ]?[*#]?[ ]?[A-FNTZ]?[*#]?$")  # 1,99 A and 1.99*
+_BRACKETED = re.compile(r"([^()\d]*)\(([^()]*)\)([^()\d]*)")
+_QUOTES = "\"'"  # around a number that a spreadsheet was to take for text: '1.99 and ="1.99"
 _AMBIGUOUS = re.compile(r"[1-9]\d{0,2}[.,]\d{3}")
-_MARKS = str.maketrans({"−": "-", "–": "-", "‐": "-", "‑": "-", "’": "'", "`": "'", "٫": ".", "٬": "'"})  # noqa: RUF001
+_MARKS = str.maketrans(dict.fromkeys("−–‐‑—", "-") | dict.fromkeys("’‘ʼ′´`", "'") | {"٫": ".", "٬": "'"})  # noqa: RUF001
 # Codes, and signs made of letters. The signs of Unicode's currency class need no list.
 _CURRENCY_WORDS = """
-aed ars aud bgn brl cad chf clp cny cop czk dkk egp eur gbp hkd huf idr ils inr isk jpy kes krw kzt mad mxn myr ngn nok
-nzd pen php pkr pln ron rsd rub sar sek sgd thb try twd uah usd vnd zar
-kr zł zl kč kc ft lei лв руб грн дин din fr sfr rs rp rm
+aed afn all amd ang aoa ars aud awg azn bam bbd bdt bgn bhd bif bmd bnd bob brl bsd btn bwp byn bzd cad cdf chf clp cny
+cop crc cup cve czk djf dkk dop dzd egp ern etb eur fjd fkp gbp gel ghs gip gmd gnf gtq gyd hkd hnl hrk htg huf idr ils
+inr iqd irr isk jmd jod jpy kes kgs khr kmf kpw krw kwd kyd kzt lak lbp lkr lrd lsl lyd mad mdl mga mkd mmk mnt mop mru
+mur mvr mwk mxn myr mzn nad ngn nio nok npr nzd omr pab pen pgk php pkr pln pyg qar ron rsd rub rwf sar sbd scr sdg sek
+sgd shp sle sll sos srd ssp stn syp szl thb tjs tmt tnd top try ttd twd tzs uah ugx usd uyu uzs ves vnd vuv wst xaf xcd
+xof xpf yer zar zmw
+kr zł zl kč kc ft lei лв руб грн дин ден din fr sfr r rs rp rm rmb tl bs gs q s/ sr dh dhs ksh đ euro euros nt
+円 元 圆 圓 원 บาท ر.س د.إ ج.م د.م د.ك ريال درهم جنيه ریال تومان
 """  # noqa: RUF001
 _CURRENCIES = frozenset(_CURRENCY_WORDS.split())
 _MAX_CHARACTERS = 60  # of an amount
@@ -37,7 +46,8 @@ def parse_amount(text: str, mark: Mark = ".") -> float | None:
     """The number that a text is; None if it is none.
 
     Read are: digits of any script and width, decimal points and commas, thousands separated by points, commas, spaces
-    or apostrophes, a sign before or after, brackets for a negative number, and a currency before or after.
+    or apostrophes, a sign before or after, brackets for a negative number, a currency before or after, or its sign and
+    its code, and the code of a tax after it.
 
     Args:
         text: the text.
@@ -66,6 +76,8 @@ def parse_amount(text: str, mark: Mark = ".") -> float | None:
     if not (fraction.isdecimal() or not fraction):
         return None
     value = float(re.sub(r"[., ']", "", whole) + "." + fraction)
+    if text.rstrip().endswith("¢"):
+        value /= 100
     return -value if negative and value else value
 
 
@@ -106,13 +118,16 @@ def _is_decimal(digits: str, place: int, mark: Mark) -> bool:
 
 def _take_apart(text: str) -> tuple[bool, str] | None:
     """Whether an amount is negative, and its digits and separators; None if the text is no amount."""
+    if any(unicodedata.category(letter) == "No" for letter in text):  # ½, and the raised cents of 1⁹⁹, are no digits
+        return None
     # NFKC makes full-width digits and no-break spaces plain.
-    text = unicodedata.normalize("NFKC", text).translate(_MARKS)
+    text = unicodedata.normalize("NFKC", text.translate(_MARKS)).translate(_MARKS)
     text = "".join(letter for letter in text if unicodedata.category(letter) not in ("Cf", "Cc")).strip()
-    text = _NO_CENTS.sub("", text)
-    bracketed = text.startswith("(") and text.endswith(")")
+    text = _TAX_CODE.sub(r"\1", text.removeprefix("=").strip(_QUOTES))
+    text = _NO_PAISE.sub("", _NO_CENTS.sub(r"\g<1>00", text))
+    bracketed = _BRACKETED.fullmatch(text)
     if bracketed:
-        text = text[1:-1]
+        text = "".join(bracketed.groups())
     found = _NUMBER.search(text)
     if not found:
         return None
@@ -120,13 +135,18 @@ def _take_apart(text: str) -> tuple[bool, str] | None:
     around = text[: found.start()], text[found.start() + len(digits) :]
     signs = [sign for part in around for sign in _SIGN.findall(part)]
     currencies = [word for word in (_SIGN.sub("", part).strip() for part in around) if word]
-    if len(signs) + bracketed > 1 or len(currencies) > 1 or not all(map(_is_currency, currencies)):
+    if len(signs) + bool(bracketed) > 1 or not all(map(_is_currency, currencies)):
         return None
-    return bracketed or signs == ["-"], digits
+    if len(currencies) > 1 and len(set(map(_has_sign, currencies))) == 1:  # "$1.50 USD" has one of each kind
+        return None
+    return bool(bracketed) or signs == ["-"], digits
 
 
 def _is_currency(word: str) -> bool:
     """Whether a word is a sign, with letters or without, as in US$; or a code, or such as "kr." """
     letters = "".join(letter for letter in word if unicodedata.category(letter) != "Sc").strip(" .").casefold()
-    signed = any(unicodedata.category(letter) == "Sc" for letter in word)
-    return letters in _CURRENCIES or (signed and len(letters) <= 2 and (letters.isalpha() or not letters))
+    return letters in _CURRENCIES or (_has_sign(word) and len(letters) <= 2 and (letters.isalpha() or not letters))
+
+
+def _has_sign(word: str) -> bool:
+    return any(unicodedata.category(letter) == "Sc" for letter in word)

@@ -4,6 +4,7 @@ import bz2
 import errno
 import gzip
 import os
+import re
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -24,6 +25,7 @@ _PACKINGS = {
     b"\x28\xb5\x2f\xfd": ".zst",
     b"BZh": ".bz2",
     b"PK\x03\x04": ".zip",
+    b"PK\x05\x06": ".zip",  # without a file
 }
 _PARQUET = b"PAR1"
 _AS_CSV = "export the rows as CSV or JSON Lines"
@@ -31,6 +33,8 @@ _UNPACK = "unpack it first"
 # Other files, by how they start: what they are, and what to do.
 _OTHERS = {
     b"\xfd7zXZ\0": ("an xz file", "unpack it on the way: `xzcat FILE | tillmap predict - ...`"),
+    b"\x04\x22\x4d\x18": ("an lz4 file", "unpack it on the way: `lz4cat FILE | tillmap predict - ...`"),
+    b"\x1f\x9d": ("a .Z file", "unpack it on the way: `zcat FILE | tillmap predict - ...`"),
     b"7z\xbc\xaf\x27\x1c": ("a 7z archive", _UNPACK),
     b"Rar!": ("a rar archive", _UNPACK),
     b"\xd0\xcf\x11\xe0": ("an Excel workbook", "save the sheet as CSV UTF-8"),
@@ -42,6 +46,8 @@ _OTHERS = {
     b"<html": ("a web page", "fetch the file again, perhaps after signing in"),
     b"<?xml": ("XML", _AS_CSV),
 }
+_ADDRESS = re.compile(r"(?:https?|ftp|file|s3|gs|az|abfss?):/", re.IGNORECASE)
+_IS_NO_FILE = re.compile(r"/$|^__MACOSX/|(?:^|/)\.[^/]*$")  # folders, and what systems note of them
 _TAR = slice(257, 262)  # where a tar archive says `ustar`
 _WORKBOOKS = {"xl/workbook.xml": "an Excel workbook", "xl/workbook.bin": "an Excel workbook",
               "content.xml": "an OpenDocument file", "Index/Document.iwa": "a Numbers document"}  # fmt: skip
@@ -61,6 +67,11 @@ def opened(path: Path, shown: str, remedy: str) -> Iterator[BufferedReader]:
     try:
         file = path.open("rb")
     except FileNotFoundError:
+        if _ADDRESS.match(shown):
+            raise InputError(
+                f"{shown}: this is an address, and only files are read; fetch it: `curl -fL ADDRESS | tillmap predict "
+                "- ...`"
+            ) from None
         raise InputError(f"{shown}: the file is not there; {remedy}") from None
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         said = getattr(error, "strerror", None) or first_line(error)
@@ -129,7 +140,7 @@ def _unpack(file: BufferedReader, packing: str, shown: str, stack: ExitStack) ->
 def _only_member(file: BufferedReader, shown: str, stack: ExitStack) -> IO[bytes]:
     """The one file in a zip. Its name is not used, so it can lead nowhere."""
     archive = stack.enter_context(zipfile.ZipFile(file))
-    names = [name for name in archive.namelist() if not name.endswith("/") and not name.startswith("__MACOSX/")]
+    names = [name for name in archive.namelist() if not _IS_NO_FILE.search(name)]
     for name, what in _WORKBOOKS.items():
         if name in names:
             raise InputError(f"{shown}: this is {what}; save the sheet as CSV UTF-8")

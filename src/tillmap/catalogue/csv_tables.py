@@ -154,8 +154,8 @@ def _csv_records(lines: Iterator[Line], delimiter: str) -> Iterator[tuple[list[L
             return
         except csv.Error as error:
             fault = (
-                f"not CSV ({error}), expected {_between(delimiter)} between fields, and quotes around a field that "
-                "holds one of them, a quote (doubled) or a line break"
+                f"not CSV ({_said(error)}), expected {_between(delimiter)} between fields, and quotes around a field "
+                "that holds one of them, a quote (doubled) or a line break"
             )
             yield taken[:1], fault
             again += reversed(taken[1:])
@@ -163,6 +163,12 @@ def _csv_records(lines: Iterator[Line], delimiter: str) -> Iterator[tuple[list[L
             continue
         if fault or any(fields):
             yield taken.copy(), fault or fields
+
+
+def _said(error: csv.Error) -> str:
+    """What Python's reader says, without its advice to programmers."""
+    text = str(error).partition(" - ")[0]
+    return "a carriage return that ends no line" if text.startswith("new-line character") else text
 
 
 def _csv_record(

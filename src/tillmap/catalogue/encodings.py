@@ -37,6 +37,8 @@ def as_utf8(file: BufferedReader, encoding: str, shown: str) -> BufferedReader:
     """
     start = file.peek(_LOOK)[:_LOOK]
     marked = next((name for mark, name in _MARKS.items() if start.startswith(mark)), None)
+    if start and not any(start):
+        raise InputError(f"{shown}: it starts with zeros, as a file does that was not written whole; fetch it again")
     used = codecs.lookup(marked or encoding).name
     if used in _PLAIN:
         wide = _wide(start)

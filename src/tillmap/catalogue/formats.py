@@ -35,8 +35,11 @@ _SPREADSHEETS = (".xlsx", ".xlsm", ".xlsb", ".xls", ".ods", ".numbers")
 
 
 def format_of(path: Path) -> Format:
-    """The format that the ending of a file's name says. Raises InputError for an unknown ending."""
-    ending = path.suffix.lower()
+    """The format that the ending of a file's name says, before that of a packed file.
+
+    Raises InputError for an unknown ending.
+    """
+    ending = unpacked(path).suffix.lower()
     if ending in _SPREADSHEETS:
         raise InputError(
             f"{path}: a spreadsheet is neither read nor written; use CSV UTF-8, which it can save and open"
@@ -89,7 +92,7 @@ class RowFile:
     @property
     def kind(self) -> Format:
         """The file's format. Raises InputError for an unknown ending."""
-        return self.format or format_of(unpacked(self.path))
+        return self.format or format_of(self.path)
 
     @property
     def unit(self) -> str:
@@ -98,12 +101,13 @@ class RowFile:
 
     def check(self) -> None:
         """Raise InputError if the file cannot be opened, or its format or encoding is unknown."""
-        _ = self.kind
         require_encoding(self.encoding, self.shown)
         require_delimiter(self.delimiter, self.shown)
+        if not self.path.is_file():
+            _ = self.kind
         for part in self.parts():
-            with part._opened():
-                pass
+            with part._opened():  # first, because it calls an archive or a workbook by its name
+                _ = part.kind
 
     def parts(self) -> list["RowFile"]:
         """The file itself; or of a folder, as Spark writes it, its files with rows, by name.

@@ -13,6 +13,8 @@ from tillmap.core.errors import InputError
 
 MAX_LINE_BYTES = 2**20
 
+_NOTHING = b" \t\n\v\f\r\x1a"  # the last one ends files of DOS, and so of old tills
+
 Line = tuple[int, bytes]  # of a file: its number, from 1, and its bytes
 
 
@@ -77,7 +79,10 @@ def numbered_lines(file: IO[bytes]) -> Iterator[Line]:
         rest = line
         while rest and not rest.endswith(b"\n"):
             rest = file.readline(MAX_LINE_BYTES)
-        if line.isspace():
+        # Files saved on Windows may start with a byte order mark, or with two; so do the parts that `cat` has joined.
+        while line.startswith(codecs.BOM_UTF8):
+            line = line.removeprefix(codecs.BOM_UTF8)  # noqa: PLW2901
+        if not line.strip(_NOTHING):
             blank = [blank[0] if blank else number, number]
             ending = b"\r\n" if line.endswith(b"\r\n") else b"\n"
             continue
@@ -85,8 +90,7 @@ def numbered_lines(file: IO[bytes]) -> Iterator[Line]:
             for earlier in range(blank[0], blank[1] + 1):
                 yield earlier, ending
             blank = []
-        # Files saved on Windows may start with a byte order mark.
-        yield number, line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
+        yield number, line
 
 
 def too_long() -> str:

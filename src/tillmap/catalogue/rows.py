@@ -99,7 +99,7 @@ def read_price(record: Record, name: str | None, mark: Mark = ".") -> float:
         price = float(given)
     if price is None:
         raise _fault(record, name, 'a number, such as 1.99 or "-1,99 €", or null')
-    return price
+    return price + 0.0  # a zero has no sign
 
 
 def read_label(record: Record, name: str) -> str:
@@ -169,7 +169,24 @@ def show(value: Any) -> str:
 _MAX_PRICE = 1e300  # float() of a larger whole number raises
 _MAX_EXACT = 2.0**53  # from here on, a float is not every whole number
 # How exports write that there is none.
-_NO_PRICE = {"na", "n/a", "#n/a", "nan", "null", "none", "nil", "\\n", "-", "--", "—", "."}
+_NO_PRICE = {
+    "na",
+    "n/a",
+    "n.a.",
+    "#n/a",
+    "<na>",
+    "undefined",
+    "?",
+    "nan",
+    "null",
+    "none",
+    "nil",
+    "\\n",
+    "-",
+    "--",
+    "—",
+    ".",
+}
 
 
 def _read_optional(record: Record, name: str) -> str:

@@ -54,7 +54,7 @@ def examine(root: Path, fix: bool = False) -> Iterator[Finding]:
         "disk": lambda: [
             places.disk("disk", root, 2 * places.bases_to_fetch(root, found), "`dvc gc --workspace` frees some")
         ],
-        "state": lambda: places.state(places.bases_to_fetch(root, found)),
+        "state": lambda: places.state(places.bases_to_fetch(root, found) or places.bases_to_merge(found)),
         "git": lambda: [sharing.git(root)],
         "remote": lambda: [sharing.remote(root)],
         "run cache": lambda: sharing.run_cache(root, fix),

@@ -18,7 +18,7 @@ from tillmap.config.params import read_params
 from tillmap.config.profiles import write_values
 from tillmap.core.errors import InputError
 from tillmap.core.taxonomy import CONTEST
-from tillmap.core.writing import require_writable
+from tillmap.core.writing import is_stream, require_writable
 
 _CONTEST = ("train.features", "train.labels", "test.features")
 _CONTESTS_COLUMNS = {"id": "indoml_id", "text": "description", "retailer": "retailer", "price": "price", "levels": None}
@@ -54,10 +54,11 @@ def init(
     shown["taxonomy file"] = proposal.taxonomy.get("file")
     for name, found in shown.items():
         typer.echo(f"{name}: {found or 'none'}")
-    ready = proposal.columns["text"] is not None and (proposal.columns["levels"] or proposal.taxonomy["levels"])
-    if not ready:
+    found = {"texts": proposal.columns["text"], "labels": proposal.columns["levels"] or proposal.taxonomy["levels"]}
+    if missing := [what for what, columns in found.items() if not columns]:
         raise InputError(
-            f"{source}: the mapping is not complete; set `data.columns` and `taxonomy` in {paths.PARAMS} by hand"
+            f"{source}: the mapping is not complete, because no column looks like one of {' and '.join(missing)}; set "
+            f"`data.columns` and `taxonomy` in {paths.PARAMS} by hand"
         )
     typer.echo("")
     _show(_read(data, proposal))
@@ -78,6 +79,8 @@ def _propose(source: Path, data: dict[str, Any]) -> Proposal:
     """The proposal for a file or folder. In `data`, names the training and the test file of a folder."""
     if not source.exists():
         raise InputError(f"{source}: there is no such file or folder; check its name")
+    if is_stream(source):
+        raise InputError(f"{source}: this is a pipe, and each run of the pipeline reads the rows; save them to a file")
     if source.is_file():
         return propose(sample_of(_file(source, data)))
     if all((source / name).is_file() for name in _CONTEST):

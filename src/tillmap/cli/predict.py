@@ -130,7 +130,7 @@ def predict(  # noqa: PLR0917 - the options of a command line
     from tillmap.catalogue.csv_tables import delimiter_of
     from tillmap.serving.batch import label_feed
     from tillmap.serving.feed import open_feed
-    from tillmap.serving.formats import answer_columns, format_or_lines
+    from tillmap.serving.formats import answer_columns, format_of_input, format_or_lines
     from tillmap.serving.labeller import open_arm
 
     require_writable(out)
@@ -148,7 +148,7 @@ def predict(  # noqa: PLR0917 - the options of a command line
             text=text,
             retailer=retailer,
             price=price,
-            format=format_ or format_or_lines(feed, given.stream),
+            format=format_ or format_of_input(feed, given.stream),
             encoding=encoding,
             delimiter=delimiter_of(delimiter),
             decimal=decimal,

@@ -89,7 +89,7 @@ def review(  # noqa: PLR0917 - the options of a command line
     from tillmap.review.server import serve
     from tillmap.review.sources import from_audit, from_file, from_pipeline, known_tree
     from tillmap.serving.feed import open_feed
-    from tillmap.serving.formats import format_or_lines
+    from tillmap.serving.formats import format_of_input
 
     tree = known_tree()
     if export is not None:
@@ -114,9 +114,9 @@ def review(  # noqa: PLR0917 - the options of a command line
         queue = from_pipeline(arm, tree.levels)
     else:
         with steady(labelled) as answers, nullcontext(answers) if rows is None else steady(rows) as lines:
-            kind = format_or_lines(rows or labelled, lines.stream)
+            kind = format_of_input(rows or labelled, lines.stream)
             feed = open_feed(lines.path, data, id=id_, text=text, format=kind, name=lines.shown)
-            kind = format_or_lines(labelled, answers.stream)
+            kind = format_of_input(labelled, answers.stream)
             queue = from_file(RowFile(answers.path, kind, name=answers.shown), feed, tree.levels)
 
     def tell(address: str) -> None:

@@ -58,7 +58,7 @@ def submit(  # noqa: PLR0917 - the options of a command line
     """
     from tillmap.core.taxonomy import KEY, LabelTree
     from tillmap.serving.feed import open_feed
-    from tillmap.serving.formats import format_or_lines
+    from tillmap.serving.formats import format_of_input
     from tillmap.serving.submission import read_answers, write_submission
 
     if (predictions is None) == (arm is None):
@@ -71,7 +71,7 @@ def submit(  # noqa: PLR0917 - the options of a command line
     id_name, given = data.columns.id or "id", "given_id" if "given_id" in rows else "id"
     if predictions is not None:
         with steady(predictions) as source:
-            kind = format_or_lines(predictions, source.stream)
+            kind = format_of_input(predictions, source.stream)
             ragged = not all(map(all, tree))
             answers = read_answers(source.path, tree.levels, id_name, ragged=ragged, format=kind, name=source.shown)
     elif arm is not None:
@@ -82,7 +82,7 @@ def submit(  # noqa: PLR0917 - the options of a command line
         asked = rows.loc[rows["split"] == "test", given]
     else:
         with steady(test) as source:
-            kind = format_or_lines(test, source.stream)
+            kind = format_of_input(test, source.stream)
             feed = open_feed(source.path, data, format=kind, on_bad_row=on_bad_row, name=source.shown)
             asked = pd.concat([batch["key"] for batch in feed.batches(100_000)], ignore_index=True)
             feed.list_bad(out)

@@ -116,6 +116,11 @@ def require_writable(path: Path) -> None:
         ) from None
 
 
+def bad_rows_of(out: Path) -> Path:
+    """The file beside an output that lists the bad rows of its input."""
+    return out.with_name(f"{out.name}.bad.jsonl")
+
+
 def is_stream(path: Path) -> bool:
     """Whether a path is no file or folder of a disk but `-`, an open file, a device or a pipe."""
     if descriptor_of(path) is not None:

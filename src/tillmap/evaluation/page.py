@@ -68,7 +68,7 @@ def commit() -> str:
     """The git commit of the working folder, and whether code or params differ from it; "not known" without git."""
 
     def git(*words: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(["git", *words], capture_output=True, text=True, check=False)
+        return subprocess.run(["git", *words], capture_output=True, text=True, errors="replace", check=False)
 
     try:
         head = git("rev-parse", "--short=10", "HEAD")

@@ -17,7 +17,7 @@ from tillmap.catalogue.reading import Row
 from tillmap.catalogue.rows import BadRowError, parse_digits, repeated_id, same_id
 from tillmap.config.blocks import Data
 from tillmap.core.errors import InputError
-from tillmap.core.writing import is_stream, replacing
+from tillmap.core.writing import bad_rows_of, is_stream, replacing
 
 logger = logging.getLogger(__name__)
 
@@ -140,7 +140,7 @@ class Feed:
                     "%s: %s bad rows were left out; the first:%s", self.file.shown, f"{len(faults):,}", shown
                 )
             return
-        place, bad = out.with_name(f"{out.name}.bad.jsonl"), 0
+        place, bad = bad_rows_of(out), 0
         with replacing(place) as file:
             for row, fault in self._rows():
                 if isinstance(fault, BadRowError):

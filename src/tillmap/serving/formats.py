@@ -8,7 +8,7 @@ import pandas as pd
 import pyarrow as pa
 
 from tillmap.catalogue.containers import packing
-from tillmap.catalogue.formats import Format, format_of, unpacked
+from tillmap.catalogue.formats import Format, format_of
 from tillmap.core.errors import LostRowsError
 from tillmap.core.taxonomy import Levels
 from tillmap.core.writing import replacing
@@ -45,7 +45,12 @@ def format_or_lines(path: Path, stream: bool) -> Format:
 
     Raises InputError for an unknown ending.
     """
-    return "jsonl" if stream and not path.suffix else format_of(unpacked(path))
+    return "jsonl" if stream and not path.suffix else format_of(path)
+
+
+def format_of_input(path: Path, stream: bool) -> Format | None:
+    """The format of an input, as `format_or_lines` says; None for a file, whose reader looks at its name itself."""
+    return format_or_lines(path, stream) if stream else None
 
 
 @contextmanager

@@ -47,7 +47,7 @@ def folder(root: Path) -> Finding:
 
 
 def state(bases: Sequence[str]) -> Iterator[Finding]:
-    """Whether resume state is kept where it stays, and has room: a base from a hub is there while it is fetched."""
+    """Whether resume state is kept where it stays, and has room: bases are there while they are fetched or merged."""
     state = state_folder()
     elsewhere = "`export TILLMAP_STATE=FOLDER`, with a folder that you may write to"
     temporary = stand_in_home()
@@ -82,3 +82,16 @@ def bases_to_fetch(root: Path, params: list[Params]) -> list[str]:
         if hasattr(block, "base") and is_hub_id(block.base)
         if not (root / paths.BASE / arm / "config.json").is_file()
     ]
+
+
+def bases_to_merge(params: list[Params]) -> list[str]:
+    """The bases from a hub that an adapter is merged into, whenever its engine loads."""
+    from tillmap.llm.checkpoints import is_hub_id
+
+    blocks = [
+        read.block(arm)
+        for read in params
+        for arm in ARMS
+        if read.engine.lora == "merge" and ARMS[arm].tuned and read.needs(arm)
+    ]
+    return [block.base for block in blocks if hasattr(block, "base") and is_hub_id(block.base)]

@@ -23,7 +23,7 @@ def git(root: Path) -> Finding:
     """Whether git knows the project, which DVC needs, and its user, which experiments need: they are commits."""
     if not shutil.which("git"):
         return Finding("git", False, "not installed", "install git; DVC needs it")
-    if _without_git(root):
+    if without_git(root):
         return Finding("git", True, "not used (core.no_scm in .dvc/config); `dvc exp` needs it")
     fault = _fault_of_git(root)
     return Finding("git", False, *fault) if fault else Finding("git", True, "knows the project and its user")
@@ -67,10 +67,12 @@ def _git_user(root: Path, key: str) -> bool:
     return bool(given or _ask_git(root, "config", f"user.{key}").stdout.strip())
 
 
-def _without_git(root: Path) -> bool:
+def without_git(root: Path) -> bool:
     """Whether DVC is set to run without git."""
     settings = ConfigParser(interpolation=None, strict=False)
-    with suppress(ConfigParserError):  # DVC says what is wrong with it, in the finding about the remote
+    with suppress(
+        ConfigParserError, UnicodeDecodeError
+    ):  # DVC says what is wrong with it, in the finding about the remote
         settings.read([root / ".dvc" / name for name in ("config", "config.local")], encoding="utf-8")
     return settings.get("core", "no_scm", fallback="").lower() == "true"
 
