@@ -1,11 +1,15 @@
 """What the project's own code reaches on this machine's GPU, against what the GPU can do.
 
     python benchmarks/gpu.py [--base FOLDER | --shape qwen3-4b] [--steps train embed answer] [--json FILE]
+    python benchmarks/gpu.py --limits [--shape llama3-8b]
 
 `--base` takes a checkpoint, such as models/base/llama; `--shape` writes one with random weights, so that speed and
 memory are real and answers are not. Without a GPU the shape is tiny, to try the script itself. Rows are the demo's.
 `--recipe gradientgurus` has the contest team's texts. Each step is a process of its own. Its limit follows from a
 matrix product and a copy that are measured first.
+
+`--limits` needs no GPU. It prints the operations and bytes of the contest's rows, and the minutes that cards need for
+them at the least.
 """
 
 import argparse
@@ -17,7 +21,8 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from itertools import pairwise
+from functools import partial
+from itertools import pairwise, product
 from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -25,6 +30,8 @@ from typing import Any
 
 import pandas as pd
 
+from tillmap.arms import ARMS
+from tillmap.arms._llm import LocalModelArm
 from tillmap.arms.llama import GRADIENTGURUS_LLAMA
 from tillmap.catalogue.demo.catalogue import make_demo
 from tillmap.core.completions import Message, Question
@@ -33,7 +40,8 @@ from tillmap.core.taxonomy import CONTEST, LabelTree
 from tillmap.llm.interface.answer_formats import make_answer_format
 from tillmap.llm.interface.few_shot import labelled_items
 from tillmap.llm.interface.prompting import Renderer, our_recipe
-from tillmap.llm.limits import SHAPES, Card, Shape, answering_seconds, tuning_seconds
+from tillmap.llm.limits import CARDS, SHAPES, Card, Shape, answering_seconds, tuning_seconds
+from tillmap.tuning.recipes import RECIPES
 
 PACKAGES = (
     "torch",
@@ -47,6 +55,9 @@ PACKAGES = (
     "sentence-transformers",
 )
 STEPS = ("train", "embed", "answer")
+ONE_OPERATION = Card("one operation a second", 1.0, float("inf"), 0)
+CONTEST_ROWS = 184_664  # to answer
+CONTEST_EXAMPLES = 100_000  # to tune on, once
 WARM = 6  # steps that are not counted: kernels are compiled in them
 ANSWER_TOKENS = {"ours": 10, "gradientgurus": 37}  # a mean answer's; random weights never end one
 
@@ -207,6 +218,24 @@ def _versions() -> dict[str, str]:
     return {"python": platform.python_version()} | {name: found[name] for name in PACKAGES if name in found}
 
 
+def limits(shape: Shape) -> pd.DataFrame:
+    """What the contest's rows take at the least: tokens and TFLOP of each, and minutes of each card for all of them."""
+    lines = []
+    for arm, recipe in product([name for name, arm in ARMS.items() if isinstance(arm, LocalModelArm)], RECIPES):
+        tokens = ARMS[arm].contest[recipe]
+        asked = {"prompt": tokens.question, "answer": tokens.answer}
+        least = partial(answering_seconds, shape, **asked, cached=tokens.cached)
+        works = [("answering", CONTEST_ROWS, f"{tokens.question} + {tokens.answer}", least)]
+        if tokens.example:
+            least = partial(tuning_seconds, shape, tokens=tokens.example)
+            works += [("tuning", CONTEST_EXAMPLES, f"{tokens.example}", least)]
+        for work, rows, shown, seconds in works:
+            told = {"arm": arm, "recipe": recipe, "work": work, "rows": f"{rows:,}", "tokens": shown}
+            told["TFLOP per row"] = f"{seconds(ONE_OPERATION) / 1e12:.2f}"
+            lines.append(told | {name: f"{rows * seconds(card) / 60:.1f}" for name, card in CARDS.items()})
+    return pd.DataFrame(lines)
+
+
 def main() -> None:
     import torch
 
@@ -221,8 +250,14 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=4096 if cuda else 16, help="rows to embed and to answer")
     parser.add_argument("--train-steps", type=int, default=24 if cuda else 3)
     parser.add_argument("--train-batch", type=int, default=64 if cuda else 4)
+    parser.add_argument("--limits", action="store_true", help="only print what cards can do at the most")
     parser.add_argument("--json", type=Path, help="also writes the figures to this file")
     given = parser.parse_args()
+    if given.limits:
+        shape = SHAPES[given.shape] if given.base is None else shape_of(given.base)
+        print(f"{given.base or given.shape}: {shape.gib:.1f} GiB in 16 bit, read for each token; minutes by card:\n")
+        print(limits(shape).to_markdown(index=False, tablefmt="simple", disable_numparse=True))
+        return
     with TemporaryDirectory() as folder:
         base = given.base
         if base is None:

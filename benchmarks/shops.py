@@ -141,6 +141,7 @@ def measure(shop: Shop, options: Options) -> dict[str, object]:
     model = LinearModel.fit(labelled, LabelTree.from_rows(labelled, shop.levels), Recipe(), SEED)
     linear = _right([each[0][0] for each in model.predict(test)["candidates"]], truth)
     examples = collect(model, labelled, test, options, SEED)
+    assert examples is not None, "each shop has many products"
     leaves = training._leaves(labelled)
     untrained = Reranker(None, options.candidates, options.unseen_paths)
     chosen = training.choose(untrained, examples, options, leaves, SEED)

@@ -8,7 +8,6 @@ import pytest
 from project import ROOT
 from typer.testing import CliRunner
 
-from tillmap.arms import ARMS
 from tillmap.cli import app
 from tillmap.core.errors import InputError, ParamsError
 from tillmap.llm.limits import CARDS, SHAPES, answering_seconds, tuning_seconds
@@ -43,22 +42,6 @@ def test_minutes_for_the_contests_rows(gpu, ours, gradientgurus):
     """GradientGurus took 30 minutes on an A40."""
     for (question, answer), minutes in (((38, 9), ours), ((42, 37), gradientgurus)):
         assert round(184_664 * answering_seconds(LLAMA, CARDS[gpu], question, answer) / 60, 1) == minutes
-
-
-def test_the_documented_limits_are_those_of_the_code():
-    """The table in docs/gpu.md: minutes for the contest's rows and for 100,000 examples, on an A40, A100 and H100."""
-    table = (ROOT / "docs/gpu.md").read_text().split("## What a card can do at most")[1].split("## ")[0]
-    shown = [line.strip("|\n ").split(" | ")[3:] for line in table.splitlines() if line.startswith(("| `", "| tuning"))]
-    cards, found = [CARDS[name] for name in ("a40", "a100", "h100")], []
-    for arm in ("llama", "rag"):
-        for tokens in ARMS[arm].contest.values():
-            row = (tokens.question, tokens.answer)
-            found.append([184_664 * answering_seconds(LLAMA, card, *row, cached=tokens.cached) for card in cards])
-    found += [
-        [tuning_seconds(LLAMA, card, 100_000 * tokens.example) for card in cards]
-        for tokens in ARMS["llama"].contest.values()
-    ]
-    assert shown == [[f"{seconds / 60:.1f}" for seconds in row] for row in found]
 
 
 def test_training_takes_four_operations_and_six_with_checkpointing():

@@ -11,7 +11,7 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 
 import gpu
 
-from tillmap.llm.limits import Shape
+from tillmap.llm.limits import SHAPES, Shape
 
 
 @pytest.fixture(scope="module")
@@ -47,3 +47,13 @@ def test_the_command_prints_one_table(tmp_path):
     assert all(f"\n{step} " in printed for step in gpu.STEPS)
     found = json.loads((tmp_path / "found.json").read_text())
     assert found["train"]["unit"] == "tokens/s" and 0 < found["train"]["of_limit"] < 1
+
+
+def test_the_documented_limits_are_those_of_the_code():
+    """The table in docs/gpu.md has the minutes of an A40, A100 and H100 for the contest's rows."""
+    text = (ROOT / "docs/gpu.md").read_text().split("## What a card can do at most")[1].split("## ")[0]
+    lines = [line.strip("|\n ").split(" | ")[1:] for line in text.splitlines() if line.startswith(("| `", "| tuning"))]
+    shown = {line[0]: line[1:] for line in lines}
+    table = gpu.limits(SHAPES["llama3-8b"])
+    columns = ["TFLOP per row", "a40", "a100", "h100"]
+    assert shown == {row["tokens"]: row[columns].tolist() for _, row in table.iterrows()}
