@@ -85,6 +85,8 @@ def test_the_engine_of_a_profile_takes_the_bases_of_its_arms(names, params):
         ("rag: 5\n", r"rag is not a block"),
         ("- rag\n", "expected blocks"),
         ("rag: [\n", "not valid YAML"),
+        ("rag: !!int x\n", "not valid YAML"),
+        ("rag: 2026-99-99\n", "not valid YAML"),
     ],
 )
 def test_a_wrong_profile_changes_nothing(profile, message, params, tmp_path):

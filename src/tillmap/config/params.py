@@ -73,6 +73,10 @@ def make_schema(arms: Mapping[str, type[Section]], asked: Sequence[str]) -> type
     )
 
 
+# What reading YAML raises: RecursionError for what is nested too deep, others for tags such as `!!int x`.
+NOT_YAML = (YAMLError, RecursionError, ValueError, TypeError, LookupError, AttributeError)
+
+
 def read_params(path: Path, schema: type[Params], keys: Sequence[str] | None = None) -> Params:
     """Check all of params.yaml, and return only the `keys` that a stage declares in dvc.yaml (None: all).
 
@@ -95,7 +99,7 @@ def check_params(text: str, path: Path, schema: type[Params]) -> Params:
     """Check the text of a params.yaml. `path` is for errors. Raises ParamsError with the line of the first mistake."""
     try:
         tree = YAML().load(text)
-    except (YAMLError, RecursionError) as error:  # RecursionError: nested too deep
+    except NOT_YAML as error:
         line = getattr(getattr(error, "problem_mark", None), "line", None)
         where = f"{path}:{line + 1}" if line is not None else str(path)
         raise ParamsError(f"{where}: not readable as YAML; check quotes and indentation") from error

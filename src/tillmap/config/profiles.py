@@ -7,9 +7,8 @@ from typing import Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
-from ruamel.yaml.error import YAMLError
 
-from tillmap.config.params import Params, check_params
+from tillmap.config.params import NOT_YAML, Params, check_params
 from tillmap.core.errors import ParamsError
 from tillmap.core.files import write_text
 
@@ -92,7 +91,7 @@ def _read(name: str, folder: Path) -> dict[str, Any]:
     except FileNotFoundError:
         known = ", ".join(sorted(file.stem for file in folder.glob("*.yaml"))) or "none"
         raise ParamsError(f"{path}: profile not found; available profiles: {known}") from None
-    except (YAMLError, UnicodeDecodeError, RecursionError) as error:
+    except NOT_YAML as error:
         raise ParamsError(f"{path}: not valid YAML; check quotes and indentation") from error
     if not isinstance(profile, dict):
         raise ParamsError(f"{path}: expected blocks of params such as `rag:`; see the other profiles for examples")
