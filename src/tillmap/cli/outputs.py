@@ -17,12 +17,12 @@ def require_outside(out: Path, *inputs: Path | None) -> None:
     """
     if is_stream(out):
         return
-    _require_other(out, inputs)
-    _require_other(bad_rows_of(out), inputs)
     place, here = out.resolve(), Path().resolve()
     own = [name for name in (*_WRITTEN, *_READ) if place.is_relative_to(here / name)]
     if own and (here / "params.yaml").exists():
         raise InputError(f"{out}: {own[0]} belongs to the pipeline; write to another place")
+    _require_other(out, inputs)
+    _require_other(bad_rows_of(out), inputs)
 
 
 def _require_other(out: Path, inputs: Sequence[Path | None]) -> None:
