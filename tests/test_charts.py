@@ -94,6 +94,11 @@ def test_labels_of_any_script_and_with_signs_are_drawn(tmp_path):
     assert picture.stat().st_size > 1000 and {"茶", "$5 \\and $9"} <= set(pd.read_csv(numbers)["value"])
 
 
+def test_a_level_may_have_a_name_that_reads_as_a_formula(tmp_path):
+    figure = charts.draw_confusion(CONFUSION, "linear", r"$\nonsense$")
+    assert charts.save(figure, CONFUSION, tmp_path, "confusion")[0].stat().st_size > 1000
+
+
 def test_an_arm_keeps_its_colour_in_every_chart():
     colours = {
         line.get_label(): line.get_color()

@@ -178,8 +178,8 @@ def draw_confusion(table: pd.DataFrame, arm: str, level: str, most: int = 20) ->
     sums = counts.sum(axis=1)
     shares = counts.div(sums.clip(lower=1), axis=0).to_numpy()
 
-    size = 0.36 * len(names)
-    figure, axes = _canvas(size + 4.2, size + 2.6, f"{arm}: predicted {level} for each true {level}")
+    size, shown = 0.36 * len(names), _shortened(level)
+    figure, axes = _canvas(size + 4.2, size + 2.6, f"{arm}: predicted {shown} for each true {shown}")
     image = axes.imshow(shares, cmap="Blues", norm=PowerNorm(0.5, 0, 1), aspect="equal")  # shows rare errors
     for line, column in np.argwhere(shares >= 0.01):
         share = shares[line, column]
@@ -190,8 +190,8 @@ def draw_confusion(table: pd.DataFrame, arm: str, level: str, most: int = 20) ->
     axes.tick_params(length=0, labelsize=8)
     axes.spines[:].set_visible(False)
     axes.grid(False)
-    axes.set_xlabel(f"predicted {level}")
-    axes.set_ylabel(f"true {level} (rows)")
+    axes.set_xlabel(f"predicted {shown}")
+    axes.set_ylabel(f"true {shown} (rows)")
     bar = figure.colorbar(image, ax=axes, shrink=0.6, label="% of the true label's rows")
     bar.ax.yaxis.set_major_formatter(PercentFormatter(1.0, symbol=""))
     return figure
