@@ -173,7 +173,10 @@ def _calibration(
     """The predictions for the calibration subset: their places (n,), and whether all is right down to each level.
 
     The second is (n, levels). The last is the product of each; None if it is not known.
+
+    Raises InputError if a level has no column.
     """
+    levels.labelled(predictions)  # before anything is looked up by level
     truth = rows.loc[rows["subset"] == "calibration"]
     place = predictions[KEY].reset_index(drop=True).reset_index(names="place").merge(truth, on=KEY)
     known = place["place"].to_numpy()
