@@ -18,6 +18,7 @@ from tillmap.llm.checkpoints import SMOLLM2_PACKAGE, fetch_checkpoint, is_hub_id
 from tillmap.llm.engines.loading import load_engine
 from tillmap.llm.gguf import _llama3_divisors
 from tillmap.llm.interface.generation import Generation, Machine
+from tiny import train_apart
 
 GREEDY = Generation(max_new_tokens=8, temperature=0.0, seed=0)
 SMALL = Machine("float32", 256, 8, kv_cache_gib=0.05, eager=True)
@@ -205,19 +206,6 @@ def test_files_that_are_no_model(rounded, fetch, tmp_path, monkeypatch):
         fetch(folder / "a.gguf")
 
 
-TRAIN = """
-import sys
-from pathlib import Path
-from tillmap.tuning.lora import train_adapter
-from tillmap.tuning.recipes import choose_recipe
-
-base, folder = map(Path, sys.argv[1:])
-conversation = [{"role": "user", "content": "milk"}, {"role": "assistant", "content": "milk | farm"}]
-recipe = choose_recipe("ours", {"batch_rows": 2, "epochs": 6, "learning_rate": 0.01})
-train_adapter([conversation] * 4, base, recipe, folder / "state", folder / "adapter", checkpoint_steps=20, seed=1)
-"""
-
-
 @pytest.mark.slow
 def test_the_stage_makes_a_base_of_it_that_is_trained_and_asked(rounded, tmp_path):
     folder = tmp_path / "project"
@@ -228,10 +216,10 @@ def test_the_stage_makes_a_base_of_it_that_is_trained_and_asked(rounded, tmp_pat
     project.set_params({"llama": {"base": file.name}})
     assert "base_model/llama: model own.gguf" in project.stages("base_model llama")
     base = folder / "models/base/llama"
-    subprocess.run([sys.executable, "-c", TRAIN, base, tmp_path], capture_output=True, check=True)
+    recipe = {"batch_rows": 2, "epochs": 6, "learning_rate": 0.01}
+    trained = train_apart(base, tmp_path, "milk", "milk | farm", recipe=recipe, checkpoint_steps=20)
     [plain, tuned] = (
-        load_engine("transformers", base, SMALL, GREEDY, adapter).answer(QUESTIONS[:2])
-        for adapter in (None, tmp_path / "adapter")
+        load_engine("transformers", base, SMALL, GREEDY, adapter).answer(QUESTIONS[:2]) for adapter in (None, trained)
     )
     assert [answer.text for answer in plain] != [answer.text for answer in tuned]
 

@@ -26,7 +26,7 @@ from tillmap.llm.engines.vllm import _unable
 from tillmap.llm.interface.generation import Generation, Machine
 from tillmap.llm.interface.inference import KeptEngine, LocalModel, ask_model
 from tillmap.llm.merging import merge_adapter
-from tiny import make_adapter, make_tiny_4bit
+from tiny import make_adapter, make_tiny_4bit, train_apart
 
 GREEDY = Generation(max_new_tokens=8, temperature=0.0, seed=0)
 SMALL = Machine("float32", 256, 8, kv_cache_gib=0.05, eager=True)
@@ -128,28 +128,14 @@ def test_what_to_do_fits_what_vllm_says(said, kind, advice):
     assert advice in str(error)
 
 
-TRAIN = """
-import sys
-from pathlib import Path
-from tillmap.tuning.lora import train_adapter
-from tillmap.tuning.recipes import choose_recipe
-
-base, folder = map(Path, sys.argv[1:])
-conversation = [{"role": "user", "content": "butter"}, {"role": "assistant", "content": "dairy | farm"}]
-recipe = choose_recipe("ours", {"batch_rows": 4, "epochs": 40, "learning_rate": 0.02})
-train_adapter([conversation] * 4, base, recipe, folder / "state", folder / "adapter", checkpoint_steps=100, seed=1)
-"""
-
-
 @pytest.mark.slow
 def test_a_4_bit_base_is_trained_and_answers_merged_and_apart(four_bit, tmp_path):
     """As the stages go: Unsloth trains, in a process of its own, then both engines answer."""
-    command = [sys.executable, "-c", TRAIN, str(four_bit), str(tmp_path)]
-    done = subprocess.run(command, text=True, capture_output=True, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
+    recipe = {"batch_rows": 4, "epochs": 40, "learning_rate": 0.02}
+    adapter = train_apart(four_bit, tmp_path, "butter", "dairy | farm", recipe=recipe, checkpoint_steps=100)
     said = {}
     for name, machine in (("vllm", MERGING), ("transformers", MERGING), ("transformers", SMALL)):
-        engine = load_engine(name, four_bit, machine, GREEDY, tmp_path / "adapter")
+        engine = load_engine(name, four_bit, machine, GREEDY, adapter)
         said[name, machine.lora] = engine.answer(QUESTIONS)[0].text
         engine.close()
     assert set(said.values()) == {"dairy | farm"} and len(said) == 3

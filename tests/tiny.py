@@ -1,5 +1,7 @@
 """A language model of seconds: Llama's architecture and SmolLM2's tokenizer, small random weights. Also in 4 bit."""
 
+import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -29,6 +31,29 @@ def make_tiny_4bit(base, folder):
     packed = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True)
     AutoModelForCausalLM.from_pretrained(base, quantization_config=packed).save_pretrained(folder)
     AutoTokenizer.from_pretrained(base).save_pretrained(folder)
+
+
+TRAIN = """
+import json, sys
+from pathlib import Path
+from tillmap.tuning.lora import train_adapter
+from tillmap.tuning.recipes import choose_recipe
+
+base, folder = map(Path, sys.argv[1:3])
+conversation, recipe, steps = map(json.loads, sys.argv[3:])
+recipe, state = choose_recipe("ours", recipe), folder / "state"
+train_adapter([conversation] * 4, base, recipe, state, folder / "adapter", checkpoint_steps=steps, seed=1)
+"""
+
+
+def train_apart(base, folder, asked, said, *, recipe, checkpoint_steps):
+    """Tune a base in a process of its own: Unsloth changes the libraries that answer. Gives the adapter's folder."""
+    conversation = [{"role": "user", "content": asked}, {"role": "assistant", "content": said}]
+    command = [sys.executable, "-c", TRAIN, str(base), str(folder)]
+    command += map(json.dumps, (conversation, recipe, checkpoint_steps))
+    done = subprocess.run(command, text=True, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return folder / "adapter"
 
 
 def make_adapter(base, folder, rank=4):

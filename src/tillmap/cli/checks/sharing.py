@@ -70,9 +70,8 @@ def _git_user(root: Path, key: str) -> bool:
 def without_git(root: Path) -> bool:
     """Whether DVC is set to run without git."""
     settings = ConfigParser(interpolation=None, strict=False)
-    with suppress(
-        ConfigParserError, UnicodeDecodeError
-    ):  # DVC says what is wrong with it, in the finding about the remote
+    # DVC says what is wrong with it, in the finding about the remote
+    with suppress(ConfigParserError, UnicodeDecodeError):
         settings.read([root / ".dvc" / name for name in ("config", "config.local")], encoding="utf-8")
     return settings.get("core", "no_scm", fallback="").lower() == "true"
 
