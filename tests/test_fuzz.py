@@ -142,6 +142,12 @@ def endless_array(folder):
     return packed(folder / "rows.json.gz", gzip.compress(b"[" + MEBI * 16), 64)
 
 
+def deep_array(folder):
+    """Its brackets were counted one by one, for a minute."""
+    (folder / "rows.json.gz").write_bytes(gzip.compress(b"[" * 2**25))
+    return folder / "rows.json.gz"
+
+
 def a_line(folder):
     with (folder / "rows.jsonl").open("wb") as file:
         file.write(ONE)
@@ -191,8 +197,8 @@ def many_members(folder):
 
 
 MONSTERS = [
-    endless_gz, endless_zst, endless_array, a_line, a_quoted_field, a_value_that_every_row_has, a_page_of_equal_values,
-    many_columns, many_columns_of_csv, deep_json, many_members,
+    endless_gz, endless_zst, endless_array, deep_array, a_line, a_quoted_field, a_value_that_every_row_has,
+    a_page_of_equal_values, many_columns, many_columns_of_csv, deep_json, many_members,
 ]  # fmt: skip
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import IO
 
 _BLOCK_BYTES = 2**16
-_OUTSIDE = re.compile(rb'[\[\]{},"\n]')
+_OUTSIDE = re.compile(rb'[\[{]+|[\]},"\n]')  # brackets that open come together: a hostile file is millions of them
 _INSIDE = re.compile(rb'["\\\n]')
 _UNENDED = "the array does not end; the file is cut short, fetch or write it again"
 
@@ -61,11 +61,11 @@ class _Splitter:
             elif sign == b"\\":
                 self._escaped = place == len(block)
                 place += 1
-            elif sign in b"[{":
-                self._depth += 1
-                if self._array and not self._depth and not self._ended:
+            elif sign[0] in b"[{":
+                if self._array and self._depth == -1 and not self._ended:
                     self._kept.clear()  # blanks and a mark before the array
-                    self._began, done = self._line, place
+                    self._began, done = self._line, at + 1
+                self._depth += len(sign)
             elif sign in b"]}":
                 self._depth -= 1
                 if self._array and self._depth == -1 and not self._ended:
