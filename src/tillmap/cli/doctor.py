@@ -9,6 +9,7 @@ import typer
 from tillmap.cli.checks import installed, places, project, sharing
 from tillmap.cli.checks.finding import Finding
 from tillmap.config.params import Params
+from tillmap.core.ending import lacks_memory
 from tillmap.core.errors import TillmapError, first_line
 
 
@@ -65,11 +66,17 @@ def examine(root: Path, fix: bool = False) -> Iterator[Finding]:
     for name, check in checks.items():
         try:
             yield from check()
-        except TillmapError as error:
-            fault, _, remedy = str(error).rpartition("; ")
-            yield Finding(name, False, fault, remedy)
-        except OSError as error:
-            remedy = "become its owner, or have it opened for you"
-            yield Finding(name, False, f"{error.filename or 'a file'}: {error.strerror or error}", remedy)
         except Exception as error:  # whatever it is: the checks after it are made
-            yield Finding(name, False, f"{type(error).__name__}: {first_line(error)}", "not expected: report this line")
+            yield _failed(name, error)
+
+
+def _failed(name: str, error: Exception) -> Finding:
+    if isinstance(error, TillmapError):
+        fault, _, remedy = str(error).rpartition("; ")
+        return Finding(name, False, fault, remedy)
+    if lacks_memory(error):
+        return Finding(name, False, "not checked: out of memory", "close other programs, or raise `ulimit -v`")
+    if isinstance(error, OSError):
+        remedy = "become its owner, or have it opened for you"
+        return Finding(name, False, f"{error.filename or 'a file'}: {error.strerror or error}", remedy)
+    return Finding(name, False, f"{type(error).__name__}: {first_line(error)}", "not expected: report this line")
