@@ -1,6 +1,6 @@
 """Reads what stages hand to each other, and checks that it is what they wrote."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Annotated, Any
@@ -59,6 +59,14 @@ def read_rows(path: Path, columns: Sequence[str] | None = None, *, needed: Seque
 def read_neighbours(path: Path) -> pd.DataFrame:
     """A table of neighbours. Raises InputError if it is missing or damaged."""
     return _with(NEIGHBOURS, read_table(path), path)
+
+
+def read_paths(path: Path, levels: Iterable[str]) -> pd.DataFrame:
+    """The label paths that an arm ranks first for each row, without rows that show them (`retrieval.paths`).
+
+    Raises InputError if it is missing or damaged.
+    """
+    return _with([*KEY, "rank", *levels, "score"], read_table(path), path)
 
 
 def read_predictions(path: Path) -> pd.DataFrame:
