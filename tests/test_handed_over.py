@@ -21,6 +21,7 @@ from tillmap.core.stored import (
     read_conversations,
     read_held_out,
     read_metrics,
+    read_paths,
     read_predictions,
     read_questions,
     read_training,
@@ -48,6 +49,18 @@ def test_half_a_surrogate_is_written_and_read_again(tmp_path):
     assert json.loads((tmp_path / "x.json").read_text()) == {"text": HALF}
     AnswerLog(tmp_path / "log.jsonl").add({"a": {"text": HALF}}, 1.0)
     assert read_answers(tmp_path / "log.jsonl", {"a"})["a"][0] == {"text": HALF}
+
+
+@pytest.mark.parametrize("lost", ["id", "rank", "brand", "score"])
+def test_paths_of_training_rows_have_all_columns(tmp_path, lost):
+    first = pd.DataFrame({"split": ["train"], "id": [1], "rank": [0], "score": [0.5]}).assign(
+        **dict.fromkeys(CONTEST, "x")
+    )
+    write_table(first, tmp_path / "paths.parquet")
+    assert len(read_paths(tmp_path / "paths.parquet", CONTEST)) == 1
+    write_table(first.drop(columns=lost), tmp_path / "paths.parquet")
+    with pytest.raises(InputError, match=f"paths.parquet: no column {lost}"):
+        read_paths(tmp_path / "paths.parquet", CONTEST)
 
 
 HELD_OUT = {"alone": [0.5, 0.25], "right": [True, False], "product": [0, 1]}

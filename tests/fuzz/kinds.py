@@ -1,6 +1,6 @@
 """What is damaged, and what then reads it: one `Kind` for each kind of input and artifact.
 
-More are in `model_kinds` and `stage_kinds`.
+More are in `model_kinds`, `stage_kinds`, `run_kinds` and `setting_kinds`.
 
 A target runs in a copy of a small trained project. It may raise a TillmapError, and nothing else.
 """
@@ -23,6 +23,7 @@ from kind import BY_ENDING, IN, Files, Kind, own, params_here, parquet, refusing
 from model_kinds import MODEL_KINDS
 from run_kinds import RUN_KINDS
 from safetensors.numpy import save
+from setting_kinds import SETTING_KINDS
 from stage_kinds import STAGE_KINDS
 
 from stages import stratify
@@ -504,4 +505,5 @@ KINDS: dict[str, Kind] = {
     **MODEL_KINDS,
     **STAGE_KINDS,
     **RUN_KINDS,
+    **SETTING_KINDS,
 }

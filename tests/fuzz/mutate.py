@@ -1,19 +1,21 @@
-"""Damages files: bytes of any file, and the structure of JSON, CSV, YAML, Parquet and safetensors."""
+"""Damages files: bytes of any file, the structure of JSON, CSV, YAML, Parquet and safetensors, and numbers."""
 
 import bz2
 import gzip
 import io
 import json
 import random
+import re
 import struct
 from collections.abc import Callable
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from odd import ODD_JSON, ODD_NUMBERS, ODD_TEXTS, ODD_TYPES, ODD_VALUES, ODD_YAML
+from odd import ODD_JSON, ODD_NUMBERS, ODD_SIZES, ODD_TEXTS, ODD_TYPES, ODD_VALUES, ODD_YAML
 
 MARK = "\1odd\1"  # stands for what `json.dumps` does not write
+NUMBER = re.compile(r"(?<![\w.-])-?\d+(\.\d+)?(?![\w.-])")
 
 
 def damage_bytes(content: bytes, rng: random.Random) -> bytes:
@@ -138,6 +140,16 @@ def damage_text(content: bytes, rng: random.Random) -> bytes:
         if not lines:
             return b""
     return "\n".join(lines).encode(errors="surrogatepass")
+
+
+def damage_numbers(content: bytes, rng: random.Random) -> bytes:
+    """Change one to three of the numbers in a text."""
+    text = content.decode()
+    for _ in range(rng.choice((1, 1, 2, 3))):
+        if found := list(NUMBER.finditer(text)):
+            start, end = rng.choice(found).span()
+            text = text[:start] + rng.choice(ODD_SIZES) + text[end:]
+    return text.encode()
 
 
 def damage_parquet(content: bytes, rng: random.Random) -> bytes:
@@ -296,7 +308,7 @@ def _change_somewhere(holder: dict | list, rng: random.Random) -> str | int | No
 
 DAMAGE = {
     "bytes": damage_bytes, "json": damage_json, "jsonl": damage_lines, "csv": damage_csv, "text": damage_text,
-    "parquet": damage_parquet, "safetensors": damage_safetensors,
+    "numbers": damage_numbers, "parquet": damage_parquet, "safetensors": damage_safetensors,
 }  # fmt: skip
 
 

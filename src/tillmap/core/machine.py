@@ -99,6 +99,12 @@ def stand_in_home() -> Path | None:
 
 def may_write(folder: Path) -> bool:
     """Whether files can be made in a folder, or the folder itself where it does not exist yet. Makes nothing."""
+    try:
+        os.lstat(folder)
+    except FileNotFoundError:
+        pass
+    except OSError:  # such as of a name that is too long
+        return False
     there = next((path for path in (folder, *folder.absolute().parents) if os.path.lexists(path)), Path("/"))
     return there.is_dir() and os.access(there, os.W_OK | os.X_OK, effective_ids=True)
 

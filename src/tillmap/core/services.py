@@ -50,7 +50,7 @@ def connecting(url: str, param: str) -> Iterator[None]:
         raise ParamsError(f"{param} is no address of HTTP ({first_line(error)}); correct it in params.yaml") from None
     try:
         yield
-    except (httpx.InvalidURL, ValueError, ImportError, OSError) as error:
+    except Exception as error:  # of openai, too, whose library of HTTP may be another, with errors of its own
         raise ParamsError(
             f"{param} cannot be asked: proxies or certificates are set that cannot be used ({first_line(error)}); "
             f"correct or unset these environment variables: {_SETTINGS}"

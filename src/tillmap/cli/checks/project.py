@@ -49,7 +49,9 @@ def keys(params: Params) -> Iterator[Finding]:
         place = fault_of_key(key)
         found = "set" if key else "not set" + ("" if needed else " (not needed)")
         found += f", but with a line break or a letter that is not ASCII, at place {place}" if place else ""
-        yield Finding(f"key {variable}", (bool(key) and not place) or not needed, found, f"`export {variable}=...`, {why}")
+        yield Finding(
+            f"key {variable}", (bool(key) and not place) or not needed, found, f"`export {variable}=...`, {why}"
+        )
 
 
 def corrections(root: Path, params: Params) -> Finding:
