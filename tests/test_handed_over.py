@@ -24,6 +24,7 @@ from tillmap.core.stored import (
     read_paths,
     read_predictions,
     read_questions,
+    read_rows,
     read_training,
 )
 from tillmap.core.taxonomy import CONTEST
@@ -61,6 +62,18 @@ def test_paths_of_training_rows_have_all_columns(tmp_path, lost):
     write_table(first.drop(columns=lost), tmp_path / "paths.parquet")
     with pytest.raises(InputError, match=f"paths.parquet: no column {lost}"):
         read_paths(tmp_path / "paths.parquet", CONTEST)
+
+
+@pytest.mark.parametrize("lost", ["description", "subset", "product"])
+def test_rows_of_the_split_have_all_columns(tmp_path, lost):
+    """`evaluate` failed on rows without their product."""
+    texts = dict.fromkeys(["split", "subset", "product", "description", "retailer"], "train")
+    rows = pd.DataFrame({"id": [1], "price": [1.5], **texts})
+    write_table(rows, tmp_path / "rows.parquet")
+    assert len(read_rows(tmp_path / "rows.parquet")) == 1
+    write_table(rows.drop(columns=lost), tmp_path / "rows.parquet")
+    with pytest.raises(InputError, match=f"rows.parquet: no column {lost}"):
+        read_rows(tmp_path / "rows.parquet")
 
 
 HELD_OUT = {"alone": [0.5, 0.25], "right": [True, False], "product": [0, 1]}

@@ -14,8 +14,8 @@ from tillmap.core.errors import InputError
 from tillmap.core.files import read_json, read_jsonl, read_table
 from tillmap.core.taxonomy import KEY
 
-ROWS = (*KEY, "subset", "description", "retailer", "price")
-INGESTED = tuple(name for name in ROWS if name != "subset")  # before the rows are split
+INGESTED = (*KEY, "description", "retailer", "price")  # before the rows are split
+ROWS = (*INGESTED, "subset", "product")
 NEIGHBOURS = (*KEY, "rank", "neighbour", "score")
 SUSPECTS = (*KEY, "description", "retailer", "price", "level", "suspicion", "confidence",
             "model_own", "model_guess", "votes_own", "votes_guess")  # fmt: skip
