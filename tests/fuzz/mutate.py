@@ -322,7 +322,7 @@ def damage_whole(content: bytes, rng: random.Random) -> bytes:
         lambda: content.decode("latin-1").encode(encoding),
         lambda: pack(content),
         lambda: _cut(pack(content), rng),
-        lambda: pack(unit * 2**25),
+        lambda: _bomb(pack, unit),
         lambda: unit * 2**20,
         lambda: content + content,
         lambda: b"\0" * len(content),
@@ -330,6 +330,11 @@ def damage_whole(content: bytes, rng: random.Random) -> bytes:
         bytes,
     )
     return rng.choice(ways)()
+
+
+def _bomb(pack: Callable[[bytes], bytes], unit: bytes) -> bytes:
+    """Packs 32 to 96 MiB of the same. bz2 takes ten seconds for that, so its stream is one MiB, 32 times."""
+    return pack(unit * 2**20) * 32 if pack is bz2.compress else pack(unit * 2**25)
 
 
 def _cut(content: bytes, rng: random.Random) -> bytes:
