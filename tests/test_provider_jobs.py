@@ -481,7 +481,7 @@ def test_a_damaged_state_of_a_run_is_told_where_it_is_to_be_cancelled(tmp_path, 
     (tmp_path / "provider" / "r").mkdir(parents=True)
     del service[lost]
     write_json({"service": service, "records": {}}, tmp_path / "provider" / "r" / "state.json")
-    with pytest.raises(InputError, match="state.json: not the state of a run"):
+    with pytest.raises(InputError, match=r"state.json: not the state of a run"):
         cancel.cancel_runs(["r"])
 
 
