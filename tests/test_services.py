@@ -63,6 +63,16 @@ def test_a_proxy_or_a_certificate_that_cannot_be_used_is_told(connect, monkeypat
 
 
 @CLIENTS
+def test_no_part_of_a_password_in_an_address_is_shown(connect, monkeypatch):
+    with pytest.raises(ParamsError, match="no address of HTTP") as told:
+        connect("http://me:s3cret/word@a.example/v1")
+    monkeypatch.setenv("ALL_PROXY", "http://me:s3cret/word@a.example")
+    with pytest.raises(ParamsError, match="proxies or certificates") as proxy:
+        connect("https://a.example/v1")
+    assert "s3cret" not in f"{told.value} {proxy.value}"
+
+
+@CLIENTS
 @pytest.mark.parametrize("url", ["http://127.0.0.1:8000/v1", "http://[::1]:8000/v1", "https://käse.example/v1"])
 def test_addresses_of_all_kinds_are_taken(connect, url):
     connect(url)

@@ -37,7 +37,7 @@ def connecting(url: str, param: str) -> Iterator[None]:
     """Raise ParamsError where a block makes a client of HTTP that could never work; nothing is sent.
 
     The cause is the address, which is in `param`, or a setting of proxies and certificates in the environment. An
-    address may contain a password, so it is not shown.
+    address may contain a password, so it is not shown, nor the part of it that a library quotes.
     """
     import httpx
 
@@ -47,11 +47,15 @@ def connecting(url: str, param: str) -> Iterator[None]:
             raise ValueError("it has no host, or a port above 65535")
         address.host.encode("idna")  # as sockets do, where a part may have 63 letters
     except (httpx.InvalidURL, ValueError) as error:
-        raise ParamsError(f"{param} is no address of HTTP ({first_line(error)}); correct it in params.yaml") from None
+        raise ParamsError(f"{param} is no address of HTTP ({_unquoted(error)}); correct it in params.yaml") from None
     try:
         yield
     except Exception as error:  # of openai, too, whose library of HTTP may be another, with errors of its own
         raise ParamsError(
-            f"{param} cannot be asked: proxies or certificates are set that cannot be used ({first_line(error)}); "
+            f"{param} cannot be asked: proxies or certificates are set that cannot be used ({_unquoted(error)}); "
             f"correct or unset these environment variables: {_SETTINGS}"
         ) from error
+
+
+def _unquoted(error: Exception) -> str:
+    return first_line(error).partition(": ")[0]
