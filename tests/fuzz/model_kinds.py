@@ -196,7 +196,8 @@ def _sentences() -> Files:
 
 def _embed() -> None:
     embedder = Embedder(BASE, device="cpu")
-    assert embedder.encode(["tea", "", "कि"]).shape == (3, embedder.dimension)
+    vectors = embedder.encode(["tea", "", "कि"])
+    assert vectors.shape == (3, embedder.dimension) and np.isfinite(vectors).all()
 
 
 ENDINGS = {**BY_ENDING, "tokenizer.json": "json", ".jinja": "text"}
