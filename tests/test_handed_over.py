@@ -14,7 +14,7 @@ from tillmap.arms._llm import _read_allowed
 from tillmap.cli.run_cache import broken_entries
 from tillmap.core.completions import Question, finished
 from tillmap.core.errors import InputError, ModelError
-from tillmap.core.files import read_jsonl, write_json, write_jsonl, write_table
+from tillmap.core.files import read_jsonl, read_table, write_json, write_jsonl, write_table
 from tillmap.core.run_state import AnswerLog, read_answers
 from tillmap.core.stored import (
     amount,
@@ -62,6 +62,13 @@ def test_paths_of_training_rows_have_all_columns(tmp_path, lost):
     write_table(first.drop(columns=lost), tmp_path / "paths.parquet")
     with pytest.raises(InputError, match=f"paths.parquet: no column {lost}"):
         read_paths(tmp_path / "paths.parquet", CONTEST)
+
+
+def test_a_column_that_is_hidden_by_the_notes_of_pandas_is_told(tmp_path):
+    pd.DataFrame({"split": ["test"], "id": [1]}).set_index("split").to_parquet(tmp_path / "held.parquet")
+    assert list(read_table(tmp_path / "held.parquet", ["id"])) == ["id"]
+    with pytest.raises(InputError, match=r"held.parquet: not a Parquet table .*hide the column split"):
+        read_table(tmp_path / "held.parquet", ["split"])
 
 
 @pytest.mark.parametrize("lost", ["description", "subset", "product"])

@@ -349,5 +349,11 @@ def damaged(content: bytes, structure: str, rng: random.Random) -> bytes:
         return damage_bytes(content, rng)
     try:
         return DAMAGE[structure](content, rng)
-    except (ValueError, LookupError, TypeError, pa.ArrowException):  # what cannot be written cannot be read either
+    except (
+        ValueError,
+        LookupError,
+        TypeError,
+        RecursionError,
+        pa.ArrowException,
+    ):  # what cannot be written cannot be read either
         return damage_bytes(content, rng)
