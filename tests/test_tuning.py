@@ -319,7 +319,7 @@ def test_a_base_that_cannot_be_read_is_one_clear_line(tmp_path):
 
 def test_pushing_needs_a_token(monkeypatch):
     monkeypatch.delenv("HF_TOKEN", raising=False)
-    with pytest.raises(ParamsError, match=r"no key in the environment variable HF_TOKEN; .* hub_id to null"):
+    with pytest.raises(ParamsError, match=r"no key in the environment variable HF_TOKEN; .*llama\.hub_id to null"):
         require_token("shop/labels")
 
 
