@@ -7,7 +7,7 @@ from tillmap.cli.stages import Metrics, run_stage
 from tillmap.config import paths
 from tillmap.config.params import Params
 from tillmap.core.files import OUT_OF_FOLD, read_table, write_table
-from tillmap.core.stored import read_rows
+from tillmap.core.stored import read_paths, read_rows
 from tillmap.core.taxonomy import KEY, LabelTree
 from tillmap.core.writing import new_folder
 from tillmap.postprocessing.calibration import candidate_scores
@@ -28,7 +28,7 @@ def main(params: Params) -> Metrics:
     with new_folder(paths.CANDIDATES) as folder:
         write_table(table, folder / f"{PATHS}.parquet")
         out_of_fold = paths.MODELS / str(arm) / OUT_OF_FOLD
-        of_training = read_table(out_of_fold) if out_of_fold.is_file() else table.head(0)
+        of_training = read_paths(out_of_fold, levels) if out_of_fold.is_file() else table.head(0)
         write_table(of_training.assign(neighbour=NO_ROW), folder / f"{TRAINING_PATHS}.parquet")
     return {
         "of": arm or "neighbours",

@@ -1,10 +1,12 @@
 """Neighbours reordered by a cross-encoder: a tiny one of random weights, made here."""
 
+import json
 import shutil
 
 import numpy as np
 import pandas as pd
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from tillmap.core.errors import ModelError
 from tillmap.retrieval.cross_encoder import CrossScorer
@@ -60,5 +62,17 @@ def test_models_that_do_not_fit_are_refused(model, tmp_path):
     (damaged / "model.safetensors").write_bytes(b"no weights")
     with pytest.raises(ModelError, match="not a cross-encoder with safetensors weights"):
         CrossScorer(damaged, device="cpu").reorder(NEAR, ROWS, QUERIES)
+    weights = load_file(model / "model.safetensors")
+    (nan := shutil.copytree(model, tmp_path / "nan")).joinpath("model.safetensors").unlink()
+    save_file(
+        weights | {"classifier.bias": np.array([np.nan], np.float32)}, nan / "model.safetensors", {"format": "pt"}
+    )
+    with pytest.raises(ModelError, match="it gives scores that are no numbers"):
+        CrossScorer(nan, device="cpu").reorder(NEAR, ROWS, QUERIES)
+    words = json.loads((model / "tokenizer.json").read_text())
+    del words["model"]["vocab"]["[UNK]"]
+    (wordless := shutil.copytree(model, tmp_path / "wordless")).joinpath("tokenizer.json").write_text(json.dumps(words))
+    with pytest.raises(ModelError, match=r"not a cross-encoder .*\[UNK\]"):
+        CrossScorer(wordless, device="cpu").reorder(NEAR, ROWS.assign(description="unheard of"), QUERIES)
     with pytest.raises(ModelError, match="no such folder"):
         CrossScorer("nowhere")

@@ -134,6 +134,9 @@ def test_keys_are_missed_but_never_shown(look, trained, monkeypatch):
         found = look()
         assert found["key OPENAI_API_KEY"].ok
         assert "sk-secret" not in str(found)
+        monkeypatch.setenv("OPENAI_API_KEY", "sk-secret\nsk-b")
+        broken = look()["key OPENAI_API_KEY"]
+        assert (broken.ok, "at place 10" in broken.found, "secret" in str(broken)) == (False, True, False)
         shutil.rmtree(trained / "models/confidence/openai")
         missing = look()["arm openai"]
         assert (missing.ok, "dvc pull models/openai models/confidence/openai" in missing.remedy) == (False, True)

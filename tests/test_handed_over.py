@@ -14,15 +14,17 @@ from tillmap.arms._llm import _read_allowed
 from tillmap.cli.run_cache import broken_entries
 from tillmap.core.completions import Question, finished
 from tillmap.core.errors import InputError, ModelError
-from tillmap.core.files import read_jsonl, write_json, write_jsonl, write_table
+from tillmap.core.files import read_jsonl, read_table, write_json, write_jsonl, write_table
 from tillmap.core.run_state import AnswerLog, read_answers
 from tillmap.core.stored import (
     amount,
     read_conversations,
     read_held_out,
     read_metrics,
+    read_paths,
     read_predictions,
     read_questions,
+    read_rows,
     read_training,
 )
 from tillmap.core.taxonomy import CONTEST
@@ -48,6 +50,37 @@ def test_half_a_surrogate_is_written_and_read_again(tmp_path):
     assert json.loads((tmp_path / "x.json").read_text()) == {"text": HALF}
     AnswerLog(tmp_path / "log.jsonl").add({"a": {"text": HALF}}, 1.0)
     assert read_answers(tmp_path / "log.jsonl", {"a"})["a"][0] == {"text": HALF}
+
+
+@pytest.mark.parametrize("lost", ["id", "rank", "brand", "score"])
+def test_paths_of_training_rows_have_all_columns(tmp_path, lost):
+    first = pd.DataFrame({"split": ["train"], "id": [1], "rank": [0], "score": [0.5]}).assign(
+        **dict.fromkeys(CONTEST, "x")
+    )
+    write_table(first, tmp_path / "paths.parquet")
+    assert len(read_paths(tmp_path / "paths.parquet", CONTEST)) == 1
+    write_table(first.drop(columns=lost), tmp_path / "paths.parquet")
+    with pytest.raises(InputError, match=f"paths.parquet: no column {lost}"):
+        read_paths(tmp_path / "paths.parquet", CONTEST)
+
+
+def test_a_column_that_is_hidden_by_the_notes_of_pandas_is_told(tmp_path):
+    pd.DataFrame({"split": ["test"], "id": [1]}).set_index("split").to_parquet(tmp_path / "held.parquet")
+    assert list(read_table(tmp_path / "held.parquet", ["id"])) == ["id"]
+    with pytest.raises(InputError, match=r"held.parquet: not a Parquet table .*hide the column split"):
+        read_table(tmp_path / "held.parquet", ["split"])
+
+
+@pytest.mark.parametrize("lost", ["description", "subset", "product"])
+def test_rows_of_the_split_have_all_columns(tmp_path, lost):
+    """`evaluate` failed on rows without their product."""
+    texts = dict.fromkeys(["split", "subset", "product", "description", "retailer"], "train")
+    rows = pd.DataFrame({"id": [1], "price": [1.5], **texts})
+    write_table(rows, tmp_path / "rows.parquet")
+    assert len(read_rows(tmp_path / "rows.parquet")) == 1
+    write_table(rows.drop(columns=lost), tmp_path / "rows.parquet")
+    with pytest.raises(InputError, match=f"rows.parquet: no column {lost}"):
+        read_rows(tmp_path / "rows.parquet")
 
 
 HELD_OUT = {"alone": [0.5, 0.25], "right": [True, False], "product": [0, 1]}

@@ -268,11 +268,12 @@ def test_a_resumed_run_keeps_its_threads_and_another_takes_those_that_are_free(l
     assert used == [3, 3, 1, 2]
 
 
-def test_threads_that_a_kill_left_half_written_are_counted_anew(local, tmp_path, monkeypatch):
+@pytest.mark.parametrize("left", ["", "²", "-4", "9" * 25, "9" * 5000])
+def test_threads_that_a_kill_left_half_written_are_counted_anew(local, tmp_path, monkeypatch, left):
     used = []
     monkeypatch.setattr(loading, "load_engine", lambda engine, checkpoint, machine, *_: used.append(machine.threads))
     monkeypatch.setattr(inference, "free_threads", lambda: 3)
-    (tmp_path / "threads").write_text("")
+    (tmp_path / "threads").write_text(left)
     KeptEngine().load(local, tmp_path)
     assert used == [3]
     assert (tmp_path / "threads").read_text() == "3"

@@ -130,6 +130,12 @@ def test_params_cannot_be_changed():
         ("rerank, rag, llama, openai]", "rerank, cascade]", "vote.arms", "'openai'"),
         ("arms: [nearest, linear, rerank, rag, llama, openai]", "arms: []", "vote.arms", "at least 1 item"),
         ("  pilot_rows: 120 ", "  pilot_rows: 0 ", "run.pilot_rows", "greater than or equal to 1"),
+        ("  epochs: 5 ", f"  epochs: {10**25} ", "linear.epochs", "numbers should be from -2^53 to 2^53"),
+        ("  power: 5.0", "  power: .inf", "nearest.power", "numbers should be from -2^53 to 2^53"),
+        ("stop: null}", "stop: .nan}", "openai.request", "numbers should be from -2^53 to 2^53"),
+        ("  threads: null", f"  threads: {2**31}", "engine.threads", "less than or equal to 1024"),
+        ("  poll_seconds: 60.0", "  poll_seconds: 1e300", "provider.poll_seconds", "less than or equal to 1000000"),
+        ("  max_share: 1.0", "  max_share: 0x" + "f" * 5000, "llama.max_share", "a number of thousands of digits"),
     ],
 )
 def test_mistake_names_file_line_and_remedy(changed, old, new, key, says):

@@ -86,6 +86,7 @@ def test_the_engine_of_a_profile_takes_the_bases_of_its_arms(names, params):
         ("- rag\n", "expected blocks"),
         ("rag: [\n", "not valid YAML"),
         ("rag: !!int x\n", "not valid YAML"),
+        ("[" * 100_000, "not valid YAML"),
         ("rag: 2026-99-99\n", "not valid YAML"),
     ],
 )

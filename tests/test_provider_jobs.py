@@ -14,6 +14,7 @@ from openai_client import ASKING, RUN, TUNING, Clients, ask, connect, questions,
 from openai_server import KEY, Fault, LocalOpenAI, Plan
 from tillmap.core.completions import Question
 from tillmap.core.errors import InputError, ParamsError, ResourceError
+from tillmap.core.files import write_json
 from tillmap.llm.interface.generation import Generation
 from tillmap.providers import cancel, costs, idempotent_create
 from tillmap.providers.chat_files import check_examples
@@ -471,6 +472,17 @@ def test_an_unknown_run_cannot_be_cancelled(tmp_path, monkeypatch):
     monkeypatch.setenv("TILLMAP_STATE", str(tmp_path))
     with pytest.raises(ParamsError, match="no run nowhere"):
         cancel.cancel_runs(["nowhere"])
+
+
+@pytest.mark.parametrize("lost", ["base_url", "key_variable", "run"])
+def test_a_damaged_state_of_a_run_is_told_where_it_is_to_be_cancelled(tmp_path, monkeypatch, lost):
+    monkeypatch.setenv("TILLMAP_STATE", str(tmp_path))
+    service = {"base_url": "http://127.0.0.1:9/v1", "key_variable": "OPENAI_API_KEY", "run": "r"}
+    (tmp_path / "provider" / "r").mkdir(parents=True)
+    del service[lost]
+    write_json({"service": service, "records": {}}, tmp_path / "provider" / "r" / "state.json")
+    with pytest.raises(InputError, match=r"state.json: not the state of a run"):
+        cancel.cancel_runs(["r"])
 
 
 # The key

@@ -10,7 +10,7 @@ import pytest
 from project import ROOT, kill_when
 
 from hub_server import serve_hub
-from tillmap.core.errors import InputError, ModelError
+from tillmap.core.errors import InputError, ParamsError
 from tillmap.core.taxonomy import CONTEST, LabelPath, LabelTree
 from tillmap.llm.interface.answer_formats import make_answer_format
 from tillmap.llm.interface.prompting import GRADIENTGURUS_LLAMA, Item, Renderer, our_recipe
@@ -319,7 +319,7 @@ def test_a_base_that_cannot_be_read_is_one_clear_line(tmp_path):
 
 def test_pushing_needs_a_token(monkeypatch):
     monkeypatch.delenv("HF_TOKEN", raising=False)
-    with pytest.raises(ModelError, match="HF_TOKEN is not set"):
+    with pytest.raises(ParamsError, match=r"no key in the environment variable HF_TOKEN; .*llama\.hub_id to null"):
         require_token("shop/labels")
 
 

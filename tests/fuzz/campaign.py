@@ -24,6 +24,8 @@ from multiprocessing.forkserver import ensure_running
 from pathlib import Path
 from unittest.mock import patch
 
+import psutil
+
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parent), str(HERE.parents[1]), str(HERE.parents[1] / "src")]
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -39,7 +41,9 @@ from tillmap.core.errors import TillmapError  # noqa: E402
 MAX_SECONDS = int(os.environ.get("FUZZ_MAX_SECONDS", "60"))
 MAX_BYTES = 2**30
 MAX_SAVED = 4096  # bytes of a file in the corpus
-_MAX_WAIT = 300  # seconds for an answer
+_MAX_WAIT = 300  # seconds between two looks at a process that does not answer
+_IDLE = 0.5  # seconds of processor time in that; one that takes less waits for something, however busy the machine is
+_MAX_NATIVE = 300  # seconds of processor time for an answer: a hang in native code does not notice the alarm
 CORPUS = HERE / "corpus"
 _NEVER = (
     "os.system",
@@ -299,8 +303,7 @@ def attack(name: str, project: Path, cases: Cases) -> Result:
         begun = -1
         while True:
             try:
-                # A hang in native code does not notice the alarm. On a busy machine ten seconds take longer.
-                told = ours.recv() if ours.poll(_MAX_WAIT) else "hang"
+                told = ours.recv() if _answers(ours, child.pid) else "hang"
             except EOFError:
                 told = "crash"
             if told is None or isinstance(told, str):
@@ -325,6 +328,24 @@ def attack(name: str, project: Path, cases: Cases) -> Result:
         result.mutants += 1
         number = begun + 1
     return result
+
+
+def _answers(pipe: Connection, process: int) -> bool:
+    """Wait until a process says something; False if it hangs."""
+    began = before = _processor_seconds(process)
+    while not pipe.poll(_MAX_WAIT):
+        now = _processor_seconds(process)
+        if now - before < _IDLE or now - began > _MAX_NATIVE:
+            return False
+        before = now
+    return True
+
+
+def _processor_seconds(process: int) -> float:
+    try:
+        return sum(psutil.Process(process).cpu_times()[:2])
+    except psutil.Error:  # it has ended
+        return 0.0
 
 
 def _note(result: Result, number: int, found: str) -> None:

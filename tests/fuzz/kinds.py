@@ -1,6 +1,6 @@
 """What is damaged, and what then reads it: one `Kind` for each kind of input and artifact.
 
-More are in `model_kinds` and `stage_kinds`.
+More are in `model_kinds`, `stage_kinds`, `run_kinds` and `setting_kinds`.
 
 A target runs in a copy of a small trained project. It may raise a TillmapError, and nothing else.
 """
@@ -15,6 +15,7 @@ from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import patch
 
 import numpy as np
 import pandas as pd
@@ -23,6 +24,7 @@ from kind import BY_ENDING, IN, Files, Kind, own, params_here, parquet, refusing
 from model_kinds import MODEL_KINDS
 from run_kinds import RUN_KINDS
 from safetensors.numpy import save
+from setting_kinds import SETTING_KINDS
 from stage_kinds import STAGE_KINDS
 
 from stages import stratify
@@ -49,6 +51,7 @@ from tillmap.lookup.base import Cache, LookupFailedError
 from tillmap.postprocessing.calibration import candidate_scores, make_signals
 from tillmap.postprocessing.predictions import make_repairer, predict
 from tillmap.providers.batches import _Run
+from tillmap.providers.cancel import _open, cancel_run
 from tillmap.providers.requests import ChatSettings
 from tillmap.providers.state import RunState
 from tillmap.providers.tuned_model import untuned_record
@@ -337,7 +340,7 @@ def _read_job() -> None:
 
 def _state() -> Files:
     state = {
-        "service": {"base_url": "http://x", "run": "r"},
+        "service": {"base_url": "http://127.0.0.1/v1", "key_variable": "OPENAI_API_KEY", "run": "r"},
         "records": {"k": {"kind": "batch", "id": "b", "asked": 1.0, "ended": None}},
     }
     return {f"{IN}/run/state.json": json.dumps(state).encode()}
@@ -347,7 +350,16 @@ def _read_state() -> None:
     state = RunState(Path(IN, "run"))
     for record in state.records.values():
         record["ended"], record["id"]
-    state.service.get("run")
+    # The provider is asked in the kind `provider`; here, whether its address and its key are found.
+    with (
+        patch.dict("os.environ", {"OPENAI_API_KEY": "sk-x"}),
+        patch("tillmap.providers.cancel._cancel_all", _count_open),
+    ):
+        cancel_run(Path(IN, "run"))
+
+
+def _count_open(folder: Path, service: object, run: str) -> int:
+    return len(_open(RunState(folder)))
 
 
 def _log() -> Files:
@@ -504,4 +516,5 @@ KINDS: dict[str, Kind] = {
     **MODEL_KINDS,
     **STAGE_KINDS,
     **RUN_KINDS,
+    **SETTING_KINDS,
 }

@@ -3,21 +3,25 @@
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
-from kind import BY_ENDING, IN, Files, Kind
+import pandas as pd
+from kind import BY_ENDING, IN, Files, Kind, refusing
 
 from tillmap.core.completions import Question
 from tillmap.llm.checkpoints import fetch_checkpoint
 from tillmap.llm.engines.loading import load_engine
 from tillmap.llm.interface.generation import Generation, Machine
+from tillmap.retrieval.cross_encoder import CrossScorer
 from tillmap.retrieval.dense import DenseRetriever
 from tillmap.retrieval.embedding import Embedder
 
-BASE = f"{IN}/base"
+BASE, ADAPTER, PAIRS = (f"{IN}/{name}" for name in ("base", "adapter", "pairs"))
 WORDS = [f"{word}{number}" for word in ("tea", "oat milk", "crème") for number in range(20)]
 
 
@@ -87,9 +91,13 @@ def _copied() -> Files:
     return _files(Path(BASE))
 
 
+def _ending(files: Files, *endings: str) -> Files:
+    return {name: content for name, content in files.items() if name.endswith(endings)}
+
+
 def _only(*endings: str) -> Callable[[], Files]:
     """The whole checkpoint is there, and these files of it are damaged."""
-    return lambda: {name: content for name, content in _copied().items() if name.endswith(endings)}
+    return lambda: _ending(_copied(), *endings)
 
 
 def _fetch(source: str) -> Path:
@@ -98,12 +106,28 @@ def _fetch(source: str) -> Path:
     return Path("fetched")
 
 
-def _ask() -> None:
-    machine = Machine("float32", 128, 2, kv_cache_gib=0.01, eager=True)
-    generation = Generation(max_new_tokens=2, temperature=0.0, seed=0)
-    engine = load_engine("transformers", _fetch(BASE), machine, generation)
+MACHINE = Machine("float32", 128, 2, kv_cache_gib=0.01, eager=True)
+
+
+def _answer(base: Path, machine: Machine = MACHINE, adapter: Path | None = None) -> None:
+    engine = load_engine("transformers", base, machine, Generation(2, temperature=0.0, seed=0), adapter)
     engine.answer([Question("test", 1, [{"role": "user", "content": "tea कि"}])])
     engine.close()
+
+
+def _adapter() -> Files:
+    """A LoRA of the base; all of it is loaded, apart from the base and merged into it."""
+    from tiny import make_adapter
+
+    _copied()
+    make_adapter(Path(BASE), _made(Path(ADAPTER)), rank=2)
+    return _ending(_files(Path(ADAPTER)), ".json", ".safetensors")
+
+
+def _ask_adapted() -> None:
+    for lora in ("serve", "merge"):
+        with refusing():
+            _answer(Path(BASE), replace(MACHINE, lora=lora), Path(ADAPTER))  # type: ignore[arg-type]
 
 
 def _gguf() -> Files:
@@ -118,20 +142,45 @@ def _made(folder: Path) -> Path:
     return folder
 
 
-def _sentences() -> Files:
-    """A sentence-transformers model of one small layer."""
-    from transformers import BertConfig, BertModel, BertTokenizerFast
+def _bert(name: str, kind: Any) -> Path:
+    """A model of one small layer, with a vocabulary of letters."""
+    from transformers import BertConfig, BertTokenizerFast
 
-    folder = _made(Path(BASE))
+    folder = _made(Path(name))
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdeimot"]
     (folder / "vocab.txt").write_text("\n".join(words))
     BertTokenizerFast(str(folder / "vocab.txt")).save_pretrained(folder)
-    BertModel(
+    kind(
         BertConfig(
             vocab_size=len(words), hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8,
-            max_position_embeddings=32,
+            max_position_embeddings=32, num_labels=1,
         )
     ).save_pretrained(folder)  # fmt: skip
+    return folder
+
+
+def _pairs() -> Files:
+    """A cross-encoder, which reorders neighbours."""
+    from transformers import BertForSequenceClassification
+
+    return _files(_bert(PAIRS, BertForSequenceClassification))
+
+
+def _reorder() -> None:
+    rows = pd.DataFrame({"id": [3, 5], "description": ["tea", "oat milk"]})
+    asked = pd.DataFrame({"split": "test", "id": [1, 2], "description": ["iced tea", ""]})
+    near = pd.DataFrame(
+        {"split": "test", "id": [1, 1, 2], "rank": [0, 1, 0], "neighbour": [3, 5, 5], "score": np.float32(1)}
+    )
+    found = CrossScorer(PAIRS, device="cpu").reorder(near, rows, asked)
+    assert np.isfinite(found["score"]).all() and sorted(found["neighbour"]) == [3, 5, 5]
+
+
+def _sentences() -> Files:
+    """A sentence-transformers model of one small layer."""
+    from transformers import BertModel
+
+    folder = _bert(BASE, BertModel)
     kinds = ("Transformer", ""), ("Pooling", "1_Pooling"), ("Normalize", "2_Normalize")
     modules = [
         {"idx": place, "name": str(place), "path": path, "type": f"sentence_transformers.models.{kind}"}
@@ -147,7 +196,8 @@ def _sentences() -> Files:
 
 def _embed() -> None:
     embedder = Embedder(BASE, device="cpu")
-    assert embedder.encode(["tea", "", "कि"]).shape == (3, embedder.dimension)
+    vectors = embedder.encode(["tea", "", "कि"])
+    assert vectors.shape == (3, embedder.dimension) and np.isfinite(vectors).all()
 
 
 ENDINGS = {**BY_ENDING, "tokenizer.json": "json", ".jinja": "text"}
@@ -155,7 +205,9 @@ ENDINGS = {**BY_ENDING, "tokenizer.json": "json", ".jinja": "text"}
 MODEL_KINDS: dict[str, Kind] = {
     "dense": Kind(_dense, _read_dense, BY_ENDING),
     "tokenizer": Kind(_only("tokenizer.json", "tokenizer_config.json", ".jinja"), lambda: _fetch(BASE), ENDINGS),
-    "base_model": Kind(_only("config.json", ".safetensors"), _ask, ENDINGS),
+    "base_model": Kind(_only("config.json", ".safetensors"), lambda: _answer(_fetch(BASE)), ENDINGS),
     "gguf": Kind(_gguf, lambda: _fetch(f"{IN}/model.gguf")),
+    "adapter": Kind(_adapter, _ask_adapted, ENDINGS),
     "sentences": Kind(_sentences, _embed, ENDINGS),
+    "cross_encoder": Kind(_pairs, _reorder, ENDINGS),
 }

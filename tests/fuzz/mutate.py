@@ -1,19 +1,21 @@
-"""Damages files: bytes of any file, and the structure of JSON, CSV, YAML, Parquet and safetensors."""
+"""Damages files: bytes of any file, the structure of JSON, CSV, YAML, Parquet and safetensors, and numbers."""
 
 import bz2
 import gzip
 import io
 import json
 import random
+import re
 import struct
 from collections.abc import Callable
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from odd import ODD_JSON, ODD_NUMBERS, ODD_TEXTS, ODD_TYPES, ODD_VALUES, ODD_YAML
+from odd import ODD_JSON, ODD_NUMBERS, ODD_SIZES, ODD_TEXTS, ODD_TYPES, ODD_VALUES, ODD_YAML
 
 MARK = "\1odd\1"  # stands for what `json.dumps` does not write
+NUMBER = re.compile(r"(?<![\w.-])-?\d+(\.\d+)?(?![\w.-])")
 
 
 def damage_bytes(content: bytes, rng: random.Random) -> bytes:
@@ -138,6 +140,16 @@ def damage_text(content: bytes, rng: random.Random) -> bytes:
         if not lines:
             return b""
     return "\n".join(lines).encode(errors="surrogatepass")
+
+
+def damage_numbers(content: bytes, rng: random.Random) -> bytes:
+    """Change one to three of the numbers in a text."""
+    text = content.decode()
+    for _ in range(rng.choice((1, 1, 2, 3))):
+        if found := list(NUMBER.finditer(text)):
+            start, end = rng.choice(found).span()
+            text = text[:start] + rng.choice(ODD_SIZES) + text[end:]
+    return text.encode()
 
 
 def damage_parquet(content: bytes, rng: random.Random) -> bytes:
@@ -296,7 +308,7 @@ def _change_somewhere(holder: dict | list, rng: random.Random) -> str | int | No
 
 DAMAGE = {
     "bytes": damage_bytes, "json": damage_json, "jsonl": damage_lines, "csv": damage_csv, "text": damage_text,
-    "parquet": damage_parquet, "safetensors": damage_safetensors,
+    "numbers": damage_numbers, "parquet": damage_parquet, "safetensors": damage_safetensors,
 }  # fmt: skip
 
 
@@ -310,7 +322,7 @@ def damage_whole(content: bytes, rng: random.Random) -> bytes:
         lambda: content.decode("latin-1").encode(encoding),
         lambda: pack(content),
         lambda: _cut(pack(content), rng),
-        lambda: pack(unit * 2**25),
+        lambda: _bomb(pack, unit),
         lambda: unit * 2**20,
         lambda: content + content,
         lambda: b"\0" * len(content),
@@ -318,6 +330,11 @@ def damage_whole(content: bytes, rng: random.Random) -> bytes:
         bytes,
     )
     return rng.choice(ways)()
+
+
+def _bomb(pack: Callable[[bytes], bytes], unit: bytes) -> bytes:
+    """Packs 32 to 96 MiB of the same. bz2 takes ten seconds for that, so its stream is one MiB, 32 times."""
+    return pack(unit * 2**20) * 32 if pack is bz2.compress else pack(unit * 2**25)
 
 
 def _cut(content: bytes, rng: random.Random) -> bytes:
@@ -332,5 +349,11 @@ def damaged(content: bytes, structure: str, rng: random.Random) -> bytes:
         return damage_bytes(content, rng)
     try:
         return DAMAGE[structure](content, rng)
-    except (ValueError, LookupError, TypeError, pa.ArrowException):  # what cannot be written cannot be read either
+    except (
+        ValueError,
+        LookupError,
+        TypeError,
+        RecursionError,
+        pa.ArrowException,
+    ):  # what cannot be written cannot be read either
         return damage_bytes(content, rng)

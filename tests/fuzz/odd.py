@@ -19,6 +19,12 @@ ODD_JSON = [
     '"\\ud800"', '"\\udc00\\ud800"', '"\\x41"', '"a\nb"', '"\0"', "[1,]", "{,}", '{"a": 1, "a": 2}', "/**/ 1", "",
     "[" * 500, "[" * 100_000 + "]" * 100_000, '{"a":' * 100_000 + "1" + "}" * 100_000,
 ]  # fmt: skip
+# Put where a number of YAML or JSON was: at the ends of types, and beyond
+ODD_SIZES = [
+    "0", "-1", "0.5", "2147483648", "9007199254740991", "9007199254740993", "9223372036854775807",
+    "18446744073709551616", "-9223372036854775809", "9" * 25, "9" * 400, "9" * 5000, "0x" + "f" * 5000, "1e25", "1e308",
+    "-1e308", "1e400", "1e-320", ".inf", ".nan", "NaN", "Infinity", "1_000", "\u00b2",
+]  # fmt: skip
 # Put where a value of YAML was: tags, anchors, bombs, and numbers and dates that look like texts.
 ODD_YAML = [
     "!!python/object/apply:os.system [true]", "!!binary x", "!!int x", "!x y", "&a [*a]", "*a", "<<", "? ", "- ", "|",

@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable
 from contextlib import redirect_stdout, suppress
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,25 +15,29 @@ from unittest.mock import patch
 import httpx
 import numpy as np
 import openai
+import orjson
 import pandas as pd
 from kind import BY_ENDING, IN, Files, Kind, own, params_here, parquet, refusing
 from safetensors.numpy import save
 
-from stages import audit, evaluate, ingest, prompts
-from stages.context import context_of
+from stages import audit, candidates, evaluate, ingest, prompts
+from stages.context import context_of, neighbours
 from tillmap.arms import ARMS
 from tillmap.cascade.report import score_routed
 from tillmap.cascade.roles import KEPT, ROUTED
 from tillmap.cli.estimate import estimate
+from tillmap.cli.review import review
 from tillmap.cli.run_cache import broken_entries
 from tillmap.cli.summary import summary
 from tillmap.config import paths
 from tillmap.core.completions import Completion, Question, finished
-from tillmap.core.files import read_jsonl, read_table, write_jsonl
+from tillmap.core.files import OUT_OF_FOLD, read_jsonl, read_table, write_jsonl
 from tillmap.core.stored import read_conversations, read_predictions, read_rows
 from tillmap.core.taxonomy import CONTEST, KEY, LabelPath, LabelTree
 from tillmap.core.text import normalise
 from tillmap.evaluation.metrics import mark
+from tillmap.evaluation.review import guesses
+from tillmap.llm.interface.few_shot import Candidates
 from tillmap.llm.interface.generation import Generation
 from tillmap.llm.interface.inference import plan_generation
 from tillmap.lookup.base import look_up
@@ -44,6 +49,7 @@ from tillmap.providers.costs import TokenCounter
 from tillmap.providers.requests import ChatSettings
 from tillmap.providers.server import ServerEngine
 from tillmap.providers.tuning_jobs import Tuning, tune
+from tillmap.retrieval import TRAINING_PATHS
 from tillmap.retrieval.embedding import Embedder, find_model
 from tillmap.review.decisions import open_log
 from tillmap.review.page import Page
@@ -62,11 +68,10 @@ def _lines(*values: object) -> bytes:
     return b"".join(_json(value) + b"\n" for value in values)
 
 
-def _pieces(folder: Path, some: int) -> Files:
-    """The files of a folder, those of JSON Lines with their first lines alone."""
-    found = own(str(folder))()
-    heads = {name: b"".join(content.splitlines(keepends=True)[:some]) for name, content in found.items()}
-    return {name: heads[name] if name.endswith(".jsonl") else content for name, content in found.items()}
+def _heads(files: Files, some: int = 8) -> Files:
+    """The files, those of JSON Lines with their first lines alone."""
+    heads = {name: b"".join(content.splitlines(keepends=True)[:some]) for name, content in files.items()}
+    return {name: heads[name] if name.endswith(".jsonl") else content for name, content in files.items()}
 
 
 # What a stage wrote
@@ -87,8 +92,6 @@ def _read_audit() -> None:
 
 
 def _show_all(queue: Queue, tree: LabelTree) -> None:
-    import orjson
-
     Path("log.jsonl").unlink(missing_ok=True)
     with open_log(Path("log.jsonl"), tree.levels) as log:
         page = Page(queue, log, tree)
@@ -103,7 +106,7 @@ def _asked() -> Files:
         if not (paths.PROMPTS / arm).is_dir():
             _no_descriptions()
             prompts.main(params_here(), arm)
-    return _pieces(paths.PROMPTS / "rag", 4) | _pieces(paths.PROMPTS / "llama", 12)
+    return _heads(own(str(paths.PROMPTS / "rag"))(), 4) | _heads(own(str(paths.PROMPTS / "llama"))(), 12)
 
 
 def _no_descriptions() -> None:
@@ -140,6 +143,73 @@ def _read_found() -> None:
             prompts.main(params, name)
             for record in read_jsonl(paths.PROMPTS / name / "questions.jsonl"):
                 json.dumps(record, allow_nan=False)
+
+
+def _out_of_fold() -> Files:
+    """What `candidates` reads of the arm that proposes paths: its answers, and those to the training rows."""
+    file = paths.MODELS / "rerank" / OUT_OF_FOLD
+    if not file.is_file():
+        keys = read_rows(paths.ROWS).query("subset == 'train'")[[*KEY, *CONTEST]].head(20)
+        ranked = pd.concat([keys.assign(rank=rank, score=np.float32(1 - rank)) for rank in (0, 1)])
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(parquet(ranked))
+    return own(str(file), str(paths.COMPLETIONS / "rerank.jsonl"))()
+
+
+def _propose() -> None:
+    candidates.main(params_here())
+    rows, levels = read_rows(paths.ROWS), LabelTree.from_table(read_table(paths.TREE)).levels
+    Candidates(rows[rows["subset"] == "train"], neighbours(TRAINING_PATHS), levels, usual=True)
+
+
+# What `tillmap review` reads of the pipeline
+
+
+def _reviewed() -> Files:
+    tree = LabelTree.from_table(read_table(paths.TREE))
+    table = read_predictions(paths.PREDICTIONS / "linear.parquet").query("split == 'test'").head(6)
+    lines = read_rows(paths.ROWS).set_index(KEY).loc[list(zip(table["split"], table["id"], strict=True))].reset_index()
+    shown = lines[[*KEY, "description", "retailer", "price"]].assign(confidence=table["confidence"].to_numpy())
+    answers = table[list(tree.levels)].set_axis(guesses(tree.levels), axis=1).reset_index(drop=True)
+    queue = pd.concat([shown.assign(teaches=1.5), answers], axis=1)
+    log = _decided()
+    return {
+        str(paths.REVIEW / "linear_needs_review.csv"): queue.to_csv(index=False).encode(),
+        str(paths.REVIEW / "linear.parquet"): parquet(table[KEY]),
+        str(paths.DECISIONS): log,
+        **_heads(own(str(paths.COMPLETIONS / "linear.jsonl"))()),
+        **own(str(paths.ROWS), str(paths.TREE))(),
+    }
+
+
+def _decided() -> bytes:
+    with open_log(Path("log.jsonl"), CONTEST) as log:
+        row = ReviewRow(1, "oat milk", None, 0.5, 1.0)
+        log.decide((row,), LabelPath("food", "bread", "rolls", "x"), "linear")
+    content = Path("log.jsonl").read_bytes()
+    Path("log.jsonl").unlink()
+    return content
+
+
+def _review() -> None:
+    corrections = Path(params_here().data.corrections)
+    sound = corrections.read_bytes()
+    try:
+        with patch("tillmap.review.server.serve", _serve), redirect_stdout(io.StringIO()):
+            command = partial(review, decisions=paths.DECISIONS, port=0, browser=False)
+            for options in ({}, {"save": True}, {"export": Path("out.jsonl")}):
+                with refusing():
+                    command(arm="linear", **({"labelled": None, "audit": False} | NOT_GIVEN | options))
+    finally:
+        corrections.write_bytes(sound)
+
+
+NOT_GIVEN: dict[str, Any] = {"rows": None, "id_": None, "text": None, "who": None, "save": False, "export": None}
+
+
+def _serve(page: Page, *_: object) -> None:
+    for place in range(len(page)):
+        orjson.dumps(page.show(place))
 
 
 def _routed() -> Files:
@@ -401,6 +471,8 @@ STAGE_KINDS: dict[str, Kind] = {
     "audit": Kind(_audited, _read_audit, BY_ENDING),
     "questions": Kind(_asked, _read_asked, BY_ENDING),
     "candidates": Kind(_found, _read_found, BY_ENDING),
+    "out_of_fold": Kind(_out_of_fold, _propose, BY_ENDING),
+    "review": Kind(_reviewed, _review, BY_ENDING),
     "routes": Kind(_routed, _read_routed, BY_ENDING),
     "metrics": Kind(_metrics, _read_metrics, BY_ENDING),
     "vectors": Kind(_vectors, _read_vectors, BY_ENDING),

@@ -4,7 +4,7 @@ import codecs
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from io import BufferedReader
-from typing import IO, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 from tillmap.catalogue.containers import is_parquet
 from tillmap.catalogue.encodings import as_utf8
@@ -67,7 +67,7 @@ def as_text(file: BufferedReader, manner: Manner) -> BufferedReader:
     return as_utf8(file, manner.encoding, manner.shown)
 
 
-def numbered_lines(file: IO[bytes]) -> Iterator[Line]:
+def numbered_lines(file: BufferedReader) -> Iterator[Line]:
     """The lines of a file and their numbers, from 1.
 
     Blank lines at the end of the file are left out. Of a longer line come the first `MAX_LINE_BYTES` + 1 bytes, so
@@ -75,7 +75,9 @@ def numbered_lines(file: IO[bytes]) -> Iterator[Line]:
     """
     blank: list[int] = []  # the first and the last number of blank lines in a row
     ending = b""
-    for number, line in enumerate(iter(partial(file.readline, MAX_LINE_BYTES + 1), b""), 1):
+    number = 0
+    for line in iter(partial(file.readline, MAX_LINE_BYTES + 1), b""):
+        number += 1
         rest = line
         while rest and not rest.endswith(b"\n"):
             rest = file.readline(MAX_LINE_BYTES)
@@ -83,7 +85,9 @@ def numbered_lines(file: IO[bytes]) -> Iterator[Line]:
         while line.startswith(codecs.BOM_UTF8):
             line = line.removeprefix(codecs.BOM_UTF8)  # noqa: PLW2901
         if not line.strip(_NOTHING):
-            blank = [blank[0] if blank else number, number]
+            first = blank[0] if blank else number
+            number += _skip_blank(file)
+            blank = [first, number]
             ending = b"\r\n" if line.endswith(b"\r\n") else b"\n"
             continue
         if blank:  # a row follows, so these blank lines were not the end of the file
@@ -91,6 +95,18 @@ def numbered_lines(file: IO[bytes]) -> Iterator[Line]:
                 yield earlier, ending
             blank = []
         yield number, line
+
+
+def _skip_blank(file: BufferedReader) -> int:
+    """Skip the blank lines that come next, and count them. A packed file of a few bytes may have a billion of them."""
+    lines = 0
+    while ahead := file.peek():
+        end = ahead.rfind(b"\n", 0, len(ahead) - len(ahead.lstrip(_NOTHING))) + 1
+        if not end:
+            break
+        lines += ahead.count(b"\n", 0, end)
+        file.read(end)
+    return lines
 
 
 def too_long() -> str:

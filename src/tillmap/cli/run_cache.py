@@ -42,9 +42,9 @@ def _is_whole(entry: Path, repo: "Repo") -> bool:
     from ruamel.yaml.error import YAMLError
 
     try:
-        record = YAML(typ="safe").load(entry)
+        record = YAML(typ="safe", pure=True).load(entry)
         return all(path.is_file() for out in record["outs"] for path in _objects(out, repo))
-    except (YAMLError, LookupError, TypeError, ValueError, AttributeError, OSError, TillmapError):
+    except (YAMLError, LookupError, TypeError, ValueError, AttributeError, OSError, RecursionError, TillmapError):
         return False
 
 

@@ -5,12 +5,18 @@ params.yaml has a comment for each value.
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
+from tillmap.core.machine import MAX_THREADS
+
+MAX_NUMBER = 2**53  # of params.yaml; what is above is no amount of anything, and too large for numpy, torch and Arrow
 Share = Annotated[float, Field(gt=0, lt=0.5)]
 Count = Annotated[int, Field(ge=1)]
 Name = Annotated[str, Field(min_length=1)]
 Price = Annotated[float, Field(ge=0)]
+Seconds = Annotated[float, Field(gt=0, le=10**6)]  # for which a process may sleep, or a socket wait
+Rate = Annotated[float, Field(ge=0.001)]  # in a minute
 Policy = Literal["stratified", "per_path", "by_retailer", "all"]
 RetrieverName = Literal["lexical", "dense", "hybrid"]
 Layout = Literal["list", "turns", "letters"]  # of label paths to choose from
@@ -25,6 +31,16 @@ class Section(BaseModel):
     """A block of params.yaml. Types are strict: `"3"` is not a number, and `yes` is not a boolean."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, protected_namespaces=())
+
+    @field_validator("*")
+    @classmethod
+    def _within_reach(cls, value: Any) -> Any:
+        if isinstance(value, dict | list):
+            for each in value.values() if isinstance(value, dict) else value:
+                cls._within_reach(each)
+        elif isinstance(value, int | float) and not abs(value) <= MAX_NUMBER:  # nor NaN
+            raise PydanticCustomError("number", "numbers should be from -2^53 to 2^53")
+        return value
 
 
 class Run(Section):
@@ -138,8 +154,8 @@ class OutsideHttp(Section):
     field: Name
     key_variable: Annotated[str, Field(pattern=r"^[A-Za-z_]\w*$")] | None
     key_header: Annotated[str, Field(pattern=r"^[A-Za-z][\w-]*$")]
-    timeout: Annotated[float, Field(gt=0)]
-    requests_a_minute: Annotated[float, Field(gt=0)] | None
+    timeout: Seconds
+    requests_a_minute: Rate | None
     usd_per_request: Price
     budget_usd: Price
 
@@ -236,14 +252,14 @@ class Provider(Section):
     key_variable: Annotated[str, Field(pattern=r"^[A-Za-z_]\w*$")]
     suffix: Annotated[str, Field(min_length=1, max_length=64)]
     budget_usd: Price
-    poll_seconds: Annotated[float, Field(gt=0)]
-    settle_seconds: Annotated[float, Field(gt=0)]
+    poll_seconds: Seconds
+    settle_seconds: Seconds
     retries: Annotated[int, Field(ge=0)]
     requests: Annotated[int, Field(ge=1, le=50_000)]
     file_bytes: Count
     enqueued_tokens: Count
-    concurrency: Count
-    requests_a_minute: Annotated[float, Field(gt=0)] | None
+    concurrency: Annotated[int, Field(ge=1, le=1000)]
+    requests_a_minute: Rate | None
     prices: Prices
 
 
@@ -284,7 +300,7 @@ class Engine(Section):
     max_model_len: Annotated[int, Field(ge=64)]
     batch_rows: Count
     save_rows: Count
-    threads: Count | None
+    threads: Annotated[int, Field(ge=1, le=MAX_THREADS)] | None
     kv_cache_gib: Annotated[float, Field(gt=0)] | None
     gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)]
     eager: bool

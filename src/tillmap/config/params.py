@@ -99,6 +99,7 @@ def check_params(text: str, path: Path, schema: type[Params]) -> Params:
     """Check the text of a params.yaml. `path` is for errors. Raises ParamsError with the line of the first mistake."""
     try:
         tree = YAML().load(text)
+        plain = _plain(tree)
     except NOT_YAML as error:
         line = getattr(getattr(error, "problem_mark", None), "line", None)
         where = f"{path}:{line + 1}" if line is not None else str(path)
@@ -108,7 +109,7 @@ def check_params(text: str, path: Path, schema: type[Params]) -> Params:
             f"{path}: expected blocks such as `run:`, found nothing; restore it with `git checkout {path}`"
         )
     try:
-        return schema.model_validate(_plain(tree))
+        return schema.model_validate(plain)
     except ValidationError as error:
         raise ParamsError(_explain(path, tree, error, schema)) from None
 
@@ -159,7 +160,14 @@ def _explain(path: Path, tree: Any, error: ValidationError, schema: type[Params]
     message = first["msg"][0].lower() + first["msg"][1:]
     if location[-1] == "key_variable":  # do not print the value: someone may have pasted the API key itself
         return f"{where}: {message}; name the environment variable that holds the key, never the key itself"
-    return f"{where}: {message}, but it is {first['input']!r}; correct it there or with `-S {key}=VALUE`"
+    return f"{where}: {message}, but it is {_shown(first['input'])}; correct it there or with `-S {key}=VALUE`"
+
+
+def _shown(value: Any) -> str:
+    try:
+        return f"{value!r:.200}"
+    except ValueError:  # Python writes no number of thousands of digits; hexadecimal ones are read
+        return "a number of thousands of digits"
 
 
 def _keys_beside(location: Sequence[str], schema: type[Params]) -> list[str]:

@@ -87,7 +87,8 @@ def _in_one_line(value: Any) -> Any:
 def _read(name: str, folder: Path) -> dict[str, Any]:
     path = folder / f"{name}.yaml"
     try:
-        profile = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
+        # Pure: the compiled reader ends the process where a text is nested too deep.
+        profile = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         known = ", ".join(sorted(file.stem for file in folder.glob("*.yaml"))) or "none"
         raise ParamsError(f"{path}: profile not found; available profiles: {known}") from None

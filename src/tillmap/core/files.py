@@ -184,6 +184,8 @@ def read_table(path: Path, columns: list[str] | None = None) -> pd.DataFrame:
                 )
             found = table.read(columns, use_threads=False)
         frame: pd.DataFrame = (found if columns is None else found.select(columns)).to_pandas(use_threads=False)
+        if lost := [name for name in columns or () if name not in frame]:
+            raise ValueError(f"its notes for pandas hide the column {lost[0]}")
         _check_kinds(frame)
         return frame
     except FileNotFoundError:

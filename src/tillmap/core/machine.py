@@ -11,23 +11,31 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 from tillmap.core.errors import ResourceError
+from tillmap.core.text import whole_number
 
 logger = logging.getLogger(__name__)
 
 _Name = TypeVar("_Name", bound=str)
+MAX_THREADS = 1024  # no machine has more; libraries end the process where they cannot make as many as they are told
 _SAMPLE_SECONDS = 0.5  # long enough for a steady figure, short compared with loading a model
 
 
 def use_threads(wanted: int | None = None) -> int:
-    """Set the number of torch's CPU threads, to `free_threads()` if `wanted` is None. Returns the number.
+    """Set the number of torch's CPU threads, to `free_threads()` if `wanted` is none. Returns the number.
 
     Call it before a model is loaded, because some engines keep the number that they find then.
     """
     import torch
 
-    threads = wanted or free_threads()
+    threads = as_threads(wanted) or free_threads()
     torch.set_num_threads(threads)
     return threads
+
+
+def as_threads(told: object) -> int:
+    """The number of threads that a setting or a file says; 0 if it is no number from 1 to `MAX_THREADS`."""
+    threads = whole_number(str(told).strip()) or 0
+    return threads if threads <= MAX_THREADS else 0
 
 
 def free_threads() -> int:
@@ -37,9 +45,8 @@ def free_threads() -> int:
     """
     import psutil
 
-    given = os.environ.get("OMP_NUM_THREADS", "")
-    if given.isdigit() and int(given) > 0:
-        return int(given)
+    if given := as_threads(os.environ.get("OMP_NUM_THREADS")):
+        return given
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     busy: float = psutil.cpu_percent(interval=_SAMPLE_SECONDS) / 100 * (psutil.cpu_count() or 1)
     return max(1, min(cores, round(cores - busy)))
@@ -92,6 +99,12 @@ def stand_in_home() -> Path | None:
 
 def may_write(folder: Path) -> bool:
     """Whether files can be made in a folder, or the folder itself where it does not exist yet. Makes nothing."""
+    try:
+        os.lstat(folder)
+    except FileNotFoundError:
+        pass
+    except OSError:  # such as of a name that is too long
+        return False
     there = next((path for path in (folder, *folder.absolute().parents) if os.path.lexists(path)), Path("/"))
     return there.is_dir() and os.access(there, os.W_OK | os.X_OK, effective_ids=True)
 

@@ -1,6 +1,6 @@
 """Reads what stages hand to each other, and checks that it is what they wrote."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,8 +14,8 @@ from tillmap.core.errors import InputError
 from tillmap.core.files import read_json, read_jsonl, read_table
 from tillmap.core.taxonomy import KEY
 
-ROWS = (*KEY, "subset", "description", "retailer", "price")
-INGESTED = tuple(name for name in ROWS if name != "subset")  # before the rows are split
+INGESTED = (*KEY, "description", "retailer", "price")  # before the rows are split
+ROWS = (*INGESTED, "subset", "product")
 NEIGHBOURS = (*KEY, "rank", "neighbour", "score")
 SUSPECTS = (*KEY, "description", "retailer", "price", "level", "suspicion", "confidence",
             "model_own", "model_guess", "votes_own", "votes_guess")  # fmt: skip
@@ -59,6 +59,14 @@ def read_rows(path: Path, columns: Sequence[str] | None = None, *, needed: Seque
 def read_neighbours(path: Path) -> pd.DataFrame:
     """A table of neighbours. Raises InputError if it is missing or damaged."""
     return _with(NEIGHBOURS, read_table(path), path)
+
+
+def read_paths(path: Path, levels: Iterable[str]) -> pd.DataFrame:
+    """The label paths that an arm ranks first for each row, without rows that show them (`retrieval.paths`).
+
+    Raises InputError if it is missing or damaged.
+    """
+    return _with([*KEY, "rank", *levels, "score"], read_table(path), path)
 
 
 def read_predictions(path: Path) -> pd.DataFrame:

@@ -1,10 +1,11 @@
-"""Normalisation of descriptions and labels, the same for indexes, queries and label repair."""
+"""Normalisation of descriptions and labels, the same for indexes, queries and label repair; and numbers in a text."""
 
 import re
 import unicodedata
 
 _NOT_WORD = re.compile(r"[^\w%]+|_+")
 _VOWELS = re.compile(r"(?<=\w)[aeiou]+")
+_WHOLE = re.compile(r"[0-9]{1,18}")
 _FLAG = re.compile("(?<=\U0001f3f4)[\U000e0020-\U000e007f]+")  # which flag a black one stands for: England's, say
 _FIRST_PICTURE = 0x2600  # from here on, symbols are pictures such as emoji; before, they are signs such as the degree's
 # Letters that tills print without their strokes, and that Unicode does not take apart; and the kaf and ya of Arabic
@@ -109,3 +110,14 @@ def without_vowels(text: str) -> str:
     'gldn mdw bttr'
     """
     return _VOWELS.sub("", text)
+
+
+def whole_number(text: str) -> int | None:
+    """The number that at most 18 digits of ASCII write, None for any other text.
+
+    `str.isdigit` is true of "²" as well, which `int` refuses, and of numbers that no library takes.
+
+    >>> whole_number("20"), whole_number("²"), whole_number("9" * 25)
+    (20, None, None)
+    """
+    return int(text) if _WHOLE.fullmatch(text) else None

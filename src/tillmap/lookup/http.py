@@ -5,7 +5,6 @@ An answer may be anything: it is read up to a size and a time, must be JSON, and
 
 import json
 import logging
-import os
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -16,7 +15,9 @@ from urllib.parse import urlsplit
 import httpx
 from tqdm import tqdm
 
-from tillmap.core.errors import ParamsError, ResourceError
+from tillmap.core.errors import ResourceError
+from tillmap.core.services import connecting, read_key
+from tillmap.core.text import whole_number
 from tillmap.lookup.base import Found, LookupFailedError, Source, cleaned
 
 log = logging.getLogger(__name__)
@@ -59,25 +60,26 @@ class HttpSource(Source):
     """A search API. It is asked one text after the other."""
 
     def __init__(self, api: SearchApi, *, most: int = 200, retry_seconds: float = 1.0) -> None:
-        """Nothing is sent. `most` characters are kept. Raises ParamsError if the environment has no key."""
+        """Nothing is sent. `most` characters are kept. Raises ParamsError if the environment has no sound key."""
         self.key = f"{api.url}?{api.query} {api.field}"
         self._api, self._most, self._retry_seconds = api, most, retry_seconds
-        self._secret = os.environ.get(api.key_variable, "").strip() if api.key_variable else ""
-        if api.key_variable and not self._secret:
-            raise ParamsError(
-                f"no key in the environment variable {api.key_variable}; export one, name another variable in "
-                "context.http.key_variable, or set context.provider to none"
-            )
+        otherwise = "name another variable in context.http.key_variable, or set context.provider to none"
+        self._secret = read_key(api.key_variable, otherwise) if api.key_variable else ""
         self._sent = 0
         self._next = 0.0  # when the next request may be sent
 
     def find(self, texts: Iterable[str]) -> Iterator[tuple[str, Found]]:
-        """See `Source.find`. A text whose answer cannot be used is left out, and asked again by the next run."""
-        todo = list(texts)
-        self._require_budget(len(todo))
-        failed = 0
+        """See `Source.find`. A text whose answer cannot be used is left out, and asked again by the next run.
+
+        Raises ParamsError if the address, a proxy or a certificate is none.
+        """
         headers = {"Accept": "application/json"} | ({self._api.key_header: self._secret} if self._secret else {})
-        with httpx.Client(headers=headers, follow_redirects=False, timeout=self._api.timeout) as client:
+        with connecting(self._api.url, "context.http.url"):
+            made = httpx.Client(headers=headers, follow_redirects=False, timeout=self._api.timeout)
+        todo = list(texts)
+        failed = 0
+        with made as client:
+            self._require_budget(len(todo))
             for text in tqdm(todo, desc="descriptions", unit="text", leave=None, disable=None):
                 before = self._sent
                 try:
@@ -123,7 +125,7 @@ class HttpSource(Source):
             self._sent += 1
             try:
                 status, body, retry_after = self._read(client, text)
-            except httpx.HTTPError as error:
+            except (httpx.HTTPError, httpx.InvalidURL, ValueError, OverflowError) as error:  # also of a proxy's address
                 fault = f"{type(error).__name__}"
                 pause = self._retry_seconds * 2**attempt
             else:
@@ -154,7 +156,7 @@ class HttpSource(Source):
                 if time.monotonic() > deadline:
                     raise _UnusableError(f"the answer took more than {self._api.timeout:g} seconds")
             after = answer.headers.get("retry-after", "")
-            return answer.status_code, bytes(body), float(after) if after.isdigit() else 0.0
+            return answer.status_code, bytes(body), float(whole_number(after) or 0)
 
     def _described(self, status: int, body: bytes) -> str:
         if status in (401, 403):
@@ -169,8 +171,8 @@ class HttpSource(Source):
         except (ValueError, RecursionError):
             raise _UnusableError("the answer is not JSON") from None
         for part in self._api.field.split("."):
-            if isinstance(value, list) and part.isdigit():
-                value = value[int(part)] if int(part) < len(value) else None
+            if isinstance(value, list) and (place := whole_number(part)) is not None:
+                value = value[place] if place < len(value) else None
             else:
                 value = value.get(part) if isinstance(value, dict) else None
             if value is None:

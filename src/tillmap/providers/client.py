@@ -5,7 +5,6 @@ Calls that only read are retried for up to an hour. A call that creates somethin
 """
 
 import logging
-import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,7 +21,8 @@ from tenacity import (
     wait_fixed,
 )
 
-from tillmap.core.errors import ParamsError, TillmapError, first_line
+from tillmap.core.errors import TillmapError, first_line
+from tillmap.core.services import connecting, read_key
 
 logger = logging.getLogger(__name__)
 
@@ -58,16 +58,17 @@ class Service:
         timeout: float = 120.0,
         retries: int = _RETRIES,
     ) -> None:
-        """Make the clients; nothing is sent. Raises ParamsError if the environment has no key."""
-        self._key = os.environ.get(key_variable, "").strip()
-        if not self._key:
-            raise ParamsError(
-                f"no key in the environment variable {key_variable}; export one, name another variable in "
-                "provider.key_variable, or switch off the arm that needs it"
-            )
+        """Make the clients; nothing is sent.
+
+        Raises ParamsError if the environment has no sound key, or the address, a proxy or a certificate is none.
+        """
+        self._key = read_key(
+            key_variable, "name another variable in provider.key_variable, or switch off the arm that needs it"
+        )
         self.base_url, self.key_variable = base_url, key_variable
         self.poll_seconds, self.settle_seconds = poll_seconds, settle_seconds
-        self.client = openai.OpenAI(api_key=self._key, base_url=base_url, timeout=timeout, max_retries=retries)
+        with connecting(base_url, "provider.base_url"):
+            self.client = openai.OpenAI(api_key=self._key, base_url=base_url, timeout=timeout, max_retries=retries)
         self.once = self.client.with_options(max_retries=0)
 
     def pause(self) -> None:

@@ -13,6 +13,7 @@ import openai
 from openai.types import Batch, FileObject
 from openai.types.fine_tuning import FineTuningJob
 
+from tillmap.core.text import whole_number
 from tillmap.providers.client import MIN_LOOKS, ProviderError, Service, is_passing
 from tillmap.providers.state import RunState
 
@@ -126,5 +127,5 @@ def misses_file(error: openai.APIError) -> bool:
 def _wait_as_told(error: openai.APIError) -> None:
     """Wait for the seconds of Retry-After, 10 minutes at most."""
     told = error.response.headers.get("retry-after", "") if isinstance(error, openai.APIStatusError) else ""
-    if told.isdigit():
-        time.sleep(min(int(told), 600))
+    if (seconds := whole_number(told)) is not None:
+        time.sleep(min(seconds, 600))

@@ -69,8 +69,14 @@ class _Record(BaseModel):
     reasons: dict[str, str] = {}
 
 
+class _Service(BaseModel):
+    base_url: str
+    key_variable: str
+    run: str
+
+
 class _State(BaseModel):
-    service: dict[str, str]
+    service: _Service
     records: dict[str, _Record]
 
 

@@ -2,6 +2,7 @@
 
 import logging
 import sys
+from contextlib import AbstractContextManager
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -37,10 +38,7 @@ class CrossScorer:
         from sentence_transformers import CrossEncoder
 
         use_threads()
-        with model_errors(
-            f"{self.folder}: not a cross-encoder with safetensors weights",
-            "download it again, or give another one in `retrieval.cross_encoder`",
-        ):
+        with self._told():
             model = CrossEncoder(
                 str(self.folder),
                 device=self._device,
@@ -56,6 +54,12 @@ class CrossScorer:
             )
         return model
 
+    def _told(self) -> AbstractContextManager[None]:
+        return model_errors(
+            f"{self.folder}: not a cross-encoder with safetensors weights",
+            "download it again, or give another one in `retrieval.cross_encoder`",
+        )
+
     def reorder(self, neighbours: pd.DataFrame, rows: pd.DataFrame, queries: pd.DataFrame) -> pd.DataFrame:
         """The same neighbours of each query, by falling score of the model. Equal scores keep their order.
 
@@ -63,6 +67,8 @@ class CrossScorer:
             neighbours: a neighbours table.
             rows: id and description of the indexed rows.
             queries: split, id and description.
+
+        Raises ModelError if the model is damaged.
         """
         if neighbours.empty:
             return neighbours
@@ -87,7 +93,10 @@ class CrossScorer:
         """The scores [p] of pairs. Rounded, because the last bits depend on how pairs are batched."""
         from torch.nn import Sigmoid
 
-        scores = self.model.predict(
-            pairs, batch_size=self._batch_size, activation_fn=Sigmoid(), show_progress_bar=sys.stderr.isatty()
-        )
+        with self._told():
+            scores = self.model.predict(
+                pairs, batch_size=self._batch_size, activation_fn=Sigmoid(), show_progress_bar=sys.stderr.isatty()
+            )
+            if not np.isfinite(scores).all():  # their order would be none
+                raise ValueError("it gives scores that are no numbers")
         return np.round(np.asarray(scores, dtype=np.float64), 5).astype(np.float32)

@@ -122,6 +122,8 @@ class Embedder:
                 vectors = self.model.encode(
                     new, batch_size=self.batch_size, normalize_embeddings=True, show_progress_bar=sys.stderr.isatty()
                 )
+                if not np.isfinite(vectors).all():
+                    raise ValueError("it gives vectors that are no numbers")
             self._vectors.update(zip(new, np.asarray(vectors, dtype=np.float32), strict=True))
         if not normal:
             return np.zeros((0, self.dimension), dtype=np.float32)

@@ -77,7 +77,8 @@ class Queue:
         for row in sorted(rows, key=lambda row: -row.gain):
             twins.setdefault(line_key(row.text), []).append(row)
         items = tuple(map(tuple, twins.values()))
-        return cls(items, sum(map(len, items)) if total is None else total, source)
+        queued = sum(map(len, items))
+        return cls(items, max(queued, total or 0), source)  # a damaged count must not be below the rows themselves
 
 
 def gains(doubts: Sequence[float], products: Sequence[str]) -> list[float]:

@@ -1,20 +1,14 @@
 """Uploads a trained model to a Hugging Face hub."""
 
-import os
 from pathlib import Path
 
 from tillmap.core.errors import ModelError, first_line
+from tillmap.core.services import read_key
 
 
 def require_token(hub_id: str) -> str:
-    """The hub's token, from the variable HF_TOKEN. Raises ModelError if it is not set; call this before training."""
-    token = os.environ.get("HF_TOKEN", "").strip()
-    if not token:
-        raise ModelError(
-            f"train_llama.hub_id is {hub_id}, but HF_TOKEN is not set; set HF_TOKEN to a token with write access, "
-            "or train_llama.hub_id to null"
-        )
-    return token
+    """The hub's token, from the variable HF_TOKEN. Raises ParamsError if there is none; call this before training."""
+    return read_key("HF_TOKEN", f"with write access to {hub_id}, or set train_llama.hub_id to null")
 
 
 def push_model(folder: Path, hub_id: str) -> str:

@@ -105,7 +105,7 @@ def train_adapter(
         logger.info("train: resuming at step %d", progress.step)
     # Sums of more threads differ in their last bits, so a resumed training keeps the number that it began with. It is
     # set before the model is loaded, because Unsloth keeps what it finds then.
-    progress.threads = use_threads(progress.threads or None)
+    progress.threads = use_threads(progress.threads)
     if recipe.steps(len(conversations)) >= COMPILED_STEPS:  # so a resumed training is compiled if it was before
         os.environ.setdefault("UNSLOTH_CPU_COMPILE", "1")  # without a C++ compiler Unsloth says so, and goes on
     model, tokenizer, targets = _load(unsloth, base, recipe, seed)

@@ -9,6 +9,7 @@ from tillmap.cli.checks.finding import Finding
 from tillmap.config import paths
 from tillmap.config.params import Params, read_params
 from tillmap.core.errors import TillmapError
+from tillmap.core.services import fault_of_key
 
 
 def params(root: Path, params: list[Params]) -> Finding:
@@ -44,9 +45,13 @@ def keys(params: Params) -> Iterator[Finding]:
         ("HF_TOKEN", "for train_llama.hub_id", params.train_llama.hub_id is not None),
     ]
     for variable, why, needed in wanted:
-        there = bool(os.environ.get(variable, "").strip())
-        found = "set" if there else "not set" + ("" if needed else " (not needed)")
-        yield Finding(f"key {variable}", there or not needed, found, f"`export {variable}=...`, {why}")
+        key = os.environ.get(variable, "").strip()
+        place = fault_of_key(key)
+        found = "set" if key else "not set" + ("" if needed else " (not needed)")
+        found += f", but with a line break or a letter that is not ASCII, at place {place}" if place else ""
+        yield Finding(
+            f"key {variable}", (bool(key) and not place) or not needed, found, f"`export {variable}=...`, {why}"
+        )
 
 
 def corrections(root: Path, params: Params) -> Finding:

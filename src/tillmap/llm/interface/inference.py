@@ -15,7 +15,7 @@ from tillmap.core.completions import Completion, Question, failed
 from tillmap.core.ending import OF_A_STAGE, lacks_memory
 from tillmap.core.errors import ResourceError, TillmapError, lacks_room
 from tillmap.core.files import write_text
-from tillmap.core.machine import free_threads
+from tillmap.core.machine import as_threads, free_threads
 from tillmap.core.run_state import AnswerLog, alone, read_answers, run_key, state_folder, sweep
 from tillmap.llm.interface.generation import Engine, Generation, LoadedEngine, Machine
 
@@ -105,7 +105,7 @@ class KeptEngine:
 def _kept_threads(file: Path) -> int:
     """The number in a file; 0 if there is none."""
     try:
-        return max(int(file.read_text()), 0)
+        return as_threads(file.read_text())
     except (OSError, ValueError):
         return 0
 
