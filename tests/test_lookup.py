@@ -83,7 +83,7 @@ def test_a_killed_run_resumes(server, tmp_path):
 
 def test_passing_trouble_is_retried(server):
     server.faults = [
-        lambda handler: handler.answer(b"busy", 503),
+        lambda handler: handler.answer(b"busy", 503, Retry_After="\u00b2"),  # a digit that is no number
         lambda handler: handler.answer(b"slow down", 429, Retry_After=0),
     ]
     about, counts = look_up(["tea"], source(server), None)

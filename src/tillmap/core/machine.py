@@ -38,7 +38,7 @@ def free_threads() -> int:
     import psutil
 
     given = os.environ.get("OMP_NUM_THREADS", "")
-    if given.isdigit() and int(given) > 0:
+    if given.isdecimal() and int(given) > 0:
         return int(given)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     busy: float = psutil.cpu_percent(interval=_SAMPLE_SECONDS) / 100 * (psutil.cpu_count() or 1)

@@ -154,7 +154,7 @@ class HttpSource(Source):
                 if time.monotonic() > deadline:
                     raise _UnusableError(f"the answer took more than {self._api.timeout:g} seconds")
             after = answer.headers.get("retry-after", "")
-            return answer.status_code, bytes(body), float(after) if after.isdigit() else 0.0
+            return answer.status_code, bytes(body), float(after) if after.isdecimal() else 0.0
 
     def _described(self, status: int, body: bytes) -> str:
         if status in (401, 403):
@@ -169,7 +169,7 @@ class HttpSource(Source):
         except (ValueError, RecursionError):
             raise _UnusableError("the answer is not JSON") from None
         for part in self._api.field.split("."):
-            if isinstance(value, list) and part.isdigit():
+            if isinstance(value, list) and part.isdecimal():
                 value = value[int(part)] if int(part) < len(value) else None
             else:
                 value = value.get(part) if isinstance(value, dict) else None

@@ -126,5 +126,5 @@ def misses_file(error: openai.APIError) -> bool:
 def _wait_as_told(error: openai.APIError) -> None:
     """Wait for the seconds of Retry-After, 10 minutes at most."""
     told = error.response.headers.get("retry-after", "") if isinstance(error, openai.APIStatusError) else ""
-    if told.isdigit():
-        time.sleep(min(int(told), 600))
+    if told.isdecimal():
+        time.sleep(min(float(told), 600))
