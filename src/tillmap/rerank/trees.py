@@ -174,7 +174,7 @@ def _in_slots(values: NDArray[np.float64]) -> NDArray[np.float64]:
 def _numbers(text: str, count: int, kind: type) -> NDArray[Any]:
     """Read numbers of a kind. Raises ValueError or OverflowError if they are no such ones, or not as many."""
     read = float if kind is np.float64 else int
-    found = np.array([read(part) for part in text.split()], dtype=kind)
+    found: NDArray[Any] = np.array([read(part) for part in text.split()], dtype=kind)
     if len(found) != count:
         raise ValueError(f"{len(found)} numbers; expected {count}")
     if not np.isfinite(found).all():
