@@ -52,6 +52,9 @@ def test_a_table_that_does_not_fit_says_where(tmp_path):
     file.write_text('{"text": "tea", "note": "Tea"}\n{"text": ["tea"], "note": ""}\n')
     with pytest.raises(InputError, match=r'about.jsonl:2: `text` is \["tea"\], expected text or null; correct the row'):
         look_up(TEXTS, TableSource(file, "text", "note"), None)
+    (tmp_path / "about.csv").write_text("text,note\ntea,Tea\n")
+    with pytest.raises(InputError, match=r"no column about; there are: text, note; .* name them in `context\.table`$"):
+        look_up(TEXTS, TableSource(tmp_path / "about.csv", "text", "about"), None)
     with pytest.raises(InputError, match=r"check `context\.table\.file`"):
         look_up(TEXTS, TableSource(tmp_path / "none.csv", "text", "note"), None)
 
