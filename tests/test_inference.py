@@ -121,6 +121,7 @@ SHORT = "out of memory; close other programs, or lower engine.batch_rows"
     [
         (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), FULL),
         (RuntimeError("g++: /tmp/x: No space left on device"), FULL),
+        (RuntimeError("File size limit exceeded signal terminated program cc1plus"), "a file would exceed"),
         (MemoryError(), SHORT),
         (ImportError("x.so: failed to map segment from shared object"), SHORT),
     ],

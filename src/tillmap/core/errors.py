@@ -8,6 +8,8 @@ from contextlib import contextmanager
 MAX_LINE_CHARACTERS = 200
 _NO_ROOM = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "your disk quota is used up",
             errno.EFBIG: "a file would exceed the size limit"}  # fmt: skip
+_SAID = {os.strerror(number): text for number, text in _NO_ROOM.items()}
+_SAID["File size limit exceeded"] = _NO_ROOM[errno.EFBIG]  # of a program that the signal SIGXFSZ ended
 OF_THE_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EPIPE}  # such errors of writing
 
 
@@ -59,8 +61,8 @@ def lacks_room(error: BaseException) -> str | None:
     """What the disk lacks, if that is what an error is about; None for other errors."""
     if isinstance(error, OSError) and error.errno in _NO_ROOM:
         return _NO_ROOM[error.errno]
-    # Native libraries and compilers give the error number only as text.
-    return next((text for number, text in _NO_ROOM.items() if os.strerror(number) in str(error)), None)
+    # Native libraries and compilers only say it.
+    return next((text for said, text in _SAID.items() if said in str(error)), None)
 
 
 @contextmanager
