@@ -243,7 +243,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     model = parser.add_mutually_exclusive_group()
     model.add_argument("--base", type=Path, help="the folder of a checkpoint")
-    model.add_argument("--shape", choices=SHAPES, default="qwen3-4b" if cuda else "tiny")
+    model.add_argument("--shape", choices=SHAPES, help="without a GPU tiny, else and for --limits qwen3-4b")
     parser.add_argument("--steps", nargs="+", choices=STEPS, default=STEPS)
     parser.add_argument("--recipe", choices=("ours", "gradientgurus"), default="ours")
     parser.add_argument("--engine", choices=("vllm", "transformers"), default="vllm" if cuda else "transformers")
@@ -253,6 +253,7 @@ def main() -> None:
     parser.add_argument("--limits", action="store_true", help="only print what cards can do at the most")
     parser.add_argument("--json", type=Path, help="also writes the figures to this file")
     given = parser.parse_args()
+    given.shape = given.shape or ("qwen3-4b" if cuda or given.limits else "tiny")
     if given.limits:
         shape = SHAPES[given.shape] if given.base is None else shape_of(given.base)
         print(f"{given.base or given.shape}: {shape.gib:.1f} GiB in 16 bit, read for each token; minutes by card:\n")

@@ -1,10 +1,12 @@
-"""Compares one arm in several experiments with the same catalogue, row by row.
+"""Compares one arm in several experiments with the same catalogue, or several arms, row by row.
 
     python benchmarks/paired.py ARM FIRST SECOND [SECOND ...]
+    python benchmarks/paired.py linear workspace workspace:rerank
 
-FIRST and SECOND are names from `dvc exp run`, commits, branches, or `workspace` for the files in this folder. Prints
-for each SECOND the item accuracy on the labelled test rows, the rows that only one of the two gets right, the
-difference to FIRST with its 95% interval (bootstrap by product), and the verdict: better, worse or can't tell.
+FIRST and SECOND are names from `dvc exp run`, commits, branches, or `workspace` for the files in this folder. Another
+arm than ARM is written after a colon. Prints for each SECOND the item accuracy on the labelled test rows, the rows that
+only one of the two gets right, the difference to FIRST with its 95% interval (bootstrap by product), and the verdict:
+better, worse or can't tell.
 """
 
 import argparse
@@ -32,11 +34,15 @@ def main() -> None:
     parser.add_argument("experiments", nargs="+", metavar="EXPERIMENT")
     args = parser.parse_args()
 
-    rows, tree = (read(f"data/split/{name}.parquet", args.experiments[0]) for name in ("rows", "tree"))
+    split = args.experiments[0].partition(":")[0]
+    rows, tree = (read(f"data/split/{name}.parquet", split) for name in ("rows", "tree"))
     levels = LabelTree.from_table(tree).levels
     truth = rows[(rows["subset"] == "test") & levels.labelled(rows)]
-    file = f"data/predictions/{args.arm}.parquet"
-    marks = {name: mark(read(file, name), truth, args.arm, levels) for name in args.experiments}
+    marks = {}
+    for name in args.experiments:
+        revision, _, arm = name.partition(":")
+        arm = arm or args.arm
+        marks[name] = mark(read(f"data/predictions/{arm}.parquet", revision), truth, arm, levels)
     table = compare_arms(marks, args.experiments[0]).drop(columns=["reference", "rows"])
     table.insert(1, "accuracy", [marks[name]["right"].mean() for name in table["arm"]])
     first = marks[args.experiments[0]]["right"].mean()

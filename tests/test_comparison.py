@@ -1,15 +1,22 @@
 """Verdicts between arms, and their table."""
 
+import sys
+
 import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from project import ROOT
 from scipy.stats import chi2
 
 from tillmap.core.errors import InputError, ParamsError
-from tillmap.core.taxonomy import CONTEST
+from tillmap.core.files import write_table
+from tillmap.core.taxonomy import CONTEST, LabelTree, Levels
 from tillmap.evaluation.comparison import BETTER, CANNOT_TELL, WORSE, compare_arms, comparison_table
+
+sys.path.insert(0, str(ROOT / "benchmarks"))
+import paired
 
 
 def marks(right, product=None):
@@ -111,3 +118,23 @@ def test_table_lists_the_best_arm_first_and_only_what_is_known():
     assert "tokens" not in comparison_table({"linear": score(0.5)})
     repaired = comparison_table({"rag": score(0.3, repair={"without": 0.125, "gained": 0.175}), "linear": score(0.5)})
     assert "repair" in repaired and repaired.splitlines()[-1].split()[-1] == "0.1250"
+
+
+def test_two_arms_of_one_run_are_compared(tmp_path, monkeypatch, capsys):
+    """`benchmarks/paired.py linear workspace workspace:rerank`, as docs/comparing.md says."""
+    levels = Levels(("group", "module"))
+    rows = pd.DataFrame({"split": "test", "id": range(40), "subset": "test", "group": "tea", "module": "green tea"})
+    answers = {"linear": 10, "rerank": 30}
+    for folder in ("split", "predictions"):
+        (tmp_path / "data" / folder).mkdir(parents=True)
+    rows.to_parquet(tmp_path / "data/split/rows.parquet")
+    write_table(LabelTree.from_rows(rows, levels).to_table(), tmp_path / "data/split/tree.parquet")
+    for arm, right in answers.items():
+        answered = rows.assign(module=np.where(rows["id"] < right, "green tea", "black tea"))
+        answered.to_parquet(tmp_path / f"data/predictions/{arm}.parquet")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["paired.py", "linear", "workspace", "workspace:rerank"])
+    paired.main()
+    first, _, second = capsys.readouterr().out.splitlines()
+    assert first == "linear, 40 rows; workspace: 0.2500"
+    assert second.split()[:5] == ["workspace:rerank", "0.7500", "20", "0", "0.5000"] and second.endswith(BETTER)

@@ -52,6 +52,9 @@ def test_a_table_that_does_not_fit_says_where(tmp_path):
     file.write_text('{"text": "tea", "note": "Tea"}\n{"text": ["tea"], "note": ""}\n')
     with pytest.raises(InputError, match=r'about.jsonl:2: `text` is \["tea"\], expected text or null; correct the row'):
         look_up(TEXTS, TableSource(file, "text", "note"), None)
+    (tmp_path / "about.csv").write_text("text,note\ntea,Tea\n")
+    with pytest.raises(InputError, match=r"no column about; there are: text, note; .* name them in `context\.table`$"):
+        look_up(TEXTS, TableSource(tmp_path / "about.csv", "text", "about"), None)
     with pytest.raises(InputError, match=r"check `context\.table\.file`"):
         look_up(TEXTS, TableSource(tmp_path / "none.csv", "text", "note"), None)
 
@@ -83,7 +86,7 @@ def test_a_killed_run_resumes(server, tmp_path):
 
 def test_passing_trouble_is_retried(server):
     server.faults = [
-        lambda handler: handler.answer(b"busy", 503),
+        lambda handler: handler.answer(b"busy", 503, Retry_After="\u00b2"),  # a digit that is no number
         lambda handler: handler.answer(b"slow down", 429, Retry_After=0),
     ]
     about, counts = look_up(["tea"], source(server), None)

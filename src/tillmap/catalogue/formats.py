@@ -74,6 +74,7 @@ class RowFile:
         known: names of columns that may be in it, which help to recognise the delimiter.
         name: what errors call the file; None for its path.
         remedy: what errors say to do if there is no such file.
+        naming: where the names of its columns are given.
     """
 
     path: Path
@@ -83,6 +84,7 @@ class RowFile:
     known: tuple[str, ...] = ()
     name: str | None = None
     remedy: str = "check its name"
+    naming: str = "`data.columns` (or with the command's options, --help)"
 
     @property
     def shown(self) -> str:
@@ -141,7 +143,7 @@ class RowFile:
             if reader.header is None:
                 yield from reader.rows(())
             elif reader.header:  # a CSV without a line has no rows
-                yield from reader.rows(_choose_columns(self.shown, reader.header, needed, optional))
+                yield from reader.rows(_choose_columns(self, reader.header, needed, optional))
 
     def header(self) -> tuple[str, ...] | None:
         """The names of a table's columns; None for JSON, where each row has its own."""
@@ -175,7 +177,7 @@ def _is_part(path: Path) -> bool:
     return not any(name.startswith((".", "_")) for name in path.parts)
 
 
-def _choose_columns(shown: str, there: Sequence[str], needed: Sequence[str], optional: Sequence[str]) -> list[str]:
+def _choose_columns(file: RowFile, there: Sequence[str], needed: Sequence[str], optional: Sequence[str]) -> list[str]:
     """The columns of a table that are read. Raises InputError if one is missing, or its name is there twice."""
     wanted = list(dict.fromkeys((*needed, *optional)))
     missing = [name for name in dict.fromkeys(needed) if name not in there]
@@ -183,7 +185,7 @@ def _choose_columns(shown: str, there: Sequence[str], needed: Sequence[str], opt
     if missing or twice:
         fault = f"no column {', '.join(missing)}" if missing else f"more than one column {', '.join(twice)}"
         raise InputError(
-            f"{shown}: {fault}; there are: {', '.join(there)[:200] or 'none'}; rename the columns, or name them in "
-            "`data.columns` (or with the command's options, --help)"
+            f"{file.shown}: {fault}; there are: {', '.join(there)[:200] or 'none'}; rename the columns, or name them "
+            f"in {file.naming}"
         )
     return [name for name in wanted if name in there]

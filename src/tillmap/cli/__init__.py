@@ -12,7 +12,8 @@ from tillmap.core.machine import settle
 _EXIT = """Exit codes: 0 success, 1 an error that you can fix (the message says how), 2 wrong options or arguments."""
 
 app = typer.Typer(
-    help="Label till receipt lines with a product taxonomy. Run the pipeline with `dvc repro`.",
+    help="Label till receipt lines with a product taxonomy. Run the pipeline with `dvc repro`. README.md leads to all "
+    "pages.",
     epilog=_EXIT,
     no_args_is_help=True,
     add_completion=False,

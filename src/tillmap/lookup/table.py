@@ -18,7 +18,9 @@ class TableSource(Source):
 
     def __init__(self, path: Path, text: str, about: str, *, encoding: str = "utf-8", most: int = 200) -> None:
         """From a file with the columns `text` (a receipt line) and `about` (what it is). `most` characters are kept."""
-        self._file = RowFile(path, encoding=encoding, known=(text, about), remedy="check `context.table.file`")
+        self._file = RowFile(
+            path, encoding=encoding, known=(text, about), remedy="check `context.table.file`", naming="`context.table`"
+        )
         self._text, self._about, self._most = text, about, most
 
     def find(self, texts: Iterable[str]) -> Iterator[tuple[str, Found]]:

@@ -74,7 +74,7 @@ class Evidence:
     @property
     def features(self) -> list[str]:
         """The names of the features."""
-        return features.names(self.model.tree.levels.chain, brand=self.model.tree.levels.brand is not None)
+        return features.names(self.model.tree.levels)
 
     def path(self, chain: int, brand: int, line: str) -> LabelPath:
         """The label path of a chain with a brand, for a line, off which the brand may be read."""

@@ -1,11 +1,11 @@
 """The features of candidates, in one pass of compiled code."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from tillmap.core.compiled import compiled
+from tillmap.core.taxonomy import Levels
 from tillmap.rerank.candidates import UNKNOWN, is_pair, prefix_range
 from tillmap.rerank.facts import position, stem, tallied
 
@@ -16,14 +16,12 @@ _SHRINK = np.float32(2)  # rows that count for the general case, beside those of
 _MIN_VARIANCE = np.float32(0.01)  # of log prices: a standard deviation of 10%
 
 
-def names(levels: Sequence[str], *, brand: bool) -> list[str]:
+def names(levels: Levels) -> list[str]:
     """The names of the features, in their order.
 
-    Args:
-        levels: the names of a chain's levels.
-        brand: whether there is a brand level.
+    Levels are numbered: LightGBM changes or refuses names with spaces and signs, and two features of one name.
     """
-    heads = [*levels, "brand"] if brand else list(levels)
+    heads = [f"level_{place + 1}" for place in range(levels.depth)] + ["brand"] * (levels.brand is not None)
     kinds = ("path", "chain", "brand", "last_label")
     found = ["total", "rank", "mass_of_chain", "mass_of_brand", "behind_best"]
     found += [f"{head}_{what}" for head in heads for what in ("score", "lead", "log_share")]

@@ -119,7 +119,7 @@ class Reranker:
                 raise ValueError
             unseen, read = bool(about["unseen_paths"]), bool(about["read_brand"])
             trials, reranks, corrected = tuple(about["trials"]), bool(about["reranks"]), bool(about["corrected"])
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, TypeError, ValueError, OverflowError):
             raise ModelError(f"{folder / _ABOUT}: not the settings of a reranker; run `dvc repro`") from None
         trees = Trees.load(folder / _TREES) if reranks else None
         sure = Trees.load(folder / _SURE) if corrected else None

@@ -12,10 +12,13 @@ from tillmap.core.compiled import compiled
 from tillmap.core.errors import ModelError, first_line
 from tillmap.rerank.lines import Floats, Ints
 
+_VERSION, _END = "v4", "end of trees\n"  # of the text format
 _MAX_CHARACTERS = 2**26
 _MAX_LEAVES = 32  # of a tree: a leaf is a bit of a number
+_MAX_VALUE = 1e6  # of a leaf, far above what training gives: the sum of any file's trees stays a float32 number
 _BLOCK = 64  # rows that are scored together
 _NUMERIC = (0, 2)  # decision types: a number without a rule for missing values; bit 1 only says where these would go
+_LARGEST = float(np.finfo(np.float32).max)
 _ALL = np.uint32(2**32 - 1)
 _BITS = 0x077CB531  # times a power of two, its upper five bits are another number for each (a de Bruijn sequence)
 
@@ -48,8 +51,8 @@ class Trees:
     def parse(cls, text: str) -> Self:
         """Read a model that LightGBM wrote.
 
-        Raises ModelError if the text is anything else, or a model with categories, linear leaves, missing values,
-        several classes or children that are no tree.
+        Raises ModelError if the text is anything else, is cut or has a tree of another length than it says, or is a
+        model with categories, linear leaves, missing values, several classes or children that are no tree.
         """
         try:
             return cls._parse(text)
@@ -60,14 +63,20 @@ class Trees:
     def _parse(cls, text: str) -> Self:
         if len(text) > _MAX_CHARACTERS:
             raise ValueError(f"{len(text):,} characters, at most {_MAX_CHARACTERS:,} are read")
-        head, *blocks = re.split(r"^Tree=\d+$", text.partition("\nend of trees")[0], flags=re.MULTILINE)
+        head, *blocks = _blocks(text)
         about = _fields(head)
+        if about["version"] != _VERSION:
+            raise ValueError(f"its version is {about['version']}, not {_VERSION}")
         if about["num_class"] != "1" or about["num_tree_per_iteration"] != "1":
             raise ValueError("several classes")
         features = tuple(about["feature_names"].split())
+        if about["max_feature_idx"] != str(len(features) - 1):
+            raise ValueError(f"{len(features)} features, but max_feature_idx is {about['max_feature_idx']}")
         trees = [_tree(_fields(block), len(features)) for block in blocks]
         if not trees:
             raise ValueError("no trees")
+        if about["tree_sizes"].split() != [str(len(block.encode())) for block in blocks]:
+            raise ValueError("trees are missing or cut: tree_sizes says others")
         starts = np.cumsum([0, *(len(tree.feature) for tree in trees)], dtype=np.int64)
         feature, threshold, right = (np.concatenate(part) for part in list(zip(*trees, strict=True))[:3])
         return cls(text, features, starts, feature, threshold, right, np.stack([tree.values for tree in trees]))
@@ -89,8 +98,10 @@ class Trees:
 
     def first(self, count: int) -> "Trees":
         """The first trees alone."""
-        head, *blocks = re.split(r"^(?=Tree=\d+$)", self.text.partition("\nend of trees")[0], flags=re.MULTILINE)
-        return Trees.parse("".join([head, *blocks[:count]]) + "\nend of trees\n")
+        head, *blocks = _blocks(self.text)
+        sizes = " ".join(str(len(block.encode())) for block in blocks[:count])
+        head = re.sub(r"^tree_sizes=.*$", f"tree_sizes={sizes}", head, flags=re.MULTILINE)
+        return Trees.parse("".join([head, *blocks[:count], _END]))
 
     def score(self, rows: Floats) -> Floats:
         """The sum of the trees' values for each row of features (rows, features), float32."""
@@ -108,6 +119,11 @@ class _Tree(NamedTuple):
     values: NDArray[np.float64]
 
 
+def _blocks(text: str) -> list[str]:
+    """What is before the trees, and the text of each."""
+    return re.split(r"^(?=Tree=\d+$)", text.partition(_END)[0], flags=re.MULTILINE)
+
+
 def _fields(block: str) -> dict[str, str]:
     return dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
 
@@ -118,6 +134,8 @@ def _tree(fields: dict[str, str], features: int) -> _Tree:
     if not 1 <= count <= _MAX_LEAVES or fields["num_cat"] != "0" or fields.get("is_linear", "0") != "0":
         raise ValueError(f"a tree of {count} leaves, with categories or with linear leaves")
     values = _numbers(fields["leaf_value"], count, np.float64)
+    if np.abs(values).max() > _MAX_VALUE:
+        raise ValueError(f"a leaf of {np.abs(values).max():g}, at most {_MAX_VALUE:g} is read")
     splits = count - 1
     if not splits:
         return _Tree(np.zeros(0, np.int32), np.zeros(0, np.float32), np.zeros(0, np.uint32), _in_slots(values))
@@ -154,15 +172,19 @@ def _in_slots(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _numbers(text: str, count: int, kind: type) -> NDArray[Any]:
-    found = [float(part) for part in text.split()]
-    if len(found) != count or not np.isfinite(found).all():
-        raise ValueError(f"{len(found)} numbers or infinite ones; expected {count}")
-    return np.array(found).astype(kind)
+    """Read numbers of a kind. Raises ValueError or OverflowError if they are no such ones, or not as many."""
+    read = float if kind is np.float64 else int
+    found: NDArray[Any] = np.array([read(part) for part in text.split()], dtype=kind)
+    if len(found) != count:
+        raise ValueError(f"{len(found)} numbers; expected {count}")
+    if not np.isfinite(found).all():
+        raise ValueError("a number that is not finite")
+    return found
 
 
 def _at_most(thresholds: NDArray[np.float64]) -> Floats:
     """The largest float32 numbers that are not above the thresholds, so that float32 features fall on the same side."""
-    rounded = thresholds.astype(np.float32)
+    rounded = np.clip(thresholds, -_LARGEST, _LARGEST).astype(np.float32)
     above = rounded.astype(np.float64) > thresholds
     return np.where(above, np.nextafter(rounded, np.float32(-np.inf)), rounded)
 
