@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tillmap.evaluation.csv_files import text_of, to_csv
+from tillmap.core.csv_files import text_of, to_csv
 
 texts = st.text(st.characters(exclude_categories=["Cs"]))
 

@@ -53,6 +53,13 @@ def test_a_signal_ends_it_soon_with_a_line(program, number):
     assert line.startswith(f"it: stopped by {'SIGTERM' if number == signal.SIGTERM else 'Ctrl-C'}; nothing is half")
 
 
+def test_a_signal_while_python_ends_ends_it_at_once():
+    """A timer was set, which ended the process as an alarm clock does."""
+    late = "import atexit, os, time\natexit.register(lambda: (os.kill(os.getpid(), 15), time.sleep(600)))"
+    done = subprocess.run([sys.executable, "-c", late + START], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (-signal.SIGTERM, "")
+
+
 def test_a_child_that_is_forked_ends_as_others_do_and_its_parent_goes_on():
     program = """
 child = os.fork()

@@ -16,7 +16,8 @@ from tillmap.retrieval.embedding import Embedder
 from tillmap.retrieval.lexical import LexicalRetriever
 from tillmap.retrieval.neighbours import neighbours_table
 from tillmap.retrieval.paths import NO_ROW, PathRows, candidate_paths, paths_of_neighbours, paths_of_ranking
-from tillmap.serving.labeller import Labeller, NeighbourFinder, files_of
+from tillmap.serving.labeller import Labeller, files_of
+from tillmap.serving.neighbours import NeighbourFinder
 
 TEA = LabelPath("drinks", "hot drinks", "tea", "leafy")
 EGG = LabelPath("larder", "sweets", "chocolate", "hopper")

@@ -18,10 +18,10 @@ from tillmap.arms import schema
 from tillmap.catalogue.formats import RowFile, format_of
 from tillmap.config import paths
 from tillmap.config.params import read_params
+from tillmap.core.csv_files import to_csv
 from tillmap.core.errors import InputError
 from tillmap.core.files import write_jsonl, write_table
 from tillmap.core.taxonomy import CONTEST, KEY, LabelPath, LabelTree, Levels
-from tillmap.evaluation.csv_files import to_csv
 from tillmap.evaluation.review import review_arms
 from tillmap.postprocessing.calibration import candidate_scores
 from tillmap.review import sources

@@ -170,23 +170,8 @@ _MAX_PRICE = 1e300  # float() of a larger whole number raises
 _MAX_EXACT = 2.0**53  # from here on, a float is not every whole number
 # How exports write that there is none.
 _NO_PRICE = {
-    "na",
-    "n/a",
-    "n.a.",
-    "#n/a",
-    "<na>",
-    "undefined",
-    "?",
-    "nan",
-    "null",
-    "none",
-    "nil",
-    "\\n",
-    "-",
-    "--",
-    "—",
-    ".",
-}
+    "na", "n/a", "n.a.", "#n/a", "<na>", "undefined", "?", "nan", "null", "none", "nil", "\\n", "-", "--", "—", ".",
+}  # fmt: skip
 
 
 def _read_optional(record: Record, name: str) -> str:

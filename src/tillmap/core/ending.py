@@ -85,11 +85,15 @@ def end_plainly(name: str, remedies: Remedies) -> None:
         os._exit(128 + number)
 
     def leave() -> None:
-        """End before Python takes the libraries down, which can take them seconds, without `watch`."""
+        """End before Python takes the libraries down, which can take them seconds, without `watch`.
+
+        If all is done, a signal that comes from here on ends the process at once: Python runs no handlers any more.
+        """
+        with suppress(SystemExit):  # of a signal that has just come
+            if not told:
+                _let_signals_kill()
         if told:
-            for stream in (sys.stdout, sys.stderr):
-                with suppress(OSError, ValueError, AttributeError):  # closed, or there is none
-                    stream.flush()
+            _flush()
             os._exit(128 + told[0])
 
     def excepthook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
@@ -102,15 +106,25 @@ def end_plainly(name: str, remedies: Remedies) -> None:
     atexit.register(leave)  # the first one, so the last to be called
     for each in _SIGNALS:
         signal.signal(each, stop)
-    reading, writing = os.pipe()
-    os.set_blocking(writing, False)
-    signal.set_wakeup_fd(writing, warn_on_full_buffer=False)  # written to at once, even while a library computes
     os.register_at_fork(
         before=lambda: signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS),
         after_in_parent=lambda: signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS),
         after_in_child=_as_usual,
     )
-    threading.Thread(target=watch, args=(reading,), daemon=True).start()
+    threading.Thread(target=watch, args=(_pipe_of_signals(),), daemon=True).start()
+
+
+def _pipe_of_signals() -> int:
+    """A pipe that the numbers of signals can be read from, at once, even while a library computes."""
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    return reading
+
+
+def _let_signals_kill() -> None:
+    for each in _SIGNALS:
+        signal.signal(each, signal.SIG_DFL)
 
 
 def _hold_closed_streams() -> None:
@@ -126,6 +140,12 @@ def _hold_closed_streams() -> None:
             os.set_inheritable(number, True)
     if sys.stderr is None:
         sys.stderr = os.fdopen(2, "w", closefd=False)
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError, AttributeError):  # closed, or there is none
+            stream.flush()
 
 
 def _as_usual() -> None:

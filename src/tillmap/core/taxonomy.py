@@ -358,8 +358,12 @@ def right_labels(answers: pd.DataFrame, truth: pd.DataFrame, levels: Levels) -> 
 
     Both tables have the levels as columns. Where the true path has no label, an answer is right that has none either.
     In a row without any answer or any truth all are wrong.
+
+    Raises InputError if a level has no column.
     """
     names = list(levels)
+    for table in (answers, truth):
+        _require_columns(table, names)
     given, true = (table[names].fillna("").to_numpy(object) for table in (answers, truth))
     some = (given != "").any(axis=1) & (true != "").any(axis=1)
     return np.asarray((given == true) & some[:, None], dtype=np.bool_)

@@ -76,9 +76,8 @@ class _Prepared(dict[int, str]):
         kind, spelled = unicodedata.category(character), unicodedata.normalize("NFKC", character)
         if kind == "Cf" or 0xFE00 <= code <= 0xFE0F:  # the range selects how an emoji looks
             self[code] = ""
-        elif kind[0] != "L" and spelled.startswith(
-            " "
-        ):  # a mark by itself, such as the acute that tills print for an apostrophe
+        # A mark by itself, such as the acute that tills print for an apostrophe.
+        elif kind[0] != "L" and spelled.startswith(" "):
             self[code] = " "
         else:  # "1½" would become 11/2
             self[code] = f" {spelled}" if unicodedata.decomposition(character).startswith("<fraction>") else character

@@ -20,7 +20,7 @@ from matplotlib.colors import PowerNorm, to_hex
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator, PercentFormatter, ScalarFormatter
 
-from tillmap.evaluation.csv_files import to_csv
+from tillmap.core.csv_files import to_csv
 
 # The palette of Okabe and Ito, which colour-blind readers can tell apart, without its yellow, too pale on white.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#E69F00", "#56B4E9")

@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
+from tillmap.core.csv_files import to_csv
 from tillmap.core.files import write_text
 from tillmap.core.taxonomy import KEY, Levels
 from tillmap.evaluation import charts
@@ -19,7 +20,6 @@ from tillmap.evaluation.calibration_curves import (
     expected_calibration_error,
 )
 from tillmap.evaluation.comparison import compare_arms
-from tillmap.evaluation.csv_files import to_csv
 from tillmap.evaluation.metrics import WHOLE_PATH, mark, rounded, score_arm, score_held_back
 from tillmap.evaluation.promises import promise
 from tillmap.evaluation.recall import of_whole_paths

@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from tillmap.core.csv_files import to_csv
 from tillmap.core.files import OFF, write_json, write_table, write_text
 from tillmap.core.taxonomy import KEY, Levels, right_labels
-from tillmap.evaluation.csv_files import to_csv
 from tillmap.evaluation.promises import Threshold, promise
 from tillmap.postprocessing.calibration import CandidateScores, Confidence, cross_fit
 
@@ -176,7 +176,6 @@ def _calibration(
 
     Raises InputError if a level has no column.
     """
-    levels.labelled(predictions)  # before anything is looked up by level
     truth = rows.loc[rows["subset"] == "calibration"]
     place = predictions[KEY].reset_index(drop=True).reset_index(names="place").merge(truth, on=KEY)
     known = place["place"].to_numpy()

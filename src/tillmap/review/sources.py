@@ -8,11 +8,11 @@ from tillmap.arms import ARMS
 from tillmap.catalogue.formats import RowFile
 from tillmap.catalogue.rows import BadRowError, Record, read_id, read_label, read_labels, read_price, same_id
 from tillmap.config import paths
+from tillmap.core.csv_files import text_of
 from tillmap.core.errors import InputError
 from tillmap.core.files import read_table
 from tillmap.core.stored import read_completions, read_rows, read_suspects
 from tillmap.core.taxonomy import KEY, Key, LabelPath, LabelTree, Levels, RankedPaths
-from tillmap.evaluation.csv_files import text_of
 from tillmap.evaluation.review import guesses
 from tillmap.postprocessing.calibration import candidate_scores
 from tillmap.review.queue import Queue, ReviewRow, gains

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tillmap.catalogue.formats import Format
-from tillmap.evaluation.csv_files import csv_writer
+from tillmap.core.csv_files import csv_writer
 
 Write = Callable[[pd.DataFrame], None]
 Writer = Callable[[IO[bytes], pa.Schema], AbstractContextManager[Write]]

@@ -73,25 +73,21 @@ def disk(name: str, place: Path, bases: Sequence[str], remedy: str) -> Finding:
 
 def bases_to_fetch(root: Path, params: list[Params]) -> list[str]:
     """The bases that will be downloaded from a hub, one for each arm, as far as the params can be read."""
-    from tillmap.llm.checkpoints import is_hub_id
-
-    blocks = {arm: read.block(arm) for read in params for arm in ARMS if read.needs(arm)}
-    return [
-        block.base
-        for arm, block in blocks.items()
-        if hasattr(block, "base") and is_hub_id(block.base)
-        if not (root / paths.BASE / arm / "config.json").is_file()
-    ]
+    last = {arm: base for _, arm, base in _bases_of_a_hub(params)}
+    return [base for arm, base in last.items() if not (root / paths.BASE / arm / "config.json").is_file()]
 
 
 def bases_to_merge(params: list[Params]) -> list[str]:
     """The bases from a hub that an adapter is merged into, whenever its engine loads."""
+    return [base for read, arm, base in _bases_of_a_hub(params) if read.engine.lora == "merge" and ARMS[arm].tuned]
+
+
+def _bases_of_a_hub(params: list[Params]) -> Iterator[tuple[Params, str, str]]:
+    """Params, an arm that they need, and its base."""
     from tillmap.llm.checkpoints import is_hub_id
 
-    blocks = [
-        read.block(arm)
-        for read in params
-        for arm in ARMS
-        if read.engine.lora == "merge" and ARMS[arm].tuned and read.needs(arm)
-    ]
-    return [block.base for block in blocks if hasattr(block, "base") and is_hub_id(block.base)]
+    for read in params:
+        for arm in filter(read.needs, ARMS):
+            base = getattr(read.block(arm), "base", None)
+            if base is not None and is_hub_id(base):
+                yield read, arm, base
