@@ -36,7 +36,7 @@ def require_list(out: Path) -> None:
 
 def _require_other(out: Path, inputs: Sequence[Path | None]) -> None:
     for given in filter(None, inputs):
-        if given.is_dir() and out.resolve().is_relative_to(given.resolve()):
+        if not is_stream(out) and given.is_dir() and out.resolve().is_relative_to(given.resolve()):
             raise InputError(f"{out}: this is in the folder of the input; write to another one")
         there, read = _file_at(out, "/dev/stdout"), _file_at(given, "/dev/stdin")
         if there and read and os.path.samestat(there, read):
