@@ -222,7 +222,7 @@ def test_a_missing_or_empty_file_always_stops(tmp_path, name, on_bad_row):
     folder = write(tmp_path)
     for empty in (b"", b"\n\n"):
         (folder / name).write_bytes(empty)
-        with pytest.raises(InputError, match=rf"{name}: the file is empty; expected a JSON object with `indoml_id`"):
+        with pytest.raises(InputError, match=rf"{name}: there is no row in it; expected a JSON object with `indoml"):
             read_source(folder, on_bad_row)
     (folder / name).unlink()
     with pytest.raises(InputError, match=rf"{name}: the file is not there; .*`data\.source`"):

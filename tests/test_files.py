@@ -13,9 +13,12 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from safetensors.numpy import save_file
 
+from tillmap.catalogue import parquet_tables
+from tillmap.catalogue.formats import RowFile
 from tillmap.core import files, writing
 from tillmap.core.errors import InputError, LostRowsError, ResourceError
 from tillmap.core.files import require_same_rows
@@ -75,6 +78,31 @@ def test_missing_and_damaged_files_say_what_to_do(tmp_path, read):
     damaged.write_bytes(b"\x00 no\n")
     with pytest.raises(InputError, match=r"damaged.*dvc pull"):
         read(damaged)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(24, "Too many open files"),
+        pa.ArrowException("Unknown error: Failed to launch worker thread: Resource temporarily unavailable"),
+    ],
+)
+def test_a_file_is_not_called_damaged_where_the_machine_is_at_its_limit(tmp_path, monkeypatch, error):
+    """To delete it and make it again would cost hours, and not help."""
+
+    def fail(*_, **__):
+        raise error
+
+    table, value = tmp_path / "table.parquet", tmp_path / "value.json"
+    files.write_table(pd.DataFrame({"id": [1]}), table)
+    files.write_json(1, value)
+    monkeypatch.setattr(files.pq, "ParquetFile", fail)
+    monkeypatch.setattr(parquet_tables.pq, "ParquetFile", fail)
+    monkeypatch.setattr(files.json, "loads", fail)
+    reads = [lambda: files.read_table(table), lambda: list(RowFile(table).rows(["id"]))]
+    for read in [*reads, lambda: files.read_json(value)] if isinstance(error, OSError) else reads:
+        with pytest.raises(ResourceError, match=r"cannot be read now .*`ulimit -a` shows it"):
+            read()
 
 
 def test_jsonl_error_names_the_line(tmp_path):

@@ -1,6 +1,8 @@
 """`tillmap init` and what it proposes for a user's files."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pandas as pd
@@ -104,6 +106,15 @@ def test_dates_and_prices_are_no_codes() -> None:
     assert proposal.columns["price"] == "paid"
     assert proposal.columns["text"] == "line"
     assert any("labels" in note or "label" in note for note in proposal.notes)
+
+
+def test_a_terminal_without_the_sign_that_a_file_holds(project: Path) -> None:
+    lines = (EXAMPLES / "till" / "lines.csv").read_text()
+    (project / "shop.csv").write_text(lines.replace("Montant", "price €", 1))
+    env = os.environ | {"PYTHONIOENCODING": "latin-1", "PYTHONPATH": str(ROOT / "src")}
+    command = [sys.executable, "-m", "tillmap", "init", "shop.csv", "--dry-run"]
+    done = subprocess.run(command, cwd=project, env=env, capture_output=True, check=False)
+    assert (done.returncode, b"price \\u20ac" in done.stdout) == (0, True)
 
 
 def test_a_file_without_labels_says_what_to_do(project: Path) -> None:

@@ -2,9 +2,11 @@
 
 import io
 import os
+import pty
 import sys
 import threading
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -90,6 +92,18 @@ def test_standard_input(monkeypatch):
         read_twice(Path("-"))
 
 
+def test_rows_that_are_typed_end_with_one_ctrl_d(tmp_path):
+    keyboard, terminal = pty.openpty()
+    os.write(keyboard, ROWS + b"\x04")
+    reader = threading.Thread(target=lambda: got.append(read_twice(Path(os.ttyname(terminal)))[0]), daemon=True)
+    got = []
+    reader.start()
+    reader.join(timeout=30)
+    os.close(keyboard)  # ends a reader that waits for more
+    assert got == [ROWS]
+    os.close(terminal)
+
+
 def test_a_device_is_read_to_its_end():
     assert read_twice(Path("/dev/null"))[0] == b""
 
@@ -141,10 +155,6 @@ def test_half_a_row_that_is_being_written_is_not_called_a_fault_of_the_row(tmp_p
 
 
 def test_no_room_for_the_copy_is_no_fault_of_the_input(tmp_path, monkeypatch):
-    def full(source, copy):
-        source.read()
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(inputs.shutil, "copyfileobj", full)
+    monkeypatch.setattr(inputs, "TemporaryFile", partial(Path("/dev/full").open, "wb"))
     with fed(tmp_path / "pipe", ROWS) as pipe, pytest.raises(OSError, match="No space left"):
         read_twice(pipe)

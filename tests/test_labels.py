@@ -103,6 +103,11 @@ def test_a_bad_code_stops_or_is_set_aside(tmp_path, code, said):
     assert len(source.rows) == len(CODES) and source.quarantined["line"].tolist() == [12]
 
 
+def test_paths_that_are_all_too_deep_say_how_deep_they_may_be(tmp_path):
+    with pytest.raises(InputError, match="has 9 levels, expected at most 8"):
+        read(write(tmp_path, [" > ".join(f"level {number}" for number in range(9))] * 3))
+
+
 def test_a_path_with_another_separator(tmp_path):
     with pytest.raises(InputError, match=r':3: `code` is "Food\|Tea", expected a code with ">" between its parts'):
         read(write(tmp_path, ["Food > Bread", "Food|Tea"]))

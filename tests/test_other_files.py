@@ -236,6 +236,18 @@ def test_files_that_were_joined_and_those_of_dos(tmp_path):
     refused(write(tmp_path, "lone.csv", CSV + b"3,tea\r4,cola,1\n"), "a carriage return that ends no line")
 
 
+def test_the_header_of_a_joined_file_is_no_row(tmp_path):
+    mark = b"\xef\xbb\xbf"
+    path = write(tmp_path, "rows.csv", mark + CSV + mark + CSV.replace(b"1,", b"3,").replace(b"2,", b"4,"))
+    refused(path, r"rows\.csv:4: this is the header again, as where files were joined")
+    assert read(path, on_bad_row="quarantine")["key"].tolist() == ["1", "2", "3", "4"]
+    assert len(read(write(tmp_path, "one.csv", b"description\ndescription\n"), id="", retailer="", price="")) == 1
+
+
+def test_zeros_at_the_end_of_a_file_that_was_not_written_whole_are_no_encoding(tmp_path):
+    refused(write(tmp_path, "rows.csv", CSV + bytes(4096)), r"rows\.csv:4: 1 fields, expected 3")
+
+
 def test_an_address_is_not_fetched():
     refused(Path("https://shop.example/rows.csv"), "this is an address, .*curl")
 
@@ -322,6 +334,27 @@ def test_a_folder_of_parts_is_one_file(tmp_path, ending):
     (folder / f"part-0.{ending}").write_text("other")
     with pytest.raises(InputError, match="changed while it was read"):
         unchanged()
+
+
+@pytest.mark.parametrize("ending", ["parquet", "csv", "jsonl"])
+def test_a_column_in_the_names_of_folders_is_read(tmp_path, ending):
+    """As Spark and pandas write a table that is partitioned."""
+    rows = pd.DataFrame({"indoml_id": [1, 2, 3], "description": ["milk", "bread", "tea"]})
+    shops = {"retailer=a%20%26%20b": "a & b", "retailer=__HIVE_DEFAULT_PARTITION__": "", "retailer=c": "c"}
+    for number, folder in enumerate(shops):
+        path = tmp_path / f"feed.{ending}" / "year=2026" / folder / f"part-0.{ending}"
+        path.parent.mkdir(parents=True)
+        part = rows[number : number + 1]
+        if ending == "parquet":
+            part.to_parquet(path)
+        elif ending == "csv":
+            part.to_csv(path, index=False)
+        else:
+            part.to_json(path, orient="records", lines=True)
+    found = read(tmp_path / f"feed.{ending}").set_index("description")["retailer"]
+    assert found.to_dict() == dict(zip(rows["description"], shops.values(), strict=True))
+    (path.parent / f"part-1.{ending}").write_text("damaged")
+    refused(tmp_path / f"feed.{ending}", f"year=2026/retailer=c/part-1.{ending}" if ending != "jsonl" else "not JSON")
 
 
 def test_the_places_of_parts_go_on_and_an_id_comes_once_in_all(tmp_path):

@@ -204,8 +204,8 @@ BAD = {
         {},
         r":6: 6 fields, expected 5 with semicolons",
     ),
-    "nothing": (b"", {}, r"the file is empty; expected a header and rows"),
-    "a header": (b"nr;shop;text;price;code\n", {}, r"the file is empty; expected a header and rows"),
+    "nothing": (b"", {}, r"there is no row in it; expected a header and rows"),
+    "a header": (b"nr;shop;text;price;code\n", {}, r"there is no row in it; expected a header and rows"),
     "words for a price": (
         csv_text(";").encode() + b"4;Lune;a;free;01.1\n",
         {},

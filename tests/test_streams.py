@@ -233,6 +233,37 @@ def test_the_file_to_label_is_not_overwritten(tillmap, feed, tmp_path):
     assert feed.read_bytes() == ROWS
 
 
+def test_a_file_that_standard_output_goes_to_is_not_the_one_to_label(project, tmp_path):
+    """As a shell opens it: `tillmap predict FILE --out - >> FILE`."""
+    feed = tmp_path / "feed.jsonl"
+    feed.write_bytes(ROWS)
+    env = os.environ | {"PYTHONPATH": str(ROOT / "src"), "TILLMAP_STATE": str(tmp_path / "state")}
+    command = [sys.executable, "-m", "tillmap", "predict", "--arm", "linear", "--out"]
+    for words, given in ((["-", feed], None), ([feed, "-"], feed), (["-", "-"], feed)):
+        with feed.open("ab") as end, feed.open("rb") as start:
+            done = subprocess.run(
+                [*command, *words],
+                cwd=project,
+                env=env,
+                stdin=start if given else None,
+                stdout=end,
+                stderr=-1,
+                check=False,
+            )
+        assert (done.returncode, b"this is the input; write to another file" in done.stderr) == (1, True)
+        assert feed.read_bytes() == ROWS
+
+
+def test_a_list_of_bad_rows_that_cannot_be_written_is_told_before_the_work(tillmap, feed, tmp_path):
+    listed = tmp_path / "out.csv.bad.jsonl"
+    listed.mkdir()
+    words = ("predict", feed, "--arm", "linear", "--out", tmp_path / "out.csv")
+    code, _, said = tillmap(*words, "--on-bad-row", "quarantine")
+    assert (code, f"{listed}: this is a folder" in said) == (1, True)
+    assert not (tmp_path / "out.csv").exists()
+    assert tillmap(*words)[0] == 0  # without such a list it is in nobody's way
+
+
 def test_a_list_of_bad_rows_does_not_replace_the_input_nor_an_output_go_into_its_folder(tillmap, tmp_path):
     listed, folder = tmp_path / "out.csv.bad.jsonl", tmp_path / "feed.jsonl"
     folder.mkdir()

@@ -181,6 +181,8 @@ def _csv_record(
             f"{len(fields)} fields, expected {len(header)} with {_between(delimiter)} between them: "
             f"{', '.join(header)[:100]}"
         )
+    if fields[0].strip() == header[0] and len(header) > 1 and [name.strip() for name in fields] == header:
+        raise BadRowError("this is the header again, as where files were joined; expected a row")
     record = {name: value for name, value in zip(header, fields, strict=True) if name in columns}
     for name, value in record.items():
         if not is_unicode(value):

@@ -92,6 +92,7 @@ def spelled(encoding: str) -> str:
 
 def _wide(start: bytes) -> str | None:
     """UTF-16 or UTF-32 of Western text, told by its zeros."""
+    start = start.rstrip(b"\0")  # with many at its end it was not written whole
     even, odd = start[0::2], start[1::2]
     if not odd or max(even.count(0), odd.count(0)) < _MANY * len(odd):
         return None

@@ -6,10 +6,12 @@ line in `_READERS`.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 from io import BufferedReader
 from pathlib import Path
 from typing import Literal
+from urllib.parse import unquote
 
 from tillmap.catalogue.containers import PACKED, opened
 from tillmap.catalogue.csv_tables import open_csv, require_delimiter
@@ -17,6 +19,7 @@ from tillmap.catalogue.encodings import require_encoding
 from tillmap.catalogue.json_lines import open_json
 from tillmap.catalogue.parquet_tables import open_parquet
 from tillmap.catalogue.reading import Manner, Reader, Row
+from tillmap.catalogue.rows import Record
 from tillmap.core.errors import InputError
 
 Format = Literal["jsonl", "csv", "parquet"]
@@ -31,6 +34,7 @@ _ENDINGS: Mapping[str, Format] = {
     ".predict": "jsonl", ".csv": "csv", ".tsv": "csv", ".parquet": "parquet", ".pq": "parquet",
 }  # fmt: skip
 ENDINGS = tuple(_ENDINGS)
+_NULL = "__HIVE_DEFAULT_PARTITION__"  # in the name of a folder
 _SPREADSHEETS = (".xlsx", ".xlsm", ".xlsb", ".xls", ".ods", ".numbers")
 
 
@@ -75,6 +79,7 @@ class RowFile:
         name: what errors call the file; None for its path.
         remedy: what errors say to do if there is no such file.
         naming: where the names of its columns are given.
+        fixed: columns with one value for all rows, which are not in the file: those of the names of its folders.
     """
 
     path: Path
@@ -85,6 +90,7 @@ class RowFile:
     name: str | None = None
     remedy: str = "check its name"
     naming: str = "`data.columns` (or with the command's options, --help)"
+    fixed: Mapping[str, str | None] = field(default_factory=dict)
 
     @property
     def shown(self) -> str:
@@ -114,6 +120,7 @@ class RowFile:
     def parts(self) -> list["RowFile"]:
         """The file itself; or of a folder, as Spark writes it, its files with rows, by name.
 
+        A folder in it that is called `retailer=shop` says the retailer of all rows in its files.
         Raises InputError if there is none.
         """
         if not self.path.is_dir():
@@ -122,7 +129,7 @@ class RowFile:
         files = [path for path in there if _is_part(path.relative_to(self.path))]
         if not files:
             raise InputError(f"{self.shown}: this folder has no files with rows; name a file, or a folder of parts")
-        return [replace(self, path=path, format=self.kind, name=f"{self.shown}/{path.name}") for path in files]
+        return [self._part(path, path.relative_to(self.path)) for path in files]
 
     def rows(self, needed: Sequence[str], optional: Sequence[str] = ()) -> Iterator[Row]:
         """The rows, one by one.
@@ -141,15 +148,26 @@ class RowFile:
     def _own_rows(self, needed: Sequence[str], optional: Sequence[str]) -> Iterator[Row]:
         with self._reader() as reader:
             if reader.header is None:
-                yield from reader.rows(())
-            elif reader.header:  # a CSV without a line has no rows
-                yield from reader.rows(_choose_columns(self, reader.header, needed, optional))
+                rows = reader.rows(())
+            elif reader.header:
+                columns = _choose_columns(self, [*reader.header, *self.fixed], needed, optional)
+                rows = reader.rows([name for name in columns if name in reader.header])
+            else:  # a CSV without a line has no rows
+                return
+            for row in rows:
+                yield row._replace(read=partial(_with_fixed, row.read, self.fixed)) if self.fixed else row
 
     def header(self) -> tuple[str, ...] | None:
         """The names of a table's columns; None for JSON, where each row has its own."""
         self.check()
         with self.parts()[0]._reader() as reader:
-            return None if reader.header is None else tuple(reader.header)
+            return None if reader.header is None else (*reader.header, *self.parts()[0].fixed)
+
+    def _part(self, path: Path, inside: Path) -> "RowFile":
+        """A file of this folder. `inside` is its path within the folder."""
+        said = (name.partition("=") for name in inside.parent.parts if "=" in name)
+        fixed = {unquote(name): None if value == _NULL else unquote(value) for name, _, value in said}
+        return replace(self, path=path, format=self.kind, name=f"{self.shown}/{inside}", fixed=fixed)
 
     @contextmanager
     def _reader(self) -> Iterator[Reader]:
@@ -170,6 +188,10 @@ def _rows_of(parts: Sequence[RowFile], needed: Sequence[str], optional: Sequence
         for row in part._own_rows(needed, optional):
             last = before + row.place
             yield row._replace(place=last)
+
+
+def _with_fixed(read: Callable[[], Record], fixed: Mapping[str, str | None]) -> Record:
+    return {**read(), **fixed}
 
 
 def _is_part(path: Path) -> bool:

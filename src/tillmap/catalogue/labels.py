@@ -137,7 +137,7 @@ def _code_reader(taxonomy: Taxonomy, column: str, files: Iterable[RowFile], code
         for value in found:
             with suppress(BadRowError):
                 depths.add(len(read_path(column, value, separator, labels, short=short)))
-        levels = _counted(max((depth for depth in depths if depth <= MAX_LEVELS), default=1), taxonomy.brand)
+        levels = _counted(max((depth for depth in depths if depth <= MAX_LEVELS), default=MAX_LEVELS), taxonomy.brand)
     return LabelReader(levels, (column,), True, False, separator, labels, short)
 
 

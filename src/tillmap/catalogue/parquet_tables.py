@@ -17,7 +17,7 @@ from pyarrow.dataset import ParquetFileFormat
 
 from tillmap.catalogue.reading import Manner, Row
 from tillmap.catalogue.rows import BadRowError
-from tillmap.core.errors import InputError, first_line
+from tillmap.core.errors import InputError, first_line, raise_if_machine
 
 MAX_VALUE_BYTES = 2**20  # as for a line of text
 
@@ -39,6 +39,7 @@ def open_parquet(file: BufferedReader, manner: Manner) -> Iterator["_Table"]:
             texts = _texts_of(ParquetFileFormat().inspect(source))
             yield _Table(pq.ParquetFile(source, read_dictionary=texts), manner.shown)
         except _DAMAGED as error:
+            raise_if_machine(error, manner.shown)
             if isinstance(error, OSError) and error.errno is not None:
                 raise
             raise InputError(

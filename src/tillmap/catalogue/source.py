@@ -248,7 +248,7 @@ class _Reading:
                 rows[key] = _Sound(row.place, number, value)
         if not number:
             each = f"a JSON object with `{needed[0]}` on each line" if file.kind == "jsonl" else "a header and rows"
-            raise InputError(f"{file.shown}: the file is empty; expected {each}")
+            raise InputError(f"{file.shown}: there is no row in it; expected {each}")
         return rows
 
     def _set_aside(self, file: RowFile, reasons: Mapping[int, str]) -> None:

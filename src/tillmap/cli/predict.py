@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import typer
 
 from tillmap.arms import ARMS, schema
-from tillmap.cli.outputs import require_outside
+from tillmap.cli.outputs import require_list, require_outside
 from tillmap.config import paths
 from tillmap.config.params import read_params
 from tillmap.core.inputs import steady
@@ -155,6 +155,8 @@ def predict(  # noqa: PLR0917 - the options of a command line
             on_bad_row=on_bad_row,
             name=given.shown,
         )
+        if source.on_bad_row != "stop":
+            require_list(out)
         labeller = open_arm(arm.value, params, confidence)
         done = label_feed(labeller, source, out, target, explain or 0)
         source.list_bad(out)

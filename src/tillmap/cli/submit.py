@@ -8,7 +8,7 @@ import pandas as pd
 import typer
 
 from tillmap.arms import ARMS, schema
-from tillmap.cli.outputs import require_outside
+from tillmap.cli.outputs import require_list, require_outside
 from tillmap.config import paths
 from tillmap.config.blocks import CASCADE, COMBINED
 from tillmap.config.params import read_params
@@ -84,6 +84,8 @@ def submit(  # noqa: PLR0917 - the options of a command line
         with steady(test) as source:
             kind = format_of_input(test, source.stream)
             feed = open_feed(source.path, data, format=kind, on_bad_row=on_bad_row, name=source.shown)
+            if feed.on_bad_row != "stop":
+                require_list(out)
             asked = pd.concat([batch["key"] for batch in feed.batches(100_000)], ignore_index=True)
             feed.list_bad(out)
     written = write_submission(answers, asked, tree, name, out, id_name=id_name, unseen=unseen)

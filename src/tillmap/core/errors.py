@@ -10,6 +10,7 @@ _NO_ROOM = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "your disk quota is 
             errno.EFBIG: "a file would exceed the size limit"}  # fmt: skip
 _SAID = {os.strerror(number): text for number, text in _NO_ROOM.items()}
 _SAID["File size limit exceeded"] = _NO_ROOM[errno.EFBIG]  # of a program that the signal SIGXFSZ ended
+_NOT_NOW = (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE)  # no thread, memory or open file is to be had
 OF_THE_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EPIPE}  # such errors of writing
 
 
@@ -63,6 +64,16 @@ def lacks_room(error: BaseException) -> str | None:
         return _NO_ROOM[error.errno]
     # Native libraries and compilers only say it.
     return next((text for said, text in _SAID.items() if said in str(error)), None)
+
+
+def raise_if_machine(error: BaseException, path: object) -> None:
+    """Raise ResourceError if a file could not be read because of the machine. To call it damaged would be wrong."""
+    number = getattr(error, "errno", None)
+    if number in _NOT_NOW or any(os.strerror(each) in str(error) for each in _NOT_NOW):  # native libraries: as text
+        raise ResourceError(
+            f"{path}: cannot be read now ({first_line(error)}); close other programs, or raise the limit (`ulimit -a` "
+            "shows it), then run again"
+        ) from None
 
 
 @contextmanager

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import TypeAdapter
 
-from tillmap.core.errors import InputError, LostRowsError, ModelError, ResourceError, first_line
+from tillmap.core.errors import InputError, LostRowsError, ModelError, ResourceError, first_line, raise_if_machine
 from tillmap.core.writing import replacing
 
 T = TypeVar("T")
@@ -125,6 +125,7 @@ def read_json(path: Path) -> Any:
     except FileNotFoundError:
         raise InputError(f"{path}: file not found; {_how_to_get(path)}") from None
     except (ValueError, RecursionError, OSError) as error:  # RecursionError: nested too deeply
+        raise_if_machine(error, path)
         raise InputError(f"{path}: not JSON ({first_line(error)}); delete it and {_how_to_get(path)}") from None
 
 
@@ -196,6 +197,7 @@ def read_table(path: Path, columns: list[str] | None = None) -> pd.DataFrame:
         ) from None
     # The errors after OSError are raised when a file's own metadata is wrong, as in a file made to do harm.
     except (pa.ArrowException, OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise_if_machine(error, path)
         raise InputError(
             f"{path}: not a Parquet table with the expected columns ({first_line(error)}); "
             f"delete it and {_how_to_get(path)}"

@@ -5,16 +5,19 @@ once, and an ordinary file is watched.
 """
 
 import os
-import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
+from io import BufferedReader
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import IO, NamedTuple
+from typing import NamedTuple, cast
 
 from tillmap.core.errors import OF_THE_DISK, InputError, TillmapError
 from tillmap.core.writing import STANDARD, descriptor_of, is_stream
+
+_BLOCK_BYTES = 2**16
 
 
 class Input(NamedTuple):
@@ -52,7 +55,8 @@ def steady(given: Path) -> Iterator[Input]:
     # Opened first: the number of a closed file is free, and the copy would get it.
     with _open_stream(given) as source, TemporaryFile() as copy:
         with _told(given):
-            shutil.copyfileobj(source, copy)
+            # Once at the end is enough: to read on would ask a person at a terminal for a second Ctrl-D.
+            copy.writelines(iter(partial(source.read1, _BLOCK_BYTES), b""))
             copy.flush()
         shown = "standard input" if given == STANDARD else str(given)
         yield Input(Path(f"/proc/self/fd/{copy.fileno()}"), shown, stream=True)
@@ -81,13 +85,13 @@ def _look(path: Path) -> tuple[int, ...] | None:
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
 
-def _open_stream(given: Path) -> IO[bytes]:
+def _open_stream(given: Path) -> BufferedReader:
     """Open a stream, which is read from where it is now. Raises InputError if that is not possible."""
     number = 0 if given == STANDARD else descriptor_of(given)
     if number == 0 and sys.stdin is None:
         raise InputError("standard input is closed; name a file, or feed it: `zcat FILE | tillmap ...`")
     if given == STANDARD:
-        return sys.stdin.buffer
+        return cast(BufferedReader, sys.stdin.buffer)
     with _told(given):
         return given.open("rb") if number is None else os.fdopen(os.dup(number), "rb")
 

@@ -173,7 +173,7 @@ def _key(labeller: Labeller, feed: Feed, explain: int) -> str:
     """A hash of everything that the labels depend on."""
     digest = hashlib.sha256()
     for part in feed.file.parts():
-        digest.update(bytes.fromhex(_digest_of(part.path)))
+        digest.update(bytes.fromhex(_digest_of(part.path)) + repr(part.fixed or "").encode())
     settings = {
         "arm": labeller.arm,
         "params": labeller.params.model_dump(include={*_SHAPING, *labeller.free, labeller.arm}),
