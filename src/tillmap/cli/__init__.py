@@ -2,6 +2,7 @@
 
 import logging
 import sys
+from contextlib import suppress
 from io import TextIOWrapper
 
 import typer
@@ -32,8 +33,9 @@ def run() -> None:
     """Run the command line. Errors that a user can fix end it with exit code 1 and one line, without a traceback."""
     logging.basicConfig(level=logging.ERROR, format="%(message)s", stream=sys.stderr)
     logging.getLogger("tillmap").setLevel(logging.INFO)
-    if isinstance(sys.stdout, TextIOWrapper):  # a terminal may have no sign for what a shop's file holds
-        sys.stdout.reconfigure(errors="backslashreplace")
+    with suppress(OSError):  # of an output that says that it has places, and has none
+        if isinstance(sys.stdout, TextIOWrapper):  # a terminal may have no sign for what a shop's file holds
+            sys.stdout.reconfigure(errors="backslashreplace")
     try:
         settle()
         app()
