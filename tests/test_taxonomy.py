@@ -109,6 +109,8 @@ def test_a_stored_tree_that_was_tampered_with_is_refused(tree: LabelTree) -> Non
         LabelTree.from_table(pd.DataFrame(stored.to_dict("list")))
     with pytest.raises(InputError, match="lacks rows"):
         LabelTree.from_table(stored[list(CONTEST)])
+    with pytest.raises(InputError, match="fewer than 0 rows"):
+        LabelTree.from_table(stored.assign(rows=-2))
     with pytest.raises(InputError, match="differ in length"):
         LabelTree(CONTEST, tree.paths, tree.rows[1:])
 

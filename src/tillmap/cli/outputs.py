@@ -18,13 +18,14 @@ def require_outside(out: Path, *inputs: Path | None) -> None:
     That is also said of the list of bad rows beside the output, of an output in a folder that is an input, and of
     standard input and output where both are one file.
     """
-    _require_other(out, inputs)
     if is_stream(out):
+        _require_other(out, inputs)
         return
     place, here = out.resolve(), Path().resolve()
     own = [name for name in (*_WRITTEN, *_READ) if place.is_relative_to(here / name)]
     if own and (here / "params.yaml").exists():
         raise InputError(f"{out}: {own[0]} belongs to the pipeline; write to another place")
+    _require_other(out, inputs)
     _require_other(bad_rows_of(out), inputs)
 
 

@@ -230,6 +230,8 @@ class LabelTree:
         texts = table.drop(columns="rows").to_numpy(object).ravel()
         if table["rows"].dtype.kind not in "iu" or not all(isinstance(text, str) or pd.isna(text) for text in texts):
             raise InputError("label tree: the table has values of other types than labels; run `dvc repro` again")
+        if (table["rows"] < 0).any():
+            raise InputError("label tree: the table has a path with fewer than 0 rows; run `dvc repro` again")
         return cls(
             levels,
             tuple(levels.paths(table)),
