@@ -87,6 +87,20 @@ def test_too_little_memory_is_said_and_other_errors_keep_their_traceback():
     assert "Traceback" in done.stderr
 
 
+@pytest.mark.parametrize(("limit", "given", "threads"), [(None, None, None), (2**31, None, "1"), (2**31, "2", "2")])
+def test_with_a_limit_on_memory_openblas_gets_one_thread(limit, given, threads, monkeypatch):
+    """With more it hung while it was loaded."""
+    monkeypatch.delenv("OPENBLAS_NUM_THREADS", raising=False)
+    if given:
+        monkeypatch.setenv("OPENBLAS_NUM_THREADS", given)
+    done = subprocess.run(
+        [sys.executable, "-c", START + "print(os.environ.get('OPENBLAS_NUM_THREADS'))"],
+        capture_output=True, text=True, check=True,
+        preexec_fn=lambda: limit and resource.setrlimit(resource.RLIMIT_AS, (limit, limit)),
+    )  # fmt: skip
+    assert done.stdout == f"{threads}\n"
+
+
 def test_too_little_memory_while_a_library_tidies_up_is_one_line():
     program = (
         START

@@ -214,15 +214,3 @@ def test_compiled_code_is_kept_where_there_is_room(stranger, tmp_path, monkeypat
     monkeypatch.undo()
     monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path / "chosen"))
     assert cache_of(compiled(three)).is_relative_to(tmp_path / "chosen")
-
-
-def test_with_a_limit_on_memory_openblas_gets_one_thread(stranger, monkeypatch):
-    os.environ.pop("OPENBLAS_NUM_THREADS", None)
-    settle()
-    assert "OPENBLAS_NUM_THREADS" not in os.environ
-    monkeypatch.setattr(machines.resource, "getrlimit", lambda which: (2**30, -1))
-    settle()
-    assert os.environ["OPENBLAS_NUM_THREADS"] == "1"
-    os.environ["OPENBLAS_NUM_THREADS"] = "2"
-    settle()
-    assert os.environ["OPENBLAS_NUM_THREADS"] == "2"

@@ -48,6 +48,7 @@ def end_plainly(name: str, remedies: Remedies) -> None:
     the disk is never half written anyway.
     """
     _hold_closed_streams()
+    _spare_memory()
     told: list[int] = []
     unraisable = sys.unraisablehook
 
@@ -140,6 +141,15 @@ def _hold_closed_streams() -> None:
             os.set_inheritable(number, True)
     if sys.stderr is None:
         sys.stderr = os.fdopen(2, "w", closefd=False)
+
+
+def _spare_memory() -> None:
+    """With a limit on the address space (`ulimit -v`), give OpenBLAS one thread, unless the user says how many.
+
+    It takes 32 MiB for each while it is loaded, and tries forever, deaf to signals, where it cannot have them.
+    """
+    if resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY:
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
 def _flush() -> None:

@@ -4,7 +4,6 @@ import errno
 import getpass
 import logging
 import os
-import resource
 import stat
 import tempfile
 from contextlib import suppress
@@ -59,12 +58,7 @@ def settle() -> None:
     Libraries ask for both and fail without. Call it before they are imported. It sets `LOGNAME` and `HOME` of this
     process. A home that is there stays, even if it cannot be written: it may hold keys. If there is no room for
     temporary files either, what needs a home fails later.
-
-    With a limit on the address space (`ulimit -v`) OpenBLAS gets one thread, unless `OPENBLAS_NUM_THREADS` is set: it
-    takes 32 MiB for each while it is loaded, and tries forever where it cannot have them.
     """
-    if resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY:
-        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     if not has_name():
         os.environ["LOGNAME"] = _stand_in_name()
     if not has_home():
