@@ -1,5 +1,6 @@
 """Files of any shop: delimiters, encodings, packed files. What cannot be read says where, what and what to do."""
 
+import bz2
 import codecs
 import csv
 import gzip
@@ -341,3 +342,14 @@ def test_a_number_and_its_text_are_the_same_id(tmp_path):
     path.write_text('{"nr": 7, "text": "a", "code": "1"}\n{"nr": "7", "text": "b", "code": "1"}\n')
     with pytest.raises(InputError, match=r":2: `nr` is 7 again \(first in line 1\), expected each id once"):
         read_folder(path)
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress, bz2.compress, zstd])
+def test_blank_lines_are_told_between_rows_and_left_out_at_the_end(pack, tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(pack(b'{"id": 1}\n' + b"\n" * 200_000 + b' \t\r\n{"id": 2}\n' + b"\r\n" * 200_000 + b"  "))
+    rows = list(RowFile(path).rows(()))
+    assert [row.place for row in rows] == list(range(1, 200_004))
+    assert (rows[0].read(), rows[-1].read()) == ({"id": 1}, {"id": 2})
+    with pytest.raises(BadRowError, match="a blank line between rows"):
+        rows[200_001].read()

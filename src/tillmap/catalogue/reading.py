@@ -100,7 +100,7 @@ def numbered_lines(file: BufferedReader) -> Iterator[Line]:
 def _skip_blank(file: BufferedReader) -> int:
     """Skip the blank lines that come next, and count them. A packed file of a few bytes may have a billion of them."""
     lines = 0
-    while ahead := file.peek():
+    while ahead := file.peek(1):
         end = ahead.rfind(b"\n", 0, len(ahead) - len(ahead.lstrip(_NOTHING))) + 1
         if not end:
             break
