@@ -99,6 +99,11 @@ def test_a_table_that_makes_no_tree_is_refused(rows: pd.DataFrame, said: str) ->
         LabelTree.from_rows(rows, CONTEST)
 
 
+def test_a_path_of_another_length_makes_no_table() -> None:
+    with pytest.raises(InputError, match=r"a path has 5 labels, expected 4 \(supergroup"):
+        CONTEST.columns([("a", "b", "c", "d"), ("a", "b", "c", "d", "e")])
+
+
 def test_a_stored_tree_that_was_tampered_with_is_refused(tree: LabelTree) -> None:
     stored = tree.to_table()
     with pytest.raises(InputError, match="twice or out of order"):

@@ -110,8 +110,17 @@ class Levels:
         return [LabelPath(*labels) for labels in zip(*columns, strict=True)]
 
     def columns(self, paths: Iterable[Sequence[str]]) -> pd.DataFrame:
-        """The table of some paths: a column for each level (str), null where a path has no label."""
-        table = pd.DataFrame([tuple(path) for path in paths], columns=pd.Index(self.names), dtype="str")
+        """The table of some paths: a column for each level (str), null where a path has no label.
+
+        Raises InputError if a path has more labels than there are levels, or fewer: it is of a changed file.
+        """
+        found = [tuple(path) for path in paths]
+        if other := {len(path) for path in found} - {len(self.names)}:
+            raise InputError(
+                f"labels: a path has {min(other)} labels, expected {len(self.names)} ({', '.join(self.names)}); run "
+                "`dvc repro` again"
+            )
+        table = pd.DataFrame(found, columns=pd.Index(self.names), dtype="str")
         return table.mask(table == "")
 
     def labelled(self, table: pd.DataFrame) -> "pd.Series[bool]":
