@@ -102,6 +102,7 @@ def test_a_person_with_a_keyboard_alone(screen, folder):
     assert screen.focused() == "accept"
     screen.press("/")
     screen.page.keyboard.type("tea")
+    expect(screen.page.locator("#found li[aria-selected=true]")).to_have_count(1)  # those of all three letters are here
     expect(screen.page.locator("#found li")).to_have_count(2)
     screen.press("ArrowDown", "Enter")
     screen.says(f"Saved: {written(*GREEN)}")

@@ -96,7 +96,8 @@ function move(by) {
 
 async function search() {
   const question = ++asked;
-  choose(-1); // Enter must not pick a path of the earlier query
+  choose(-1); // the keys must not pick a path of the earlier query
+  found = [];
   const query = $("query").value;
   if (!query.trim()) return showFound([], "");
   try {
