@@ -12,12 +12,13 @@ from safetensors.numpy import save_file
 
 from tillmap.arms._llm import _read_allowed
 from tillmap.cli.run_cache import broken_entries
-from tillmap.core.completions import Question, finished
+from tillmap.core.completions import Completion, Question, finished
 from tillmap.core.errors import InputError, ModelError
 from tillmap.core.files import read_jsonl, read_table, write_json, write_jsonl, write_table
 from tillmap.core.run_state import AnswerLog, read_answers
 from tillmap.core.stored import (
     amount,
+    read_completions,
     read_conversations,
     read_held_out,
     read_metrics,
@@ -50,6 +51,16 @@ def test_half_a_surrogate_is_written_and_read_again(tmp_path):
     assert json.loads((tmp_path / "x.json").read_text()) == {"text": HALF}
     AnswerLog(tmp_path / "log.jsonl").add({"a": {"text": HALF}}, 1.0)
     assert read_answers(tmp_path / "log.jsonl", {"a"})["a"][0] == {"text": HALF}
+
+
+@pytest.mark.parametrize("change", [{"split": HALF}, {"candidates": [[["a", HALF], 0.5]]}])
+def test_half_a_surrogate_is_no_label(change, tmp_path):
+    answer = Completion("test", 1, HALF, "ok", candidates=[[["a", "b"], 0.5]]).as_record()
+    write_jsonl([answer, answer | change], tmp_path / "x.jsonl")
+    found = read_completions(tmp_path / "x.jsonl")
+    assert next(found)["text"] == HALF
+    with pytest.raises(InputError, match=r"x.jsonl:2: not an answer"):
+        next(found)
 
 
 @pytest.mark.parametrize("lost", ["id", "rank", "brand", "score"])

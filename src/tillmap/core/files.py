@@ -151,8 +151,6 @@ def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
                     )
                 try:
                     record = json.loads(line)
-                    if b"\\u" in line:
-                        json.dumps(record, ensure_ascii=False).encode()  # half a surrogate is no text
                 except (ValueError, RecursionError):
                     record = None
                 if not isinstance(record, dict):

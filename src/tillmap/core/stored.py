@@ -87,9 +87,11 @@ def read_completions(path: Path) -> Iterator[dict[str, Any]]:
     for number, record in enumerate(read_jsonl(path), 1):
         try:
             _COMPLETION.validate_python(record)
-            for candidate in record["candidates"] or ():
-                _, share = candidate
+            # Half a surrogate may be in what a model says, but not in what becomes a column.
+            f"{record.get('split')}{record.get('status')}".encode()
+            for labels, share in record["candidates"] or ():
                 float(share)
+                "".join(labels).encode()
         except (ValidationError, KeyError, TypeError, ValueError):
             raise InputError(f"{path}:{number}: not an answer; run `dvc repro infer` to write the file again") from None
         yield _UNSAID | record
