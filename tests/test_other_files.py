@@ -313,6 +313,15 @@ def test_tables_that_cannot_be_read(tmp_path, made, said):
     refused(parquet(tmp_path, made), said)
 
 
+def write_part(part, path):
+    if path.suffix == ".parquet":
+        part.to_parquet(path)
+    elif path.suffix == ".csv":
+        part.to_csv(path, index=False)
+    else:
+        part.to_json(path, orient="records", lines=True)
+
+
 @pytest.mark.parametrize("ending", ["parquet", "csv", "json"])
 def test_a_folder_of_parts_is_one_file(tmp_path, ending):
     folder = tmp_path / f"rows.{ending}"
@@ -322,13 +331,7 @@ def test_a_folder_of_parts_is_one_file(tmp_path, ending):
     rows = pd.DataFrame({"indoml_id": [1, 2, 3], "description": ["a", "b", "c"]})
     parts = {"part-0": rows[:2], "deep/part-1.snappy": rows[2:]}
     for name, part in parts.items():
-        path = folder / f"{name}.{ending}"
-        if ending == "parquet":
-            part.to_parquet(path)
-        elif ending == "csv":
-            part.to_csv(path, index=False)
-        else:
-            part.to_json(path, orient="records", lines=True)
+        write_part(part, folder / f"{name}.{ending}")
     assert sorted(read(folder)["description"]) == ["a", "b", "c"]
     unchanged = watch(folder)
     (folder / f"part-0.{ending}").write_text("other")
@@ -344,13 +347,7 @@ def test_a_column_in_the_names_of_folders_is_read(tmp_path, ending):
     for number, folder in enumerate(shops):
         path = tmp_path / f"feed.{ending}" / "year=2026" / folder / f"part-0.{ending}"
         path.parent.mkdir(parents=True)
-        part = rows[number : number + 1]
-        if ending == "parquet":
-            part.to_parquet(path)
-        elif ending == "csv":
-            part.to_csv(path, index=False)
-        else:
-            part.to_json(path, orient="records", lines=True)
+        write_part(rows[number : number + 1], path)
     found = read(tmp_path / f"feed.{ending}").set_index("description")["retailer"]
     assert found.to_dict() == dict(zip(rows["description"], shops.values(), strict=True))
     (path.parent / f"part-1.{ending}").write_text("damaged")

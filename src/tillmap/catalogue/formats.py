@@ -160,8 +160,9 @@ class RowFile:
     def header(self) -> tuple[str, ...] | None:
         """The names of a table's columns; None for JSON, where each row has its own."""
         self.check()
-        with self.parts()[0]._reader() as reader:
-            return None if reader.header is None else (*reader.header, *self.parts()[0].fixed)
+        first = self.parts()[0]
+        with first._reader() as reader:
+            return None if reader.header is None else (*reader.header, *first.fixed)
 
     def _part(self, path: Path, inside: Path) -> "RowFile":
         """A file of this folder. `inside` is its path within the folder."""
