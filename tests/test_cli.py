@@ -172,7 +172,7 @@ def test_killed_it_goes_on_and_writes_the_same_bytes(tillmap, trained, features,
     state, out = tmp_path / "killed", tmp_path / "out.csv"
     command = [Path(sys.executable).with_name("tillmap"), "predict", many, "--arm", "linear", "--out", out]
     env = os.environ | {"PYTHONPATH": str(ROOT / "src"), "TILLMAP_STATE": str(state)}
-    kill_when(lambda: any(state.glob("predict/*/000000.parquet")), command, cwd=trained[0], env=env)
+    kill_when(lambda: any(state.glob("predict/*/000000.sha256")), command, cwd=trained[0], env=env)
     assert not out.exists()
     done = subprocess.run(command, cwd=trained[0], env=env, text=True, capture_output=True, check=True)
     assert re.search(r"(8192|10000) of 10000 rows were labelled by an earlier run", done.stderr)
