@@ -408,7 +408,10 @@ def test_rows_are_routed_by_disagreement_first_and_then_by_confidence():
 
 def test_a_reason_is_parted_from_its_answer():
     assert split_reason("butter | gold, because gldn is gold") == ("butter | gold", "gldn is gold")
+    assert split_reason("butter | gold. Because it is gold") == ("butter | gold", "it is gold")
     assert split_reason("butter | gold") == ("butter | gold", None)
+    for whole in ("butter | gold co.", "pads | because", "butter | gold because "):
+        assert split_reason(whole) == (whole, None), "a label, or a reason that was cut off, is no reason"
 
 
 def test_kept_and_routed_rows_are_scored_apart():

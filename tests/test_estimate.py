@@ -100,6 +100,18 @@ def test_hours_and_dollars_of_ones_own_rows(write_metrics):
     assert "$2.00 an hour" in run("--gpu", "a40", "--usd-per-hour", "2")
 
 
+def test_ones_own_epochs_are_those_of_the_recipe_that_is_chosen(write_metrics):
+    asked = ("--gpu", "a40", "--model", "llama3-8b", "--rows", "1000", "--train-rows", "100000")
+    once = lines(run(*asked))
+    params = Path("params.yaml")
+    params.write_text(params.read_text().replace("  epochs: null", "  epochs: 4"))
+    found = lines(run(*asked))
+    assert found["llama", "ours", "training"][3:5] == ["4", "epochs"]
+    assert found["llama", "gradientgurus", "training"] == once["llama", "gradientgurus", "training"]
+    least, often = (float(each["llama", "ours", "training"][-3]) for each in (once, found))
+    assert often == pytest.approx(4 * least, abs=0.02)
+
+
 def test_a_fast_gpu_waits_for_its_host(write_metrics):
     """An H100 took 18 minutes for the contest's rows with limited answers, and 6 for free text: docs/gpu.md."""
     asked = ("--gpu", "h100", "--model", "llama3-8b", "--rows", "184664", "--train-rows", "1000")

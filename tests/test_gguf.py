@@ -16,7 +16,7 @@ from tillmap.core.completions import Question
 from tillmap.core.errors import ModelError, ResourceError
 from tillmap.llm.checkpoints import SMOLLM2_PACKAGE, fetch_checkpoint, is_hub_id
 from tillmap.llm.engines.loading import load_engine
-from tillmap.llm.gguf import _llama3_divisors
+from tillmap.llm.gguf import _llama3_divisors, find_gguf
 from tillmap.llm.interface.generation import Generation, Machine
 from tiny import train_apart
 
@@ -172,6 +172,7 @@ def test_tokenizer_files_beside_the_file_are_used(rounded, fetch, tmp_path):
         ({"tokenizer.chat_template": "{{ raise_exception('no system') }}"}, "takes no system and user message"),
         ({"tokenizer.chat_template": "hello"}, "leaves out what the user says"),
         ({"tokenizer.ggml.eos_token_id": None}, "lacks tokenizer.ggml.eos_token_id"),
+        ({"tokenizer.ggml.merges": None}, "lacks tokenizer.ggml.merges"),
         ({"general.architecture": "mamba9"}, "mamba9"),
         ({"llama.block_count": 3}, "lacks .* of the model's weights"),
         ({"llama.rope.scaling.type": "yarn"}, "rope scaling"),
@@ -181,6 +182,17 @@ def test_what_cannot_be_read_is_one_clear_line(changes, message, rounded, fetch,
     file = write_gguf(rounded, tmp_path / "model.gguf", changes=changes)
     with pytest.raises(ModelError, match=message):
         fetch(file)
+
+
+def test_a_file_or_folder_is_found_whatever_its_name(tmp_path):
+    folder, file = tmp_path / "model.gguf", tmp_path / "model.gguf/Model-Q8.GGUF"
+    folder.mkdir()
+    file.touch()
+    assert find_gguf(folder) == find_gguf(file) == file
+    assert not is_hub_id("models/Model-Q8.GGUF")
+    part = folder / "m-00001-of-00002.GGUF"
+    with pytest.raises(ModelError, match="join the parts first"):
+        find_gguf(part)
 
 
 def test_files_that_are_no_model(rounded, fetch, tmp_path, monkeypatch):

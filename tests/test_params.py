@@ -44,6 +44,20 @@ def test_shipped_params_are_valid_and_list_every_arm():
     assert all(type(params.block(name)) is arm.Settings for name, arm in ARMS.items())
 
 
+def test_every_value_has_a_comment_or_a_namesake_that_has():
+    """params.yaml is the only place that explains them. The switches in `run` are explained by the heading."""
+    said, lacking = set(), []
+    for line in PARAMS.read_text().partition("\ndata:")[2].splitlines():
+        name, colon, value = line.partition(":")
+        if not colon or name.lstrip().startswith("#") or not value.partition("#")[0].strip():
+            continue  # a heading, or the name of a block
+        if "#" in value:
+            said.add(name.strip())
+        elif name.strip() not in said:
+            lacking.append(line)
+    assert lacking == []
+
+
 # The schema is put together from the arms that there are
 
 

@@ -148,6 +148,14 @@ def test_the_labels_of_candidates_and_examples_are_defined_before_the_item():
     assert asked(3, shown, recipe=GRADIENTGURUS_RAG)[4:7] == [heading, bread, rolls]
 
 
+@pytest.mark.parametrize("note", ["绿茶和红茶。" * 100, "ชาเขียวและชาดำ" * 50, "https://example.com/" + "tea" * 100])
+def test_a_long_note_without_spaces_is_cut_and_not_left_out(note):
+    tree = LabelTree(RAGGED, (ROLLS,), (1,), definitions=(note,))
+    renderer = Renderer(our_recipe(False, False), make_answer_format("short", tree), definitions=1)
+    shown = renderer.question(ITEM, [Example(ITEM, ROLLS)])[-1]["content"].splitlines()[1]
+    assert shown == f"rolls: {note[:196]} ..."
+
+
 def test_a_tuned_model_is_asked_without_definitions():
     assert Rag().definitions_shown(Rag.Settings(**SETTINGS)) == 3
     assert Llama().definitions_shown(None) == 0

@@ -1,5 +1,6 @@
 """The judge: which rows the free arms disagree about, and the question that shows a model what each of them says."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -13,7 +14,7 @@ from tillmap.postprocessing.calibration import CandidateScores
 
 _SAY = "Labellers do not agree about the last line. Each says, with its confidence:"
 _ANSWER = 'Answer with one of the likely answers, then "because" and your reason in a few words.'
-_BECAUSE = " because "
+_BECAUSE = re.compile(r"[\s,.;:]+because\s+(?=\S)", re.IGNORECASE)
 
 
 def agreement(scores: Mapping[str, CandidateScores], keys: Sequence[Key]) -> npt.NDArray[np.bool_]:
@@ -46,5 +47,5 @@ def show_opinions(question: Question, scores: Mapping[str, CandidateScores], ans
 
 def split_reason(text: str) -> tuple[str, str | None]:
     """An answer and its reason; None if it gives none, as where the allowed answers leave no room for one."""
-    answer, _, reason = text.partition(_BECAUSE)
-    return answer.rstrip(" ,.;"), reason.strip() or None
+    answer, *reason = _BECAUSE.split(text, maxsplit=1)
+    return answer, reason[0].strip() if reason else None

