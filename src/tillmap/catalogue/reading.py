@@ -88,6 +88,8 @@ def require_format(file: BufferedReader, manner: Manner, kind: Format) -> None:
 def _format_of_text(start: bytes, known: Sequence[str]) -> Format | None:
     """JSON, or CSV if the header has a known name or as many fields as the row after it; None if it is not plain."""
     start = start.removeprefix(codecs.BOM_UTF8).lstrip()
+    if b"\0" in start:  # of UTF-16, or no text
+        return None
     if _JSON.match(start):
         return "jsonl"
     header, row = ([line.strip() for line in start.decode(errors="replace").splitlines() if line.strip()] + ["", ""])[
