@@ -373,6 +373,20 @@ def test_the_summary_shows_the_arms_the_times_and_what_all_rows_would_take(tillm
 # The rest
 
 
+@pytest.mark.parametrize(
+    "words",
+    ["predict FEED --arm linear --out OUT --text", "predict FEED --arm linear --out OUT --encoding",
+     "predict FEED --arm linear --out", "predict --arm linear --out OUT", "submit --arm linear --out OUT --name",
+     "init", "review --rows", "estimate --gpu", "profile"],
+)  # fmt: skip
+def test_an_empty_value_is_refused_where_it_means_nothing(tillmap, features, tmp_path, words):
+    """As a shell gives it for a variable that is not set: `--out "$OUT"`."""
+    words = words.replace("FEED", str(features)).replace("OUT", str(tmp_path / "out.csv")).split()
+    code, said = tillmap(*words, "")
+    assert (code, "it is empty; is a variable of your shell not set?" in said) == (2, True)
+    assert tillmap("predict", features, "--arm", "linear", "--out", tmp_path / "out.csv", "--price", "")[0] == 0
+
+
 def test_wrong_calls_exit_with_2_and_help_with_0(tillmap, features, tmp_path):
     assert tillmap("predict", features, "--out", tmp_path / "x.csv")[0] == 2
     assert tillmap("predict", features, "--arm", "mine", "--out", tmp_path / "x.csv")[0] == 2

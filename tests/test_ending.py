@@ -101,6 +101,20 @@ def test_with_a_limit_on_memory_openblas_gets_one_thread(limit, given, threads, 
     assert done.stdout == f"{threads}\n"
 
 
+@pytest.mark.parametrize("limit", [3 * 2**29, 2**30])
+def test_a_limit_that_the_libraries_alone_would_reach_ends_at_once(limit):
+    """OpenBLAS would hang in it, deaf to SIGTERM."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tillmap", "--help"],
+        capture_output=True, text=True, check=False, timeout=60,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (limit, limit)),
+    )  # fmt: skip
+    said = (
+        f"tillmap: out of memory: the limit is {limit // 2**20:,} MiB (`ulimit -v` shows it in KiB), and the libraries"
+    )
+    assert (done.returncode, done.stderr.startswith(said), done.stderr.count("\n")) == (1, True, 1)
+
+
 def test_too_little_memory_while_a_library_tidies_up_is_one_line():
     program = (
         START

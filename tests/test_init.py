@@ -93,6 +93,30 @@ def test_columns_of_levels_are_put_in_order_by_what_decides_what() -> None:
     assert proposal.columns["text"] == "item"
 
 
+FEW = [
+    ("milk 1l", "Aldi", 1.09, "dairy", "milk", "whole milk"),
+    ("gouda 200 g", "Lidl", 2.49, "dairy", "cheese", "gouda"),
+    ("rye bread", "Aldi", 1.99, "bakery", "bread", "rye bread"),
+    ("white bread", "Lidl", 1.29, "bakery", "bread", "white bread"),
+]
+
+
+@pytest.mark.parametrize(
+    "names",
+    [("level1", "level2", "level3"), ("supergroup", "group", "module"), ("Warengruppe 1", "Warengruppe 2", "category")],
+)
+@pytest.mark.parametrize("rows", [FEW[:1], FEW, [*FEW, ("rye bread", "Aldi", 1.99, "bakery", "bread", "rye bread")]])
+def test_levels_of_few_rows_are_told_by_their_names(names: tuple[str, ...], rows: list[tuple[object, ...]]) -> None:
+    table = pd.DataFrame(rows, columns=["line", "shop", "price", *names], dtype=object).map(str)
+    assert propose(table).taxonomy["levels"] == list(names)
+
+
+def test_every_level_of_thirty_rows_is_found_and_the_repeated_text_is_none() -> None:
+    rows = [(f"line {number % 12}", *FEW[number % 4][3:]) for number in range(30)]
+    proposal = propose(pd.DataFrame(rows, columns=["text", "a", "b", "c"]))
+    assert (proposal.columns["text"], proposal.taxonomy["levels"]) == ("text", ["a", "b", "c"])
+
+
 def test_dates_and_prices_are_no_codes() -> None:
     table = pd.DataFrame(
         {
@@ -121,7 +145,9 @@ def test_a_file_without_labels_says_what_to_do(project: Path) -> None:
     (project / "rows.csv").write_text("text,price\n" + "".join(f"bread {n} white,1.{n:02}\n" for n in range(30)))
     result = CliRunner().invoke(app, ["init", "rows.csv"])
     assert result.exit_code == 1
-    assert "set `data.columns` and `taxonomy`" in str(result.exception)
+    assert "name them in params.yaml: `data.source`, `data.columns.text`, and `taxonomy.levels: [" in str(
+        result.exception
+    )
 
 
 def test_a_sample_leaves_out_rows_that_cannot_be_read(tmp_path: Path) -> None:
@@ -132,7 +158,7 @@ def test_a_sample_leaves_out_rows_that_cannot_be_read(tmp_path: Path) -> None:
 def test_what_is_missing_and_a_pipe_are_told(project: Path, tmp_path: Path) -> None:
     rows = tmp_path / "rows.csv"
     rows.write_text("id,text\n" + "".join(f"{number},milk {number} and bread\n" for number in range(30)))
-    with pytest.raises(InputError, match="no column looks like one of labels;"):
+    with pytest.raises(InputError, match="no column looks like labels; name them in"):
         init(str(rows), "--dry-run")
     os.mkfifo(tmp_path / "pipe.csv")
     with pytest.raises(InputError, match=r"this is a pipe, .*; save them to a file"):

@@ -214,6 +214,31 @@ def test_other_files_are_called_by_their_name(tmp_path, name):
     refused(write(tmp_path, "rows.csv", content), said)
 
 
+MISNAMED = [
+    ("JSON", LINES.encode(), "csv parquet"),
+    ("JSON", json.dumps(ROWS).encode(), "csv parquet"),
+    ("JSON", json.dumps(ROWS[0], indent=1).encode(), "csv parquet"),
+    ("JSON", LINES.encode("utf-16"), "csv"),
+    ("CSV", CSV, "json parquet"),
+    ("CSV", b"\xef\xbb\xbf\nNr;Artikel\n1;Milch\n", "jsonl parquet"),
+    ("CSV", gzip.compress(CSV), "jsonl parquet"),
+]
+
+
+@pytest.mark.parametrize(("what", "content", "endings"), MISNAMED)
+def test_a_file_with_the_name_of_another_format_says_what_it_is(tmp_path, what, content, endings):
+    right = {"JSON": "jsonl", "CSV": "csv"}[what]
+    for ending in endings.split():
+        path = write(tmp_path, f"rows.{ending}", content)
+        refused(path, f"this is {what}, not .*rename the file to end in .{right}, or --format {right}")
+
+
+def test_json_lines_with_as_many_commas_a_line_are_no_csv(tmp_path):
+    text = "".join(f'{{"indoml_id": {number}, "description": "milk, 2 l"}}\n' for number in range(3))
+    for encoding in ("utf-8", "utf-16", "utf-32"):
+        assert len(read(write(tmp_path, f"{encoding}.jsonl", text.encode(encoding)))) == 3
+
+
 @pytest.mark.parametrize(("name", "what"), [("rows.csv.xz", "an xz file"), ("rows.tgz", "a tar archive")])
 def test_what_is_in_a_file_counts_more_than_its_name(tmp_path, name, what):
     content = OTHERS[what] if what == "an xz file" else gzip.compress(OTHERS[what])

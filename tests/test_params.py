@@ -1,5 +1,6 @@
 """params.yaml: the schema, errors that name the line, and views that show no more than a stage declares."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -144,7 +145,14 @@ def test_params_cannot_be_changed():
         ("rerank, rag, llama, openai]", "rerank, cascade]", "vote.arms", "'openai'"),
         ("arms: [nearest, linear, rerank, rag, llama, openai]", "arms: []", "vote.arms", "at least 1 item"),
         ("  pilot_rows: 120 ", "  pilot_rows: 0 ", "run.pilot_rows", "greater than or equal to 1"),
-        ("  epochs: 5 ", f"  epochs: {10**25} ", "linear.epochs", "numbers should be from -2^53 to 2^53"),
+        ("  epochs: 5 ", f"  epochs: {10**15} ", "linear.epochs", "less than or equal to 1000"),
+        ("  lora_rank: null", f"  lora_rank: {10**15}", "train_llama.lora_rank", "less than or equal to 4096"),
+        (
+            "  calibration_rows: 600 ",
+            f"  calibration_rows: {10**25} ",
+            "split.calibration_rows",
+            "numbers should be from -2^53 to 2^53",
+        ),
         ("  power: 5.0", "  power: .inf", "nearest.power", "numbers should be from -2^53 to 2^53"),
         ("stop: null}", "stop: .nan}", "openai.request", "numbers should be from -2^53 to 2^53"),
         ("  threads: null", f"  threads: {2**31}", "engine.threads", "less than or equal to 1024"),
@@ -160,6 +168,28 @@ def test_mistake_names_file_line_and_remedy(changed, old, new, key, says):
     assert message.startswith(f"{path}:{line_of(path, key.rpartition('.')[2] + ':')}: {key}")
     assert says in message
     assert "\n" not in message
+
+
+# Where a large number means no more than "all", or is a price, a rate or a weight.
+UNBOUNDED = re.compile(
+    r"(rows|up_to|min_kept|checkpoint_steps|mib|bytes|tokens|minute|usd|hour|request|power|ratio|weights)$"
+    r"|^(TokenPrices|Prices)[.]"
+)
+
+
+def test_a_number_that_multiplies_the_work_has_a_bound():
+    """Epochs, batches, a context: 10^15 of them would run for ever, or end for lack of memory after hours."""
+    kinds = schema().model_json_schema()["$defs"]
+    fields = {f"{kind}.{name}": field for kind in kinds for name, field in kinds[kind].get("properties", {}).items()}
+    numbers = {
+        name: each
+        for name, field in fields.items()
+        for each in field.get("anyOf", [field])
+        if each.get("type") in ("integer", "number")
+    }
+    assert len(numbers) > 60
+    free = [name for name, each in numbers.items() if not {"maximum", "exclusiveMaximum"} & each.keys()]
+    assert [name for name in free if not UNBOUNDED.search(name)] == []
 
 
 def test_missing_parameter_names_its_block(changed):

@@ -19,6 +19,7 @@ from stages import ingest
 from tillmap.arms import schema
 from tillmap.catalogue import source as sources
 from tillmap.cli import stages
+from tillmap.cli.checks import places
 from tillmap.config import paths
 from tillmap.config.params import read_params
 from tillmap.core.errors import InputError
@@ -152,14 +153,17 @@ def stage(tmp_path, monkeypatch):
     return run
 
 
-def test_a_stage_says_before_its_work_that_a_folder_may_not_be_written(stage, tmp_path, monkeypatch):
+def test_a_stage_and_the_doctor_say_before_the_work_that_a_folder_may_not_be_written(stage, tmp_path, monkeypatch):
     def worked():
         raise AssertionError("the work began")
 
-    (tmp_path / "models").write_text("a file in the place of the folder")
-    said = f"test: {tmp_path}/models: this folder may not be written; run as its owner, or in a copy of the project"
-    assert stage(worked).startswith(said)
-    (tmp_path / "models").unlink()
+    (tmp_path / ".dvc").mkdir()
+    for name in ("models", ".dvc/tmp", ".dvc/cache"):
+        (tmp_path / name).write_text("a file in the place of the folder")
+        said = f"test: {tmp_path}/{name}: this folder may not be written; run as its owner, or in a copy of the project"
+        assert stage(worked).startswith(said)
+        assert f"{tmp_path}/{name} may not be written" in places.folder(tmp_path).found
+        (tmp_path / name).unlink()
     monkeypatch.setattr(stages, "may_write", lambda folder: False)
     assert stage(worked).startswith(f"test: {tmp_path}: this folder may not be written")
 

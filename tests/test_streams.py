@@ -225,12 +225,21 @@ def test_a_full_disk_at_the_end_keeps_what_was_labelled(tillmap, feed, tmp_path,
 
 
 def test_the_file_to_label_is_not_overwritten(tillmap, feed, tmp_path):
-    other = tmp_path / "same.jsonl"
+    other, hard = tmp_path / "same.jsonl", tmp_path / "hard.jsonl"
     other.symlink_to(feed)
-    for place in (feed, other):
-        code, _, said = tillmap("predict", feed, "--arm", "linear", "--out", place)
-        assert (code, "this is the input; write to another file" in said) == (1, True)
+    hard.hardlink_to(feed)
+    with feed.open("r+b") as opened:
+        for place in (feed, other, hard, f"/dev/fd/{opened.fileno()}", f"/proc/self/fd/{opened.fileno()}"):
+            code, _, said = tillmap("predict", feed, "--arm", "linear", "--out", place)
+            assert (code, "this is the input; write to another file" in said) == (1, True)
     assert feed.read_bytes() == ROWS
+
+
+def test_what_is_open_for_reading_only_is_no_output(tillmap, feed):
+    """As standard input is: `--out /dev/fd/0`."""
+    with Path("/dev/null").open("rb") as opened:
+        code, _, said = tillmap("predict", feed, "--arm", "linear", "--out", f"/dev/fd/{opened.fileno()}")
+    assert (code, "this is open for reading only; name a file, or - for standard output" in said) == (1, True)
 
 
 def test_a_file_that_standard_output_goes_to_is_not_the_one_to_label(project, tmp_path):

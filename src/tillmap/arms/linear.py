@@ -10,13 +10,13 @@ from pydantic import Field, field_validator
 
 from tillmap.arms.base import Arm, Need, answer_of
 from tillmap.arms.context import Context
-from tillmap.config.blocks import Count, Section
+from tillmap.config.blocks import Epochs, Section
 from tillmap.core.completions import Completion
 from tillmap.core.taxonomy import LabelPath, LabelTree
 
 
 class LinearSettings(Section):
-    epochs: Count
+    epochs: Annotated[int, Field(ge=1), Epochs]
     ngrams: Annotated[list[Annotated[int, Field(ge=1, le=8)]], Field(min_length=2, max_length=2)]
     price: bool | Literal["auto"]
     retailer: bool | Literal["auto"]

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from tillmap.arms.base import Arm, Need, answer_of
 from tillmap.arms.context import Context
-from tillmap.config.blocks import Count, RetrieverName, Section
+from tillmap.config.blocks import RetrieverName, Section
 from tillmap.core.completions import Completion
 from tillmap.core.taxonomy import KEY
 from tillmap.retrieval.vote import vote, votes_by_key
@@ -18,7 +18,7 @@ MAX_CANDIDATES = 10
 
 class NearestSettings(Section):
     retriever: RetrieverName
-    k: Count
+    k: Annotated[int, Field(ge=1, le=1000)]
     power: Annotated[float, Field(ge=0)]
 
 

@@ -11,12 +11,20 @@ from itertools import chain
 
 from tillmap.catalogue import reading
 from tillmap.catalogue.encodings import is_unicode, is_utf8_in, spelled
-from tillmap.catalogue.reading import Line, Manner, Row, as_text, numbered_lines, shown_bytes, too_long
+from tillmap.catalogue.reading import (
+    DELIMITERS,
+    Line,
+    Manner,
+    Row,
+    as_text,
+    numbered_lines,
+    shown_bytes,
+    too_long,
+)
 from tillmap.catalogue.rows import BadRowError, show
 from tillmap.core.errors import InputError
 
 logger = logging.getLogger(__name__)
-DELIMITERS = (",", ";", "\t", "|")
 
 _NAMES = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 _SAMPLE_LINES = 200  # of a CSV, to recognise its delimiter
@@ -42,8 +50,8 @@ def require_delimiter(delimiter: str | None, shown: str) -> None:
 
 @contextmanager
 def open_csv(file: BufferedReader, manner: Manner) -> Iterator["_Csv"]:
-    """A `Reader` of CSV. Raises InputError if the file is a Parquet table, or its header or delimiter is unclear."""
-    yield _Csv(as_text(file, manner), manner)
+    """A `Reader` of CSV. Raises InputError if the file has another format, or its header or delimiter is unclear."""
+    yield _Csv(as_text(file, manner, "csv"), manner)
 
 
 class _Csv:

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from io import BufferedReader
 from pathlib import Path
-from typing import Literal
 from urllib.parse import unquote
 
 from tillmap.catalogue.containers import PACKED, opened
@@ -18,11 +17,9 @@ from tillmap.catalogue.csv_tables import open_csv, require_delimiter
 from tillmap.catalogue.encodings import require_encoding
 from tillmap.catalogue.json_lines import open_json
 from tillmap.catalogue.parquet_tables import open_parquet
-from tillmap.catalogue.reading import Manner, Reader, Row
+from tillmap.catalogue.reading import Format, Manner, Reader, Row
 from tillmap.catalogue.rows import Record
 from tillmap.core.errors import InputError
-
-Format = Literal["jsonl", "csv", "parquet"]
 
 _READERS: Mapping[Format, Callable[[BufferedReader, Manner], AbstractContextManager[Reader]]] = {
     "jsonl": open_json,

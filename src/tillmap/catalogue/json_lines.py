@@ -23,8 +23,8 @@ _LOOK = 2**13  # bytes that tell how a JSON file is laid out
 
 @contextmanager
 def open_json(file: BufferedReader, manner: Manner) -> Iterator["_Json"]:
-    """A `Reader` of JSON. Raises InputError if the file is a Parquet table."""
-    yield _Json(as_text(file, manner), manner.encoding)
+    """A `Reader` of JSON. Raises InputError if the file has another format."""
+    yield _Json(as_text(file, manner, "jsonl"), manner.encoding)
 
 
 class _Json:

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pyarrow.dataset import ParquetFileFormat
 
-from tillmap.catalogue.reading import Manner, Row
+from tillmap.catalogue.reading import Manner, Row, require_format
 from tillmap.catalogue.rows import BadRowError
 from tillmap.core.errors import InputError, first_line, raise_if_machine
 
@@ -30,6 +30,7 @@ _DAMAGED = (pa.ArrowException, OSError, ValueError, MemoryError, OverflowError) 
 @contextmanager
 def open_parquet(file: BufferedReader, manner: Manner) -> Iterator["_Table"]:
     """A `Reader` of a Parquet table. Raises InputError if the file is none, or is damaged."""
+    require_format(file, manner, "parquet")
     with TemporaryFile() as plain:
         if not (file.seekable() and isinstance(file, BufferedReader)):  # unpacked on the way; the footer is at the end
             shutil.copyfileobj(file, plain)

@@ -30,12 +30,20 @@ _NAMES: dict[str, tuple[str, ...]] = {
         "price", "amount", "prix", "montant", "preis", "betrag", "prijs", "bedrag", "cena", "kwota", "value", "total",
         "precio", "prezzo", "importe",
     ),
+    "level": (
+        "level", "supergroup", "group", "subgroup", "module", "class", "subclass", "category", "subcategory",
+        "department", "division", "section", "sector", "segment", "family", "subfamily", "type", "kind", "aisle",
+        "gruppe", "warengruppe", "kategorie", "klasse", "abteilung", "famille", "categorie", "groupe", "rayon",
+        "classe", "groep", "afdeling", "grupa", "kategoria", "klasa", "categoria", "familia", "grupo",
+        "reparto", "gruppo",
+    ),
     "brand": ("brand", "marque", "marke", "merk", "marka", "marca", "brandname"),
     "code": ("code", "category", "class", "coicop", "cpa", "gpc", "taxonomy", "kategorie", "categorie", "kod"),
 }  # fmt: skip
 _DATE = re.compile(r"\d{4}[-/.]\d\d?[-/.]\d\d?.*|\d\d?[-/.]\d\d?[-/.]\d{2,4}.*")
 _MAX_ROWS = 20_000  # that are looked at
 _MOST = 0.8  # the share of the filled cells that must look alike for a column to be of a kind
+_SMALL = 100  # rows, of a file in which few labels come often
 _NESTED = 0.95  # the share of rows whose label decides its parent, for two columns to be neighbouring levels
 _MIN_LETTERS = 3  # of a cell on average, for a column to be text
 
@@ -107,7 +115,7 @@ def propose(table: pd.DataFrame) -> Proposal:
 
     levels: str | list[str] | None = take([_code_column(table, free)])
     if levels is None:
-        levels = _level_columns(table, [name for name in free if not _is_named(name, "brand")]) or None
+        levels = _level_columns(table, [name for name in free if not _is_another(name)]) or None
         for level in levels or ():
             free.remove(level)
     brand = take(named("brand", lambda name: _has_letters(table[name])))
@@ -147,12 +155,19 @@ def propose(table: pd.DataFrame) -> Proposal:
 
 
 def _words(name: str) -> set[str]:
-    """The words of a column's name: "brandName" has brand and name."""
-    return set(normalise(re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)).split())
+    """The words of a column's name: "brandName" has brand and name, and "level2" has level."""
+    return set(normalise(re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[^\W\d_])(?=\d)", " ", name)).split())
 
 
 def _is_named(name: str, kind: str) -> bool:
     return not _words(name).isdisjoint(_NAMES[kind])
+
+
+def _is_another(name: str) -> bool:
+    """Whether a column's name says that it is no level."""
+    if _is_named(name, "level"):
+        return _is_named(name, "retailer")
+    return any(_is_named(name, kind) for kind in ("text", "retailer", "brand"))
 
 
 def _share(cells: "pd.Series[str]", fits: Callable[[str], object]) -> float:
@@ -193,8 +208,15 @@ def _code_column(table: pd.DataFrame, names: Sequence[str]) -> str | None:
 
 
 def _level_columns(table: pd.DataFrame, names: Sequence[str]) -> list[str]:
-    """The longest row of columns of which each decides the one before, from the general to the special."""
-    shared = [name for name in names if 1 < table[name].nunique() <= len(table) // 4 and _has_letters(table[name])]
+    """The longest row of columns of which each decides the one before, from the general to the special.
+
+    They have the name of a level, or labels that rows share.
+    """
+    most = len(table) // (2 if len(table) < _SMALL else 4)
+    shared = [
+        name for name in names
+        if _has_letters(table[name]) and (_is_named(name, "level") or 1 < table[name].nunique() <= most)
+    ]  # fmt: skip
     shared.sort(key=lambda name: table[name].nunique())
     best: list[str] = []
     for start in range(len(shared)):

@@ -1,10 +1,11 @@
 """What the readers of all formats share: what they are told, what they give, and lines of text."""
 
 import codecs
+import re
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from io import BufferedReader
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from tillmap.catalogue.containers import is_parquet
 from tillmap.catalogue.encodings import as_utf8
@@ -13,6 +14,12 @@ from tillmap.core.errors import InputError
 
 MAX_LINE_BYTES = 2**20
 
+DELIMITERS = (",", ";", "\t", "|")  # of CSV, as far as they are recognised
+Format = Literal["jsonl", "csv", "parquet"]
+
+_CALLED: dict[Format, str] = {"jsonl": "JSON", "csv": "CSV", "parquet": "a Parquet table"}
+_JSON = re.compile(rb"(?:\[\s*)?\{\s*[\"}]")  # how a file of objects starts, or an array of them
+_LOOK = 2**13  # bytes that tell the format of a file
 _NOTHING = b" \t\n\v\f\r\x1a"  # the last one ends files of DOS, and so of old tills
 
 Line = tuple[int, bytes]  # of a file: its number, from 1, and its bytes
@@ -60,11 +67,41 @@ class Reader(Protocol):
         """The rows, one by one, with these columns of a table. Raises InputError if the file is damaged."""
 
 
-def as_text(file: BufferedReader, manner: Manner) -> BufferedReader:
-    """The file as UTF-8 with line feeds. Raises InputError if it is a Parquet table."""
-    if is_parquet(file):
-        raise InputError(f"{manner.shown}: this is a Parquet table; name it so: rename the file, or --format parquet")
-    return as_utf8(file, manner.encoding, manner.shown)
+def as_text(file: BufferedReader, manner: Manner, kind: Format) -> BufferedReader:
+    """The file as UTF-8 with line feeds. Raises InputError if it has another format than `kind`."""
+    require_format(file, manner, kind)
+    text = as_utf8(file, manner.encoding, manner.shown)
+    require_format(text, manner, kind)
+    return text
+
+
+def require_format(file: BufferedReader, manner: Manner, kind: Format) -> None:
+    """Raise InputError if what a file starts with is plainly another format than the one that its name says."""
+    found: Format | None = "parquet" if is_parquet(file) else _format_of_text(file.peek(_LOOK)[:_LOOK], manner.known)
+    if found not in (None, kind):
+        raise InputError(
+            f"{manner.shown}: this is {_CALLED[found]}, not {_CALLED[kind]}; name it so: rename the file to end in "
+            f".{found}, or --format {found}"
+        )
+
+
+def _format_of_text(start: bytes, known: Sequence[str]) -> Format | None:
+    """JSON, or CSV if the header has a known name or as many fields as the row after it; None if it is not plain."""
+    start = start.removeprefix(codecs.BOM_UTF8).lstrip()
+    if b"\0" in start:  # of UTF-16, or no text
+        return None
+    if _JSON.match(start):
+        return "jsonl"
+    header, row = ([line.strip() for line in start.decode(errors="replace").splitlines() if line.strip()] + ["", ""])[
+        :2
+    ]
+    if not header or header.startswith(("{", "[")) or row.startswith(("{", "[")):
+        return None
+    for sign in DELIMITERS:
+        names = [name.strip(' "') for name in header.split(sign)]
+        if not {*names}.isdisjoint(known) or 1 < len(names) == len(row.split(sign)):
+            return "csv"
+    return None
 
 
 def numbered_lines(file: BufferedReader) -> Iterator[Line]:

@@ -8,6 +8,7 @@ from io import TextIOWrapper
 import typer
 
 from tillmap.cli import cancel, doctor, estimate, init, predict, private, profile, prune, review, submit, summary
+from tillmap.cli.command import Command
 from tillmap.core.ending import OF_A_COMMAND, expected
 from tillmap.core.machine import settle
 
@@ -26,7 +27,7 @@ for command in (
     init.init, predict.predict, review.review, submit.submit, summary.summary, doctor.doctor, profile.profile,
     estimate.estimate, cancel.cancel, prune.prune, private.private,
 ):  # fmt: skip
-    app.command(epilog=_EXIT)(command)
+    app.command(cls=Command, epilog=_EXIT)(command)
 
 
 def run() -> None:

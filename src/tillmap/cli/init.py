@@ -21,6 +21,10 @@ from tillmap.core.taxonomy import CONTEST
 from tillmap.core.writing import is_stream, require_writable
 
 _CONTEST = ("train.features", "train.labels", "test.features")
+_BY_HAND = (
+    f"name them in {paths.PARAMS}: `data.source`, `data.columns.text`, and `taxonomy.levels: [GENERAL, SPECIAL]` for "
+    "columns of labels or `data.columns.levels` for a column of codes or paths (docs/data.md)"
+)
 _CONTESTS_COLUMNS = {"id": "indoml_id", "text": "description", "retailer": "retailer", "price": "price", "levels": None}
 
 
@@ -56,10 +60,7 @@ def init(
         typer.echo(f"{name}: {found or 'none'}")
     found = {"texts": proposal.columns["text"], "labels": proposal.columns["levels"] or proposal.taxonomy["levels"]}
     if missing := [what for what, columns in found.items() if not columns]:
-        raise InputError(
-            f"{source}: the mapping is not complete, because no column looks like one of {' and '.join(missing)}; set "
-            f"`data.columns` and `taxonomy` in {paths.PARAMS} by hand"
-        )
+        raise InputError(f"{source}: no column looks like {' or like '.join(missing)}; {_BY_HAND}")
     typer.echo("")
     _show(_read(data, proposal))
     values = {"data": {**data, "columns": proposal.columns}, "taxonomy": proposal.taxonomy}
@@ -112,7 +113,7 @@ def _training_file(tables: dict[Path, pd.DataFrame], source: Path) -> tuple[Path
     if found is None:
         raise InputError(
             f"{source}: no file in it has a column of texts and one of labels, codes or paths; name a file of labelled "
-            "rows, or set `data` and `taxonomy` by hand (docs/data.md)"
+            f"rows, or {_BY_HAND}"
         )
     return found, proposals[found]
 

@@ -39,7 +39,11 @@ def review(  # noqa: PLR0917 - the options of a command line
         typer.Option(metavar="INPUT", help="The file that was labelled, if FILE does not have the lines themselves."),
     ] = None,
     id_: Annotated[
-        str | None, typer.Option("--id", help="The column with the ids of FILE and INPUT. [default: data.columns.id]")
+        str | None,
+        typer.Option(
+            "--id",
+            help='The column with the ids of FILE and INPUT; "" if their rows are numbered. [default: data.columns.id]',
+        ),
     ] = None,
     text: Annotated[
         list[str] | None,

@@ -26,7 +26,8 @@ Metrics = dict[str, Any]
 ONLY = "TILLMAP_ONLY"  # the stages that may run, such as "postprocess evaluate"; unset: all
 _LOCKS = Path(".dvc/tmp/tillmap")
 _NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS)
-WRITTEN = ("data", "models", "metrics", "plots")  # the folders of the pipeline
+# The folders of the pipeline, and those of DVC, some of which are another user's if that one ran it here once.
+WRITTEN = ("data", "models", "metrics", "plots", ".dvc/tmp", ".dvc/cache", ".dvc/cache/files/md5")
 logger = logging.getLogger("tillmap")
 
 

@@ -12,7 +12,11 @@ from tillmap.core.machine import MAX_THREADS
 
 MAX_NUMBER = 2**53  # of params.yaml; what is above is no amount of anything, and too large for numpy, torch and Arrow
 Share = Annotated[float, Field(gt=0, lt=0.5)]
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1)]  # of rows or steps; more than there are means all
+# What multiplies the time or the memory of a run has a bound far above any use: a slip ends at once, not after days.
+Epochs = Field(le=1000)
+Batch = Annotated[int, Field(ge=1, le=100_000)]
+MAX_TOKENS = 2**20  # of a model's context
 Name = Annotated[str, Field(min_length=1)]
 Price = Annotated[float, Field(ge=0)]
 Seconds = Annotated[float, Field(gt=0, le=10**6)]  # for which a process may sleep, or a socket wait
@@ -111,8 +115,8 @@ class Taxonomy(Section):
 
 
 class Demo(Section):
-    train_rows: Annotated[int, Field(ge=100)]
-    test_rows: Annotated[int, Field(ge=20)]
+    train_rows: Annotated[int, Field(ge=100, le=10**7)]
+    test_rows: Annotated[int, Field(ge=20, le=10**7)]
 
 
 class Split(Section):
@@ -127,7 +131,7 @@ class Split(Section):
 class Embedding(Section):
     model: Annotated[str, Field(min_length=1)]
     revision: str | None
-    batch_size: Count
+    batch_size: Batch
     flat_up_to: Count
 
 
@@ -202,15 +206,15 @@ class LanguageModel(Questions):
 class TrainLlama(Section):
     """None takes the value of `llama.recipe`, see `tillmap.tuning.recipes`."""
 
-    epochs: Annotated[float, Field(gt=0)] | None
-    learning_rate: Annotated[float, Field(gt=0)] | None
+    epochs: Annotated[float, Field(gt=0), Epochs] | None
+    learning_rate: Annotated[float, Field(gt=0, le=1)] | None
     schedule: Literal["linear", "cosine"] | None
-    warmup_steps: Annotated[float, Field(ge=0)] | None
-    batch_rows: Count | None
-    accumulation: Count | None
-    max_seq_length: Annotated[int, Field(ge=16)] | None
-    lora_rank: Count | None
-    lora_alpha: Count | None
+    warmup_steps: Annotated[float, Field(ge=0, le=10**6)] | None
+    batch_rows: Batch | None
+    accumulation: Batch | None
+    max_seq_length: Annotated[int, Field(ge=16, le=MAX_TOKENS)] | None
+    lora_rank: Annotated[int, Field(ge=1, le=4096)] | None
+    lora_alpha: Annotated[int, Field(ge=1, le=2**16)] | None
     dtype: Literal["float32", "bfloat16", "float16"] | None
     load_in_4bit: bool | None
     cpu_dtype: Literal["float32", "bfloat16"]
@@ -223,7 +227,7 @@ class TrainOpenAI(Section):
     tuned_model: str | None
     epochs: Annotated[int, Field(ge=1, le=50)]
     batch_size: Annotated[int, Field(ge=1, le=256)] | None
-    learning_rate_multiplier: Annotated[float, Field(gt=0)] | None
+    learning_rate_multiplier: Annotated[float, Field(gt=0, le=1000)] | None
 
 
 class TokenPrices(Section):
@@ -254,7 +258,7 @@ class Provider(Section):
     budget_usd: Price
     poll_seconds: Seconds
     settle_seconds: Seconds
-    retries: Annotated[int, Field(ge=0)]
+    retries: Annotated[int, Field(ge=0, le=100)]
     requests: Annotated[int, Field(ge=1, le=50_000)]
     file_bytes: Count
     enqueued_tokens: Count
@@ -297,11 +301,11 @@ class Costs(Section):
 
 class Engine(Section):
     dtype: Literal["float32", "bfloat16", "float16", "auto"]
-    max_model_len: Annotated[int, Field(ge=64)]
+    max_model_len: Annotated[int, Field(ge=64, le=MAX_TOKENS)]
     batch_rows: Count
     save_rows: Count
     threads: Annotated[int, Field(ge=1, le=MAX_THREADS)] | None
-    kv_cache_gib: Annotated[float, Field(gt=0)] | None
+    kv_cache_gib: Annotated[float, Field(gt=0, le=10_000)] | None
     gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)]
     eager: bool
     lora: Literal["merge", "serve"]
@@ -314,5 +318,5 @@ class Postprocess(Section):
 
 
 class Evaluate(Section):
-    resamples: Annotated[int, Field(ge=100)]
+    resamples: Annotated[int, Field(ge=100, le=100_000)]
     promise: Annotated[float, Field(gt=0, lt=1)]

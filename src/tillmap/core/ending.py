@@ -36,6 +36,7 @@ _OF_MEMORY = (
     os.strerror(errno.ENOMEM), "can't allocate memory", "start new thread", "bad_alloc", "out of memory",
     "failed to map segment",
 )  # fmt: skip
+_LIBRARIES = 2**31  # bytes of address space; 1.7 GiB were measured for those of `tillmap predict`
 _NEARLY = 0.95  # of the limit on the address space: what fails there fails for that, whatever it says
 
 
@@ -48,7 +49,7 @@ def end_plainly(name: str, remedies: Remedies) -> None:
     the disk is never half written anyway.
     """
     _hold_closed_streams()
-    _spare_memory()
+    _spare_memory(name)
     told: list[int] = []
     unraisable = sys.unraisablehook
 
@@ -143,13 +144,21 @@ def _hold_closed_streams() -> None:
         sys.stderr = os.fdopen(2, "w", closefd=False)
 
 
-def _spare_memory() -> None:
+def _spare_memory(name: str) -> None:
     """With a limit on the address space (`ulimit -v`), give OpenBLAS one thread, unless the user says how many.
 
-    It takes 32 MiB for each while it is loaded, and tries forever, deaf to signals, where it cannot have them.
+    It takes 32 MiB for each while it is loaded, and tries forever, deaf to signals, where it cannot have them. So a
+    limit that the libraries alone would reach ends the process here.
     """
-    if resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY:
-        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit == resource.RLIM_INFINITY:
+        return
+    if limit < _LIBRARIES:
+        sys.exit(
+            f"{name}: out of memory: the limit is {limit // 2**20:,} MiB (`ulimit -v` shows it in KiB), and the "
+            f"libraries alone take up to {_LIBRARIES // 2**20:,} MiB; raise it"
+        )
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
 def _flush() -> None:

@@ -95,7 +95,8 @@ def require_writable(path: Path) -> None:
         if number == 1 and sys.stdout is None:
             raise InputError(f"{path}: standard output is closed; open it, or name a file")
         if number is not None:
-            os.fstat(number)
+            if fcntl.fcntl(number, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:  # such as standard input
+                raise InputError(f"{path}: this is open for reading only; name a file, or - for standard output")
             return
         place = _place_of(path)
         if place.is_dir():

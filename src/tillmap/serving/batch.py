@@ -11,7 +11,7 @@ import orjson
 import pandas as pd
 from tqdm import tqdm
 
-from tillmap.catalogue.formats import Format
+from tillmap.catalogue.reading import Format
 from tillmap.core.errors import LostRowsError
 from tillmap.core.files import read_table, write_table, write_text
 from tillmap.core.inputs import watch

@@ -11,9 +11,9 @@ from pathlib import Path
 import pandas as pd
 
 from tillmap.catalogue.amounts import Mark
-from tillmap.catalogue.formats import Format, RowFile
+from tillmap.catalogue.formats import RowFile
 from tillmap.catalogue.items import Fields, Item, OnBadRow, mark_of
-from tillmap.catalogue.reading import Row
+from tillmap.catalogue.reading import Format, Row
 from tillmap.catalogue.rows import BadRowError, parse_digits, repeated_id, same_id
 from tillmap.config.blocks import Data
 from tillmap.core.errors import InputError

@@ -8,7 +8,8 @@ import pandas as pd
 import pyarrow as pa
 
 from tillmap.catalogue.containers import packing
-from tillmap.catalogue.formats import Format, format_of
+from tillmap.catalogue.formats import format_of
+from tillmap.catalogue.reading import Format
 from tillmap.core.errors import LostRowsError
 from tillmap.core.taxonomy import Levels
 from tillmap.core.writing import replacing

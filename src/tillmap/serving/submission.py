@@ -8,7 +8,8 @@ from typing import Any
 
 import pandas as pd
 
-from tillmap.catalogue.formats import Format, RowFile
+from tillmap.catalogue.formats import RowFile
+from tillmap.catalogue.reading import Format
 from tillmap.catalogue.rows import ID, BadRowError, read_id, read_labels, repeated_id, same_id
 from tillmap.core.errors import InputError
 from tillmap.core.taxonomy import LabelTree, Levels

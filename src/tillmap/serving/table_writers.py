@@ -10,7 +10,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tillmap.catalogue.formats import Format
+from tillmap.catalogue.reading import Format
 from tillmap.core.csv_files import csv_writer
 
 Write = Callable[[pd.DataFrame], None]
