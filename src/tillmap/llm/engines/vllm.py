@@ -46,9 +46,9 @@ class VllmEngine:
             options["kv_cache_memory_bytes"] = int(machine.kv_cache_gib * _GIB)
         if adapter is not None:
             options |= {"enable_lora": True, "max_lora_rank": _max_rank_for(check_adapter(adapter))}
-        if generation.choose == "likelihood" and current_platform.is_cpu():
-            # Only full blocks are cached. With the 128 tokens of a CPU block, the end of the question would be computed
-            # again for each of its answers.
+        if current_platform.is_cpu():
+            # Only full blocks are cached, and a CPU block has 128 tokens: the shared start of questions would never fill
+            # one, and the end of a question would be computed again for each of its answers.
             options["block_size"] = 32
         with ExitStack() as held:
             try:
