@@ -47,8 +47,8 @@ class VllmEngine:
         if adapter is not None:
             options |= {"enable_lora": True, "max_lora_rank": _max_rank_for(check_adapter(adapter))}
         if current_platform.is_cpu():
-            # Only full blocks are cached, and a CPU block has 128 tokens: the shared start of questions would never fill
-            # one, and the end of a question would be computed again for each of its answers.
+            # Only full blocks are cached. A CPU block has 128 tokens, which the start that questions share does not
+            # fill; and of a question that is asked again for each of its answers, the end would be computed each time.
             options["block_size"] = 32
         with ExitStack() as held:
             try:
