@@ -136,6 +136,15 @@ def write_jsonl(records: Iterable[Mapping[str, Any]], path: Path) -> None:
             file.write(json_bytes(json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n"))
 
 
+def json_object(line: bytes) -> dict[str, Any] | None:
+    """The JSON object in a line; None if it is anything else."""
+    try:
+        value = json.loads(line) if b"{" in line else None  # an error is slow, and blank lines can be millions
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
 def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
     """Yield the objects of a JSON Lines file one at a time.
 
@@ -149,11 +158,8 @@ def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
                     raise InputError(
                         f"{path}:{number}: longer than {MAX_LINE_BYTES:,} bytes; delete it and {_how_to_get(path)}"
                     )
-                try:
-                    record = json.loads(line)
-                except (ValueError, RecursionError):
-                    record = None
-                if not isinstance(record, dict):
+                record = json_object(line)
+                if record is None:
                     raise InputError(f"{path}:{number}: not a JSON object; delete it and {_how_to_get(path)}")
                 yield record
     except FileNotFoundError:
