@@ -69,6 +69,17 @@ def require_readable(path: Path) -> None:
         return
 
 
+def require_no_adapter(folder: Path) -> None:
+    """Raise ModelError if there is an adapter in a model's folder.
+
+    Libraries would load it unasked and unchecked, and its config can name another model as its base, at any place.
+    """
+    if found := min(folder.rglob("adapter_config.json"), default=None):
+        raise ModelError(
+            f"{found}: an adapter is in the folder of a model, where none may be; remove it, or merge both into one"
+        )
+
+
 def read_as(kind: type[T], path: Path, values: Any) -> T:
     """The object that some JSON values are the attributes of. `path` is where they were read.
 
