@@ -112,6 +112,12 @@ def test_jsonl_error_names_the_line(tmp_path):
         list(files.read_jsonl(path))
 
 
+def test_a_line_has_an_object_or_nothing():
+    lines = (b"\n", b"[]", b'"{"', b"{", b"{" * 100_000, b"\xff{}")
+    assert [files.json_object(line) for line in lines] == [None] * len(lines)
+    assert files.json_object(b'\xef\xbb\xbf{"a": 1}\r\n') == {"a": 1}  # as an editor saves it
+
+
 # Outputs
 
 

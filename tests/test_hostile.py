@@ -29,7 +29,9 @@ from tillmap.linear.model import LinearModel
 from tillmap.llm.chat import load_tokenizer
 from tillmap.llm.checkpoints import check_adapter, check_checkpoint, fetch_checkpoint
 from tillmap.retrieval.base import read_tensors
+from tillmap.retrieval.cross_encoder import CrossScorer
 from tillmap.retrieval.dense import DenseRetriever
+from tillmap.retrieval.embedding import Embedder
 
 
 class Bomb:
@@ -182,6 +184,7 @@ def checkpoint(folder, **files):
 
 INDEX = "model.safetensors.index.json"
 BAD_CHECKPOINTS = {
+    "an adapter beside it": {"adapter_config.json": {"base_model_name_or_path": "/elsewhere"}},
     "code in the config": {"config.json": {"auto_map": {"AutoModelForCausalLM": "evil.Model"}}},
     "code of somebody's hub": {"config.json": {"auto_map": {"AutoConfig": "owner/name--evil.Config"}}},
     "code in the tokenizer": {"tokenizer_config.json": {"auto_map": {"AutoTokenizer": ["evil.Tokenizer", None]}}},
@@ -218,6 +221,7 @@ def test_code_and_pickles_of_a_folder_are_not_copied(tiny, tmp_path):
 
 
 LORA = {"peft_type": "LORA", "r": 8}
+SLOW = "((.*)*)*x"
 BAD_ADAPTERS = {
     "no LoRA": {"peft_type": "PROMPT_TUNING", "r": 8},
     "no rank": {"peft_type": "LORA"},
@@ -233,6 +237,13 @@ BAD_ADAPTERS = {
     "modules in a text": LORA | {"modules_to_save": "lm_head"},
     "modules that are not there": LORA | {"modules_to_save": ["lm_head"]},
     "a list": [LORA],
+    "names that take years": LORA | {"target_modules": SLOW},
+    "a name that takes years": LORA | {"modules_to_save": [SLOW]},
+    "a rank for what takes years": LORA | {"rank_pattern": {SLOW: 8}},
+    "names that are numbers": LORA | {"exclude_modules": [1]},
+    "names by the million": LORA | {"layers_pattern": ["a"] * 1_000_000},
+    "layers by the million": LORA | {"layer_replication": [[0, 1]] * 1_000_000},
+    "a start that takes years": LORA | {"init_lora_weights": "pissa_niter_1000000000"},
 }
 
 
@@ -245,6 +256,15 @@ def test_adapters(tmp_path, config):
     assert check_adapter(tmp_path) == 8
     (tmp_path / "adapter_config.json").write_text(json.dumps(config))
     refused(check_adapter, tmp_path, match="adapter")
+
+
+@pytest.mark.parametrize("kind", [Embedder, CrossScorer])
+def test_a_model_that_brings_an_adapter(tmp_path, kind):
+    """It could name any model as its base."""
+    (tmp_path / "modules.json").touch()
+    (tmp_path / "part").mkdir()
+    (tmp_path / "part/adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "/elsewhere"}))
+    refused(kind, tmp_path, match="an adapter is in the folder of a model")
 
 
 def test_an_adapter_that_is_a_pickle(tmp_path):

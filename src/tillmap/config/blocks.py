@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator,
 from pydantic_core import PydanticCustomError
 
 from tillmap.core.machine import MAX_THREADS
+from tillmap.core.services import KeyVariable
 
 MAX_NUMBER = 2**53  # of params.yaml; what is above is no amount of anything, and too large for numpy, torch and Arrow
 Share = Annotated[float, Field(gt=0, lt=0.5)]
@@ -156,7 +157,7 @@ class OutsideHttp(Section):
     url: Annotated[str, Field(pattern=r"^https?://")] | None
     query: Name
     field: Name
-    key_variable: Annotated[str, Field(pattern=r"^[A-Za-z_]\w*$")] | None
+    key_variable: KeyVariable | None
     key_header: Annotated[str, Field(pattern=r"^[A-Za-z][\w-]*$")]
     timeout: Seconds
     requests_a_minute: Rate | None
@@ -253,7 +254,7 @@ class Prices(Section):
 
 class Provider(Section):
     base_url: Annotated[str, Field(pattern=r"^https?://")]
-    key_variable: Annotated[str, Field(pattern=r"^[A-Za-z_]\w*$")]
+    key_variable: KeyVariable
     suffix: Annotated[str, Field(min_length=1, max_length=64)]
     budget_usd: Price
     poll_seconds: Seconds

@@ -69,6 +69,17 @@ def require_readable(path: Path) -> None:
         return
 
 
+def require_no_adapter(folder: Path) -> None:
+    """Raise ModelError if there is an adapter in a model's folder.
+
+    Libraries would load it unasked and unchecked, and its config can name another model as its base, at any place.
+    """
+    if found := min(folder.rglob("adapter_config.json"), default=None):
+        raise ModelError(
+            f"{found}: an adapter is in the folder of a model, where none may be; remove it, or merge both into one"
+        )
+
+
 def read_as(kind: type[T], path: Path, values: Any) -> T:
     """The object that some JSON values are the attributes of. `path` is where they were read.
 
@@ -136,6 +147,15 @@ def write_jsonl(records: Iterable[Mapping[str, Any]], path: Path) -> None:
             file.write(json_bytes(json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n"))
 
 
+def json_object(line: bytes) -> dict[str, Any] | None:
+    """The JSON object in a line; None if it is anything else."""
+    try:
+        value = json.loads(line) if b"{" in line else None  # an error is slow, and blank lines can be millions
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
 def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
     """Yield the objects of a JSON Lines file one at a time.
 
@@ -149,11 +169,8 @@ def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
                     raise InputError(
                         f"{path}:{number}: longer than {MAX_LINE_BYTES:,} bytes; delete it and {_how_to_get(path)}"
                     )
-                try:
-                    record = json.loads(line)
-                except (ValueError, RecursionError):
-                    record = None
-                if not isinstance(record, dict):
+                record = json_object(line)
+                if record is None:
                     raise InputError(f"{path}:{number}: not a JSON object; delete it and {_how_to_get(path)}")
                 yield record
     except FileNotFoundError:

@@ -22,7 +22,7 @@ import platformdirs
 from filelock import FileLock, Timeout
 
 from tillmap.core.errors import ResourceError
-from tillmap.core.files import json_bytes, require_readable
+from tillmap.core.files import json_bytes, json_object, require_readable
 from tillmap.core.machine import may_write, temporary_home
 
 logger = logging.getLogger(__name__)
@@ -187,8 +187,8 @@ def read_answers(path: Path, keys: Container[str]) -> Timed:
     Another process may be writing to the log, so an incomplete last line is ignored.
     """
     with path.open("rb") as file:
-        lines = [records or {} for _, records in _whole_lines(file)]
-    return {key: record for records in lines for key, record in records.items() if key in keys}
+        found = (records or {} for _, records in _whole_lines(file))
+        return {key: record for records in found for key, record in records.items() if key in keys}
 
 
 def _whole_lines(file: IO[bytes]) -> Iterator[tuple[int, Timed | None]]:
@@ -196,8 +196,9 @@ def _whole_lines(file: IO[bytes]) -> Iterator[tuple[int, Timed | None]]:
     for line in file:
         if not line.endswith(b"\n"):
             return
+        entry = json_object(line)
         try:
-            yield len(line), _with_seconds(json.loads(line))
+            yield len(line), None if entry is None else _with_seconds(entry)
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError):  # not what `add` wrote
             yield len(line), None
 

@@ -3,8 +3,13 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Annotated
+
+from pydantic import Field
 
 from tillmap.core.errors import ParamsError, first_line
+
+KeyVariable = Annotated[str, Field(pattern=r"^[A-Za-z_]\w*$")]  # the name of an environment variable
 
 _PORTS = 2**16
 _SETTINGS = "HTTPS_PROXY, HTTP_PROXY, ALL_PROXY, NO_PROXY, SSL_CERT_FILE and SSL_CERT_DIR"

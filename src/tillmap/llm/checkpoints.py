@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tillmap.core.errors import InputError, ModelError, first_line
-from tillmap.core.files import read_json, require_readable
+from tillmap.core.files import read_json, require_no_adapter, require_readable
 from tillmap.core.run_state import alone, run_key, scratch, state_folder
 from tillmap.llm.chat import check_chat
 from tillmap.llm.gguf import convert_gguf, find_gguf, gguf_tokenizer, is_gguf
@@ -21,6 +21,18 @@ _OWN_LIBRARIES = ("peft", "transformers")
 _INDEX = "model.safetensors.index.json"
 _SHARD = re.compile(r"[\w-][\w.-]*\.safetensors")
 _FILES = ("*.safetensors", "*.json", "*.model", "*.txt", "*.jinja")  # neither code nor pickles
+# What an adapter's config says of modules. PEFT reads their names as regular expressions, of which some take years.
+_OF_MODULES: dict[str, type[Any]] = {
+    **dict.fromkeys(("target_modules", "exclude_modules", "modules_to_save", "layers_pattern"), list),
+    **dict.fromkeys(("rank_pattern", "alpha_pattern", "auto_mapping"), dict),
+}
+_MODULE = re.compile(r"[\w.]{1,200}")
+_MAX_MODULES = 1000
+# What would build the base anew while an adapter is loaded, as large or as long as the file says; its sound values.
+_KEEPS_THE_BASE: dict[str, tuple[Any, ...]] = {
+    "layer_replication": (None, []),
+    "init_lora_weights": (None, True, False, "gaussian"),
+}
 _MAX_RANK = 4096  # far above any real adapter; a larger one was made to fill the memory
 
 
@@ -62,7 +74,7 @@ def is_hub_id(source: str) -> bool:
 def check_checkpoint(folder: Path) -> None:
     """Raise ModelError unless `folder` has a valid config, a tokenizer and complete safetensors weights.
 
-    A config must not name code to run, and the index of the weights no file outside the folder.
+    A config must not name code to run, and the index of the weights no file outside the folder. It has no adapter.
     """
     if not folder.is_dir():
         raise ModelError(f"model folder {folder} not found; run `dvc repro base_model` or `dvc pull {folder}`")
@@ -80,6 +92,7 @@ def check_checkpoint(folder: Path) -> None:
     for name in _REQUIRED:
         if _read_object(folder / name).get("auto_map"):
             raise ModelError(f"{folder / name} names code to run (auto_map); remove this key, or use another model")
+    require_no_adapter(folder)
     for weights in sorted(folder.glob("*.safetensors")):
         _tensor_names(weights)
 
@@ -161,9 +174,21 @@ def _adapter_config(path: Path) -> dict[str, Any]:
     config = _read_object(path)
     if config.get("peft_type") != "LORA":
         raise ModelError(f'{path}: not the config of a LoRA adapter; expected "peft_type": "LORA"')
-    for key, kind in (("rank_pattern", dict), ("auto_mapping", dict), ("modules_to_save", list)):
-        if not isinstance(config.get(key) or kind(), kind):
+    for key, kind in _OF_MODULES.items():
+        names = config.get(key) or kind()
+        if not isinstance(names, kind):
             raise ModelError(f"{path}: `{key}` is not a JSON {'object' if kind is dict else 'array'}; train it again")
+        if len(names) > _MAX_MODULES or not all(isinstance(name, str) and _MODULE.fullmatch(name) for name in names):
+            raise ModelError(
+                f"{path}: `{key}` must have at most {_MAX_MODULES:,} names of modules (letters, digits, `_` and dots); "
+                "train it again"
+            )
+    for key, values in _KEEPS_THE_BASE.items():
+        if config.get(key) not in values:
+            raise ModelError(
+                f"{path}: `{key}` changes the base while the adapter is loaded, which is not supported; merge the two "
+                "with PEFT, and use the merged model"
+            )
     ranks = [config.get("r"), *(config.get("rank_pattern") or {}).values()]
     if not all(type(rank) is int and 0 < rank <= _MAX_RANK for rank in ranks):
         raise ModelError(

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tillmap.core.errors import TillmapError
-from tillmap.core.files import json_bytes, write_jsonl
+from tillmap.core.files import json_bytes, json_object, write_jsonl
 from tillmap.core.text import normalise
 
 log = logging.getLogger(__name__)
@@ -114,12 +114,9 @@ def cleaned(text: str, most: int) -> str:
 
 
 def _record(line: bytes) -> dict[str, Any] | None:
-    try:
-        record = json.loads(line)
-    except (ValueError, RecursionError):
-        return None
+    record = json_object(line) or {}
     kinds: Mapping[str, type] = {"source": str, "text": str, "about": str, "requests": int}
-    fits = isinstance(record, dict) and all(isinstance(record.get(name), kind) for name, kind in kinds.items())
+    fits = all(isinstance(record.get(name), kind) for name, kind in kinds.items())
     return record if fits else None
 
 

@@ -1,6 +1,5 @@
 """The files of a batch: downloading them unchanged, and reading the result or the error of each line."""
 
-import json
 import logging
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import Any
 
 from openai.types import Batch
 
-from tillmap.core.files import write_text
+from tillmap.core.files import json_object, write_text
 from tillmap.providers.client import Service, field_hint
 
 logger = logging.getLogger(__name__)
@@ -33,13 +32,7 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
 
 
 def _parsed(content: bytes) -> Iterator[dict[str, Any] | None]:
-    for line in content.splitlines():
-        if line.strip():
-            try:
-                value = json.loads(line)
-            except (ValueError, RecursionError):
-                value = None
-            yield value if isinstance(value, dict) else None
+    return (json_object(line) for line in content.splitlines() if line.strip())
 
 
 def _object(value: Any) -> dict[str, Any]:

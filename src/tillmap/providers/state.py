@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from tillmap.core.errors import InputError
 from tillmap.core.files import read_json, write_json
 from tillmap.core.run_state import alone
+from tillmap.core.services import KeyVariable
 
 STATE = "state.json"
 _CANCELLED = "cancelled"
@@ -71,7 +72,7 @@ class _Record(BaseModel):
 
 class _Service(BaseModel):
     base_url: str
-    key_variable: str
+    key_variable: KeyVariable
     run: str
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from tillmap.core.errors import ModelError, model_errors
+from tillmap.core.files import require_no_adapter
 from tillmap.core.machine import use_threads
 from tillmap.core.text import normalise
 from tillmap.retrieval.base import Floats
@@ -30,6 +31,7 @@ class CrossScorer:
     ) -> None:
         """Find the model. See `find_model` for the arguments and errors; `device` None takes a GPU if there is one."""
         self.folder = find_model(model, revision)
+        require_no_adapter(self.folder)
         self._batch_size, self._device = batch_size, device
 
     @cached_property

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
 from tillmap.core.errors import InputError, ModelError, first_line, model_errors
-from tillmap.core.files import read_json, write_json
+from tillmap.core.files import read_json, require_no_adapter, write_json
 from tillmap.core.machine import use_threads
 from tillmap.core.text import normalise
 from tillmap.retrieval.base import read_tensors
@@ -87,6 +87,7 @@ class Embedder:
             raise ModelError(
                 f"{self.folder}: not a sentence-transformers model, there is no modules.json; give another one"
             )
+        require_no_adapter(self.folder)
         self.batch_size = batch_size
         self._device = device
         self._vectors: dict[str, NDArray[np.float32]] = {}

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tillmap.core.errors import InputError
+from tillmap.core.files import json_object
 from tillmap.core.run_state import hold
 from tillmap.core.taxonomy import Levels
 from tillmap.core.writing import replacing
@@ -100,12 +101,11 @@ def _key(record: dict[str, Any]) -> Line:
 
 
 def _key_of(line: bytes) -> Line | None:
-    """The key of a line of the file; None for one that the page has not written."""
+    """The key of a line of the file; one that the page has not written has another key, or None."""
+    key = _key(json_object(line) or {})
     try:
-        record = json.loads(line)
-        key = _key(record)
         hash(key)
-    except (ValueError, AttributeError, TypeError, RecursionError):
+    except TypeError:
         return None
     return key
 
