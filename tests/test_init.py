@@ -16,6 +16,7 @@ from tillmap.catalogue.source import read_source
 from tillmap.cli import app
 from tillmap.config.params import read_params
 from tillmap.core.errors import InputError
+from tillmap.core.taxonomy import CONTEST
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = ROOT / "examples"
@@ -108,7 +109,7 @@ FEW = [
 @pytest.mark.parametrize("rows", [FEW[:1], FEW, [*FEW, ("rye bread", "Aldi", 1.99, "bakery", "bread", "rye bread")]])
 def test_levels_of_few_rows_are_told_by_their_names(names: tuple[str, ...], rows: list[tuple[object, ...]]) -> None:
     table = pd.DataFrame(rows, columns=["line", "shop", "price", *names], dtype=object).map(str)
-    assert propose(table).taxonomy["levels"] == list(names)
+    assert propose(table, CONTEST.chain).taxonomy["levels"] == list(names)
 
 
 def test_every_level_of_thirty_rows_is_found_and_the_repeated_text_is_none() -> None:

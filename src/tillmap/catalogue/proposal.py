@@ -31,7 +31,7 @@ _NAMES: dict[str, tuple[str, ...]] = {
         "precio", "prezzo", "importe",
     ),
     "level": (
-        "level", "supergroup", "group", "subgroup", "module", "class", "subclass", "category", "subcategory",
+        "level", "subgroup", "class", "subclass", "category", "subcategory",
         "department", "division", "section", "sector", "segment", "family", "subfamily", "type", "kind", "aisle",
         "gruppe", "warengruppe", "kategorie", "klasse", "abteilung", "famille", "categorie", "groupe", "rayon",
         "classe", "groep", "afdeling", "grupa", "kategoria", "klasa", "categoria", "familia", "grupo",
@@ -95,11 +95,13 @@ def is_taxonomy(table: pd.DataFrame, rows: pd.DataFrame, levels: Any) -> bool:
     return any(table[name].is_unique and used.isin(table[name]).mean() >= _MOST for name in table.columns)
 
 
-def propose(table: pd.DataFrame) -> Proposal:
+def propose(table: pd.DataFrame, level_words: Sequence[str] = ()) -> Proposal:
     """Propose a mapping for a table whose cells are text, "" where empty.
 
-    A name that says what a column is wins over what its cells look like. A column is used once.
+    A name that says what a column is wins over what its cells look like. A column is used once. `level_words` are more
+    words that say that a column has labels.
     """
+    of_levels = {*_NAMES["level"], *level_words}
     free = [str(name) for name in table.columns]
     notes: list[str] = []
 
@@ -115,7 +117,9 @@ def propose(table: pd.DataFrame) -> Proposal:
 
     levels: str | list[str] | None = take([_code_column(table, free)])
     if levels is None:
-        levels = _level_columns(table, [name for name in free if not _is_another(name)]) or None
+        sure = [name for name in free if _words(name) & of_levels and not _is_named(name, "retailer")]
+        others = [name for name in free if not any(_is_named(name, kind) for kind in ("text", "retailer", "brand"))]
+        levels = _level_columns(table, [name for name in free if name in {*sure, *others}], sure) or None
         for level in levels or ():
             free.remove(level)
     brand = take(named("brand", lambda name: _has_letters(table[name])))
@@ -163,13 +167,6 @@ def _is_named(name: str, kind: str) -> bool:
     return not _words(name).isdisjoint(_NAMES[kind])
 
 
-def _is_another(name: str) -> bool:
-    """Whether a column's name says that it is no level."""
-    if _is_named(name, "level"):
-        return _is_named(name, "retailer")
-    return any(_is_named(name, kind) for kind in ("text", "retailer", "brand"))
-
-
 def _share(cells: "pd.Series[str]", fits: Callable[[str], object]) -> float:
     """The share of the filled cells that fit; 0 if none is filled."""
     filled = cells[cells != ""]
@@ -207,15 +204,15 @@ def _code_column(table: pd.DataFrame, names: Sequence[str]) -> str | None:
     return None
 
 
-def _level_columns(table: pd.DataFrame, names: Sequence[str]) -> list[str]:
+def _level_columns(table: pd.DataFrame, names: Sequence[str], sure: Sequence[str]) -> list[str]:
     """The longest row of columns of which each decides the one before, from the general to the special.
 
-    They have the name of a level, or labels that rows share.
+    They are among the `sure` ones, which have the name of a level, or have labels that rows share.
     """
     most = len(table) // (2 if len(table) < _SMALL else 4)
     shared = [
         name for name in names
-        if _has_letters(table[name]) and (_is_named(name, "level") or 1 < table[name].nunique() <= most)
+        if _has_letters(table[name]) and (name in sure or 1 < table[name].nunique() <= most)
     ]  # fmt: skip
     shared.sort(key=lambda name: table[name].nunique())
     best: list[str] = []

@@ -83,7 +83,7 @@ def _propose(source: Path, data: dict[str, Any]) -> Proposal:
     if is_stream(source):
         raise InputError(f"{source}: this is a pipe, and each run of the pipeline reads the rows; save them to a file")
     if source.is_file():
-        return propose(sample_of(_file(source, data)))
+        return propose(sample_of(_file(source, data)), CONTEST.chain)
     if all((source / name).is_file() for name in _CONTEST):
         return Proposal(_CONTESTS_COLUMNS, {"levels": list(CONTEST), "brand": CONTEST.brand})
     tables = {file: sample_of(_file(file, data)) for file in files_in(source)}
@@ -103,7 +103,7 @@ def _propose(source: Path, data: dict[str, Any]) -> Proposal:
 def _training_file(tables: dict[Path, pd.DataFrame], source: Path) -> tuple[Path, Proposal]:
     """The file named train, or the largest of those whose rows have a text and a label, and its proposal."""
     named = [file for file in tables if unpacked(file).stem.startswith("train")]
-    proposals = {file: propose(table) for file, table in tables.items()}
+    proposals = {file: propose(table, CONTEST.chain) for file, table in tables.items()}
     labelled = [
         file for file, each in proposals.items()
         if each.columns["text"] is not None and (each.columns["levels"] or each.taxonomy["levels"])
