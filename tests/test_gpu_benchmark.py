@@ -21,7 +21,7 @@ def test_this_machine_is_measured():
     assert card.flops > 0 and card.bandwidth > 0
 
 
-def test_answering_is_measured_against_this_machines_limit(tiny):
+def test_answering_is_measured_against_the_limit_of_a_card(tiny):
     found = gpu.answer(tiny, FAST, "ours", 4, "transformers")
     assert found["speed"] > 0 and 0 < found["of_limit"] < 1
     assert (found["unit"], found["rows"]) == ("rows/s", 4)

@@ -92,9 +92,8 @@ def _format_of_text(start: bytes, known: Sequence[str]) -> Format | None:
         return None
     if _JSON.match(start):
         return "jsonl"
-    header, row = ([line.strip() for line in start.decode(errors="replace").splitlines() if line.strip()] + ["", ""])[
-        :2
-    ]
+    lines = (line.strip() for line in start.decode(errors="replace").splitlines())
+    header, row, *_ = [*filter(None, lines), "", ""]
     if not header or header.startswith(("{", "[")) or row.startswith(("{", "[")):
         return None
     for sign in DELIMITERS:
